@@ -1,0 +1,30 @@
+"Packaging: every value comes from settings.ini, so that nbdev and pip agree."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=['='], interpolation=None)
+config.read(here/'settings.ini', encoding='utf-8')
+cfg = config['DEFAULT']
+statuses = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
+
+dev, lab = cfg['dev_requirements'].split(), cfg['lab_requirements'].split()
+setup(
+    name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
+    long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
+    author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], keywords=cfg['keywords'].split(),
+    license='Apache-2.0', license_files=['LICENSE'],
+    classifiers=[
+        f"Development Status :: {statuses[int(cfg['status'])-1]}",
+        f"Intended Audience :: {cfg['audience']}",
+        f"Natural Language :: {cfg['language']}",
+        *(f'Programming Language :: Python :: 3.{v}' for v in range(10, 14)),
+        'Topic :: Scientific/Engineering :: Artificial Intelligence'],
+    packages=find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]), include_package_data=True,
+    python_requires=f">={cfg['min_python']}",
+    install_requires=cfg['requirements'].split(),
+    extras_require={'dev': dev, 'lab': lab},
+    entry_points={'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
+    zip_safe=False)
