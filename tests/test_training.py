@@ -1,0 +1,91 @@
+"The losses against PyTorch's, with the mistakes that the comparison must find."
+import pytest, torch
+import torch.nn.functional as F
+
+from backprop13.backprop import add_grad
+from backprop13.checks import autograd_grads, check_grads
+from backprop13.training import CrossEntropy, accuracy, cross_entropy, log_softmax, logsumexp, nll, report
+
+inf = float('inf')
+g = torch.Generator().manual_seed(0)
+cases = [torch.randn(5, 5, generator=g, dtype=torch.float64), torch.randn(1, 3, generator=g), torch.randn(4, 1, generator=g),
+         torch.tensor([[1e4, -1e4, 0.]]), torch.tensor([[800., 0., -800.]], dtype=torch.float64), torch.tensor([[0., -inf, 3.]])]
+
+
+def check_log_softmax(f):
+    for x in cases: torch.testing.assert_close(f(x), F.log_softmax(x, -1))
+
+def test_log_softmax(): check_log_softmax(log_softmax)
+
+@pytest.mark.parametrize('mutant', [
+    lambda x: x - x.exp().sum(-1, keepdim=True).log(),              # no maximum taken out
+    lambda x: x - logsumexp(x),                                     # no keepdim
+    lambda x: x - logsumexp(x.t())[None],                           # wrong axis
+    lambda x: x + logsumexp(x)[..., None],                          # sign
+    lambda x: (x - logsumexp(x)[..., None])/torch.log(torch.tensor(10.)),  # base 10
+    lambda x: log_softmax(x).exp()])                                # softmax without its log
+def test_log_softmax_mutants(mutant):
+    with pytest.raises((AssertionError, RuntimeError)): check_log_softmax(mutant)
+
+
+def test_logsumexp():
+    for x in [*cases, torch.tensor([-inf, -inf]), torch.tensor([inf, 0.]), torch.zeros(2, 3, 4), torch.tensor([[float('nan'), 0.]])]:
+        torch.testing.assert_close(logsumexp(x), torch.logsumexp(x, -1), equal_nan=True)
+
+
+def check_cross_entropy(f):
+    for x in cases[:3]:
+        targ = torch.arange(len(x)) % x.shape[1]
+        torch.testing.assert_close(f(x, targ), F.cross_entropy(x, targ))
+
+def test_cross_entropy(): check_cross_entropy(cross_entropy)
+
+@pytest.mark.parametrize('mutant', [
+    lambda x, t: -log_softmax(x)[torch.arange(len(t)), t].sum(),    # no mean
+    lambda x, t: log_softmax(x)[torch.arange(len(t)), t].mean(),    # sign
+    lambda x, t: -log_softmax(x)[:, t].mean(),                      # a slice for the rows
+    lambda x, t: nll(x, t),                                         # no log softmax
+    lambda x, t: nll(log_softmax(log_softmax(x).exp()), t)])        # softmax twice
+def test_cross_entropy_mutants(mutant):
+    with pytest.raises(AssertionError): check_cross_entropy(mutant)
+
+
+def check_gradient(loss_class):
+    x, targ = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64), torch.tensor([0, 3, 1, 1, 2, 0])
+    loss = loss_class()
+    loss(x, targ)
+    loss.backward()
+    check_grads({'x': x.g}, autograd_grads(lambda x: F.cross_entropy(x, targ), x=x))
+
+def test_gradient(): check_gradient(CrossEntropy)
+
+class Mutant(CrossEntropy):
+    def bwd(self, out, inp, targ): add_grad(inp, self.grad(log_softmax(inp).exp(), F.one_hot(targ, inp.shape[1])))
+
+@pytest.mark.parametrize('grad', [lambda p, y: p - y, lambda p, y: (y - p)/len(p), lambda p, y: p/len(p), lambda p, y: (p - y)/p.numel(),
+                                  lambda p, y: ((p - y)/len(p)).float()])
+def test_gradient_mutants(grad):
+    with pytest.raises(AssertionError): check_gradient(type('M', (Mutant,), {'grad': staticmethod(grad)}))
+
+
+@pytest.mark.parametrize('f', [cross_entropy, nll])
+@pytest.mark.parametrize('x,targ,error,message', [
+    (torch.zeros(3, 4), torch.zeros(3), TypeError, 'pass targ.long()'),
+    (torch.zeros(3, 4), torch.tensor([True, False, True]), TypeError, 'pass targ.long()'),
+    (torch.zeros(3, 4), torch.tensor([0, 1, 4]), ValueError, 'labels go from 0 to 4, but 4 columns allow 0 to 3'),
+    (torch.zeros(3, 4), torch.tensor([0, 1, -1]), ValueError, 'labels go from -1 to 1'),
+    (torch.zeros(0, 4), torch.zeros(0).long(), ValueError, 'empty batch'),
+    (torch.zeros(3, 4), torch.tensor([0, 1]), ValueError, 'scores (3, 4) and labels (2,)'),
+    (torch.zeros(4), torch.tensor(1), ValueError, 'wanted (n, c) and (n,)')])
+def test_bad_labels(f, x, targ, error, message):
+    with pytest.raises(error) as e: f(x, targ)
+    assert message in str(e.value)
+
+
+def test_accuracy(capsys):
+    out, yb = torch.tensor([[0., 1.], [1., 0.], [5., 6.]]), torch.tensor([1, 1, 1])
+    assert accuracy(out, yb).item() == pytest.approx(2/3)
+    report(torch.tensor(.5), out, yb)
+    assert capsys.readouterr().out == 'loss 0.50, accuracy 0.67\n'
+    for bad_out, bad_y in [(out, yb[:, None]), (out, yb[:2]), (out[:, 0], yb), (out[:0], yb[:0]), (out, torch.tensor(1))]:
+        with pytest.raises(ValueError, match='accuracy: got scores'): accuracy(bad_out, bad_y)
