@@ -16,7 +16,7 @@ def relu(
     "Rectified linear unit, `max(0, x)` element by element."
     return x.clamp_min(0.)
 
-# %% ../nbs/03_backprop.ipynb #bfaf14db
+# %% ../nbs/03_backprop.ipynb #b59faf60
 def lin(
     x:torch.Tensor, # inputs, (n, m)
     w:torch.Tensor, # weights, (m, nh)
@@ -24,27 +24,29 @@ def lin(
 ) -> torch.Tensor: # (n, nh)
     "A linear layer, `x @ w + b`; `ValueError` if the sizes don't fit."
     if w.ndim != 2 or x.shape[-1] != w.shape[0]:
-        raise ValueError(f'lin: x {tuple(x.shape)} and w {tuple(w.shape)} do not fit: '
-                         f'w must have one row for each of the {x.shape[-1]} columns of x')
+        raise ValueError(f'lin: x {tuple(x.shape)} and w {tuple(w.shape)} do not fit: w must '
+                         f'have one row for each of the {x.shape[-1]} columns of x')
     if b.shape != w.shape[1:]:
-        raise ValueError(f'lin: w {tuple(w.shape)} gives {w.shape[1]} outputs but b is {tuple(b.shape)}; pass b of shape ({w.shape[1]},)')
+        raise ValueError(f'lin: w {tuple(w.shape)} gives {w.shape[1]} outputs but b is '
+                         f'{tuple(b.shape)}; pass b of shape ({w.shape[1]},)')
     return x @ w + b
 
-# %% ../nbs/03_backprop.ipynb #fac5bb9c
+# %% ../nbs/03_backprop.ipynb #d7a1570b
 def mse(
     output:torch.Tensor, # predictions, (n, 1)
     targ:torch.Tensor, # targets, the same shape
 ) -> torch.Tensor: # one number
-    "Mean squared error; `ValueError` if the shapes differ, since their difference would broadcast."
-    if output.shape != targ.shape:
-        mend = 'pass targ[:, None]' if output.shape == (*targ.shape, 1) else 'make the shapes equal'
-        try: result = f'would broadcast to {tuple(torch.broadcast_shapes(output.shape, targ.shape))}'
+    "Mean squared error; `ValueError` if the shapes differ, or if they are empty."
+    a, b = tuple(output.shape), tuple(targ.shape)
+    if a != b:
+        mend = 'pass targ[:, None]' if a == (*b, 1) else 'make the shapes equal'
+        try: result = f'would broadcast to {tuple(torch.broadcast_shapes(a, b))}'
         except RuntimeError: result = 'do not fit'
-        raise ValueError(f'mse: output {tuple(output.shape)} and targ {tuple(targ.shape)} {result}; {mend}')
-    if not output.numel(): raise ValueError('mse: got an empty batch; the mean of nothing is not a number, pass at least one row')
+        raise ValueError(f'mse: output {a} and targ {b} {result}; {mend}')
+    if not output.numel(): raise ValueError(f'mse: got an empty batch {a}; pass at least one row')
     return (output - targ).square().mean()
 
-# %% ../nbs/03_backprop.ipynb #d0526571
+# %% ../nbs/03_backprop.ipynb #3efe681b
 def forward_and_backward(
     inp:torch.Tensor, # images, (n, m)
     targ:torch.Tensor, # targets, (n, 1)
@@ -53,7 +55,7 @@ def forward_and_backward(
     w2:torch.Tensor, # (nh, 1)
     b2:torch.Tensor, # (1,)
 ) -> torch.Tensor: # the loss, one number
-    "The loss of lin, relu, lin, mse; sets `.g`, the gradient of the loss, on `inp` and on the weights and biases."
+    "The loss of lin, relu, lin, mse; sets `.g`, its gradient, on `inp`, weights and biases."
     l1 = lin(inp, w1, b1)                       # (n, nh)
     l2 = relu(l1)                               # (n, nh)
     out = lin(l2, w2, b2)                       # (n, 1)
@@ -65,43 +67,49 @@ def forward_and_backward(
     lin_grad(inp, l1, w1, b1)                   # sets inp.g, w1.g, b1.g
     return loss
 
-# %% ../nbs/03_backprop.ipynb #b9cf61b4
+# %% ../nbs/03_backprop.ipynb #f704801e
 def lin_grad(
     inp:torch.Tensor, # the layer's inputs, (n, m)
     out:torch.Tensor, # its outputs, (n, nh), whose gradient is in `out.g`
     w:torch.Tensor, # (m, nh)
     b:torch.Tensor, # (nh,)
 ):
-    "Set `.g`, the gradient of the loss, on `inp`, `w` and `b` of a linear layer, from `out.g`, by the chain rule."
+    "Set `.g` on the inputs, weights and biases of a linear layer, from `out.g`, by the chain rule."
     inp.g = out.g @ w.t()                       # (n, m)
     w.g = inp.t() @ out.g                       # (m, nh)
     b.g = out.g.sum(0)                          # (nh,)
 
-# %% ../nbs/03_backprop.ipynb #b4a1eb5d
+# %% ../nbs/03_backprop.ipynb #a2283f74
 class Module:
-    "A layer that remembers its arguments and its output; subclasses define `forward(*args)` and `bwd(out, *args)`."
+    "A layer that remembers what went in and what came out; subclasses define `forward` and `bwd`."
     def __call__(self, *args):
         "Run `forward`, and remember what went in and what came out."
         self.args, self.out = args, self.forward(*args)
         return self.out
 
-    def forward(self, *args): raise NotImplementedError(f'{type(self).__name__} must define forward(self, *args)')
-    def bwd(self, out, *args): raise NotImplementedError(f'{type(self).__name__} must define bwd(self, out, *args)')
+    def forward(self, *args):
+        raise NotImplementedError(f'{type(self).__name__} must define forward(self, *args)')
+
+    def bwd(self, out, *args):
+        raise NotImplementedError(f'{type(self).__name__} must define bwd(self, out, *args)')
 
     def backward(self):
-        "Add to `.g` of every argument and weight, from `out.g`; `RuntimeError` before the first call."
-        if not hasattr(self, 'args'): raise RuntimeError(f'{type(self).__name__}: call it on its inputs before backward()')
+        "Call `bwd`, which adds to `.g` of inputs and weights; `RuntimeError` before the first call."
+        if not hasattr(self, 'args'):
+            raise RuntimeError(f'{type(self).__name__}: call it on its inputs before backward()')
         self.bwd(self.out, *self.args)
 
-# %% ../nbs/03_backprop.ipynb #5ed52ccd
+# %% ../nbs/03_backprop.ipynb #d842d716
 def add_grad(
     t:torch.Tensor, # gets the gradient
     g:torch.Tensor, # what to add; the shape of `t`
 ):
     "Add `g` to `t.g`, which starts as nothing; `ValueError` if the shapes differ."
-    if t.shape != g.shape: raise ValueError(f'add_grad: a gradient of shape {tuple(g.shape)} for a tensor of shape {tuple(t.shape)}; they must be equal')
+    if t.shape != g.shape:
+        raise ValueError(f'add_grad: a gradient of shape {tuple(g.shape)} for a tensor of shape '
+                         f'{tuple(t.shape)}; they must be equal')
     old = getattr(t, 'g', None)
-    t.g = g if old is None else old + g         # a new tensor: g may be the gradient of something else, too
+    t.g = g if old is None else old + g     # not old += g: another tensor may hold old, too
 
 def zero_grads(
     *tensors:torch.Tensor, # whose gradients to forget
@@ -109,7 +117,7 @@ def zero_grads(
     "Forget `.g` of each tensor, so that the next backward pass starts from nothing."
     for t in tensors: t.g = None
 
-# %% ../nbs/03_backprop.ipynb #58525a3f
+# %% ../nbs/03_backprop.ipynb #af16ea02
 class Relu(Module):
     "`max(0, x)`; its slope at 0 is 0."
     def forward(self, inp): return relu(inp)
@@ -125,13 +133,13 @@ class Lin(Module):
         add_grad(self.b, out.g.sum(0))
 
 class Mse(Module):
-    "Mean squared error of predictions and targets of one shape. It ends the chain: the loss's slope along itself is 1."
+    "Mean squared error of predictions and targets of one shape, `mse`; its backward starts the chain."
     def forward(self, inp, targ): return mse(inp, targ)
     def bwd(self, out, inp, targ): add_grad(inp, 2*(inp - targ)/inp.numel())
 
-# %% ../nbs/03_backprop.ipynb #24f4cc90
+# %% ../nbs/03_backprop.ipynb #03aca5bb
 class Model:
-    "Linear, relu, linear and a loss, with its backward pass; after a call, `preds` holds the predictions."
+    "Linear, relu, linear and a loss; after a call, `preds` holds the predictions."
     def __init__(self,
         w1:torch.Tensor, # (m, nh)
         b1:torch.Tensor, # (nh,)
@@ -158,16 +166,17 @@ class Model:
         self.loss.backward()
         for layer in reversed(self.layers): layer.backward()
 
-# %% ../nbs/03_backprop.ipynb #521f51d0
+# %% ../nbs/03_backprop.ipynb #cbf4734e
 class Linear(torch.nn.Module):
-    "A linear layer for autograd: random weights `w` (n_in, n_out) of spread 1/√n_in, zero biases `b` (n_out,)."
+    "A linear layer for autograd: random `w` (n_in, n_out) of spread 1/√n_in, zero `b` (n_out,)."
     def __init__(self,
         n_in:int, # inputs
         n_out:int, # outputs
         generator:torch.Generator=None, # for the weights; PyTorch's global one by default
     ):
         super().__init__()
-        self.w = torch.nn.Parameter(torch.randn(n_in, n_out, generator=generator)/n_in**0.5)
+        w = torch.randn(n_in, n_out, generator=generator)/n_in**0.5
+        self.w = torch.nn.Parameter(w)
         self.b = torch.nn.Parameter(torch.zeros(n_out))
 
     def forward(self, x): return lin(x, self.w, self.b)

@@ -9,7 +9,7 @@ from backprop13.training import CrossEntropy, accuracy, cross_entropy, log_softm
 inf = float('inf')
 g = torch.Generator().manual_seed(0)
 cases = [torch.randn(5, 5, generator=g, dtype=torch.float64), torch.randn(1, 3, generator=g), torch.randn(4, 1, generator=g),
-         torch.tensor([[1e4, -1e4, 0.]]), torch.tensor([[800., 0., -800.]], dtype=torch.float64), torch.tensor([[0., -inf, 3.]])]
+         torch.tensor([[1e4, -1e4, 0.]]), torch.tensor([[-1e4, -1e4]]), torch.tensor([[800., 0., -800.]], dtype=torch.float64), torch.tensor([[0., -inf, 3.]])]
 
 
 def check_log_softmax(f):
@@ -19,6 +19,7 @@ def test_log_softmax(): check_log_softmax(log_softmax)
 
 @pytest.mark.parametrize('mutant', [
     lambda x: x - x.exp().sum(-1, keepdim=True).log(),              # no maximum taken out
+    lambda x: x - logsumexp(x)[..., None],                          # the largest not moved to 0
     lambda x: x - logsumexp(x),                                     # no keepdim
     lambda x: x - logsumexp(x.t())[None],                           # wrong axis
     lambda x: x + logsumexp(x)[..., None],                          # sign

@@ -180,10 +180,9 @@ class Page:
             url, _, frag = href.partition('#')
             if href.startswith(git): return '' if inner == 'source' else inner
             if href.startswith(base):                                # made by nbdev from a name in back-ticks
-                page = next((p for p in self.pages.values() if p.out == url[len(base):]), None)
-                name = re.sub('<[^>]*>', '', inner).removesuffix('()')
-                ids = page and [i for n in (name, name.split('.')[-1], name.split('.')[0]) for i, t in page.heads if t == n]
-                return f'<a href="{local(page, ids[0] if ids else "")}">{inner}</a>' if page else inner
+                name, page = re.sub('<[^>]*>', '', inner).removesuffix('()'), self.pages['reference.ipynb']
+                ids = [i for n in (name, name.split('.')[-1], name.split('.')[0]) for i, t in page.heads if t == n]
+                return f'<a href="{local(page, ids[0])}">{inner}</a>' if ids else inner
             if re.match(r'[a-z]+:|//', href): return m[0]
             if url.endswith('.ipynb'):
                 nb = normpath(join(dirname(self.nb), url))
@@ -235,16 +234,6 @@ def menu_for(nav):
     return f
 
 
-def blame(e):
-    "What nbdev's exception says, with the notebook's path for its title and the error behind it"
-    m = re.match(r'Error in notebook: (.*?) in cell (\d+) :\n(.*)', str(e), re.S)
-    if not m: return f'the notebooks: {e}'
-    nbs = [f.relative_to(ROOT) for f in sorted(NBS.rglob('*.ipynb')) if f'"# {m[1]}' in f.read_text(encoding='utf-8')]
-    why = re.search(r'^\w+(?:Error|Exception)\b.*', str(e.__cause__ or ''), re.M)
-    return (f"{nbs[0] if nbs else m[1]}: {why[0] if why else 'an error'} in the cell below. For a page nbdev runs only cells "
-            f"that import or export, so imports need a cell of their own.\n{m[3]}")
-
-
 def build(use_quarto=True):
     "Render the site into _docs/"
     os.chdir(ROOT)                                                   # nbdev looks for settings.ini from the working directory up
@@ -261,7 +250,7 @@ def build(use_quarto=True):
     from nbdev.serve import proc_nbs
     import pypandoc
     try: proc_nbs(force=True)
-    except Exception as e: raise SiteError(f'nbdev could not prepare {blame(e)}')
+    except Exception as e: raise SiteError(f'nbdev could not prepare the notebooks: {e}')
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.copytree(NBS/'assets', DOCS/'assets')
     pages = [Page(f) for f in sorted(PROC.rglob('*.ipynb'))]

@@ -1,0 +1,36 @@
+# `make help` lists the commands. Each does its own set-up in .venv (tools/venv.sh), so that none needs another first.
+PYTHON ?= python3
+VENV = .venv
+BIN = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/
+.PHONY: help serve site test lab outputs readme setup clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' Makefile
+
+serve: setup  ## build the site, serve it on a local port and say where
+	@$(BIN)python tools/site.py serve --build
+
+site: setup  ## build the site into _docs/
+	@$(BIN)python tools/site.py build
+
+test: setup  ## check everything that CI checks
+	@$(BIN)python tools/check.py
+
+lab:  ## open the notebooks in JupyterLab, which then saves them clean
+	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' lab
+	@$(BIN)jupyter lab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter
+
+outputs: setup  ## run notebooks on the real data, store their outputs, make the README; NB=nbs/NAME.ipynb runs one
+	@$(BIN)nbdev_export
+	@$(BIN)python tools/notebooks.py run $(NB)
+	@$(BIN)nbdev_clean
+	@$(BIN)python tools/readme.py
+
+readme: setup  ## make README.md from nbs/index.ipynb
+	@$(BIN)python tools/readme.py
+
+setup:  ## make .venv with everything installed, or bring it up to date; PYTHON=python3.12 names another Python
+	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' dev
+
+clean:  ## remove what the other commands made, apart from .venv
+	rm -rf _docs _proc build dist .pytest_cache node_modules nbs/nbdev.yml nbs/assets/katex

@@ -1,0 +1,30 @@
+"Fixtures that several test files share"
+import importlib.util, sys
+from pathlib import Path
+
+import pytest
+
+root = Path(__file__).resolve().parent.parent
+
+
+def load_tool(name):
+    "The program tools/`name`.py as a module (its folder stays off the path: site.py would stand in for Python's own)"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, root/'tools'/f'{name}.py')
+        sys.modules[name] = mod = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(mod)
+    return sys.modules[name]
+
+
+@pytest.fixture(scope='session')
+def project():
+    "The root of the checkout"
+    return root
+
+
+@pytest.fixture
+def clone(tmp_path):
+    "A copy of the project's files that a test may spoil"
+    load_tool('notebooks')
+    load_tool('check').copy(root, tmp_path/'clone')
+    return tmp_path/'clone'

@@ -1,0 +1,405 @@
+"What holds of the whole repository. A check is a function of a folder and returns what is wrong there; its mutant spoils a copy."
+import ast, base64, configparser, io, json, os, re, shutil, subprocess, sys, sysconfig, venv
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat, pytest
+from conftest import load_tool
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from packaging.requirements import Requirement
+from PIL import Image
+
+notebooks, check = load_tool('notebooks'), load_tool('check')
+bin = Path(sys.executable).parent
+
+
+def sh(*args, cwd, **env):
+    "Run a command without stdin in a clean environment: (exit status, what it said)"
+    drop = 'BACKPROP13_DATA', 'PYTHONPATH', 'IN_TEST'
+    e = {**{k: v for k, v in os.environ.items() if k not in drop}, 'PATH': f"{bin}{os.pathsep}{os.environ['PATH']}", **env}
+    p = subprocess.run([str(o) for o in args], cwd=cwd, env=e, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return p.returncode, p.stdout+p.stderr
+
+
+def edit(path, old, new):
+    "Replace `old` in the file `path`, where it must stand"
+    text = path.read_text(encoding='utf-8')
+    assert old in text, f'{old!r} is not in {path}'
+    path.write_text(text.replace(old, new, 1), encoding='utf-8')
+
+
+# ---- the order of the modules
+
+def modules(folder):
+    "name -> (its notebook, the number of its chapter or None for a support module), from each `#| default_exp`"
+    res = {}
+    for f in notebooks.notebooks(folder/'nbs'):
+        for c in nbformat.read(f, 4).cells:
+            m = re.search(r'^#\|\s*default_exp\s+(\w+)', c.source, re.M) if c.cell_type == 'code' else None
+            if m:
+                number = re.match(r'(\d+)_', f.name)
+                res[m[1]] = f, int(number[1]) if number and f.parent.name == 'nbs' else None
+    return res
+
+
+def imports(path):
+    "The modules of backprop13 that the file `path` imports"
+    for o in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(o, ast.Import): names = [a.name for a in o.names]
+        elif isinstance(o, ast.ImportFrom):
+            base = '.'.join(filter(None, ['backprop13' if o.level else '', o.module]))
+            names = [f'{base}.{a.name}' for a in o.names] if base == 'backprop13' else [base]
+        else: continue
+        yield from (n.split('.')[1] for n in names if n.startswith('backprop13.'))
+
+
+def wrong_way(folder):
+    "Imports of a chapter's module that aren't of a lower-numbered chapter"
+    mods, lib = modules(folder), folder/'backprop13'
+    chapters = {name: k for name, (_, k) in mods.items() if k is not None}
+    return [f'{name} (chapter {k}) imports {o}' for name, k in chapters.items() for o in imports(lib/f'{name}.py')
+            if chapters.get(o, k) >= k]
+
+
+def orphans(folder):
+    "Modules without their notebook"
+    mods = modules(folder)
+    for f in sorted((folder/'backprop13').glob('*.py')):
+        if f.stem in ('__init__', '_modidx'): continue
+        m = re.search(r'File to edit: (\S+?)\.?$', f.read_text(encoding='utf-8'), re.M)
+        if f.stem not in mods or not m or (f.parent/m[1]).resolve() != mods[f.stem][0].resolve(): yield f.stem
+
+
+def test_chapters_import_only_lower_chapters(project): assert wrong_way(project) == []
+
+@pytest.mark.parametrize('line', ['from backprop13.training import nll', 'from .checks import near', 'import backprop13.checks',
+                                  'from . import training'])
+def test_an_import_the_wrong_way_is_caught(clone, line):
+    with (clone/'backprop13'/'backprop.py').open('a') as f: f.write(line)
+    assert len(wrong_way(clone)) == 1
+
+def test_every_module_has_its_notebook(project): assert list(orphans(project)) == []
+
+def test_a_module_without_a_notebook_is_caught(clone):
+    shutil.copy(clone/'backprop13'/'backprop.py', clone/'backprop13'/'old.py')
+    assert list(orphans(clone)) == ['old']
+
+
+# ---- what the project needs
+
+def config(folder):
+    "settings.ini, as setup.py reads it"
+    c = configparser.ConfigParser(delimiters=['='], interpolation=None)
+    c.read(folder/'settings.ini', encoding='utf-8')
+    return c['DEFAULT']
+
+
+def canonical(name): return re.sub(r'[-_.]+', '-', name).lower()
+
+
+def unpinned(folder):
+    "Requirements of settings.ini that constraints.txt doesn't pin to a version that satisfies them"
+    pins = [Requirement(o) for o in (folder/'constraints.txt').read_text().splitlines() if o and not o.startswith('#')]
+    for key in 'requirements', 'dev_requirements', 'lab_requirements':
+        for req in map(Requirement, config(folder)[key].split()):
+            mine = [p for p in pins if canonical(p.name) == canonical(req.name)]
+            versions = [next(iter(p.specifier)) for p in mine]
+            if not mine or not all(v.operator == '==' and req.specifier.contains(v.version) for v in versions): yield str(req)
+
+
+def test_every_requirement_is_pinned(project): assert list(unpinned(project)) == []
+
+@pytest.mark.parametrize('old,new', [('sympy==', 'sumpy=='), ('fastcore==1', 'fastcore==2'), ('torch==', 'torch>=')])
+def test_a_missing_or_wrong_pin_is_caught(clone, old, new):
+    edit(clone/'constraints.txt', f'\n{old}', f'\n{new}')
+    assert len(list(unpinned(clone))) == 1
+
+
+def test_setup_takes_every_value_from_settings(clone):
+    cfg = config(clone)
+    edit(clone/'settings.ini', 'version = ' + cfg['version'], 'version = 9.8.7')
+    edit(clone/'settings.ini', 'tqdm', 'tqdm-mutant')
+    rc, out = sh(sys.executable, 'setup.py', '--version', cwd=clone)
+    assert rc == 0 and out.split()[-1] == '9.8.7', out
+    rc, out = sh(sys.executable, 'setup.py', '-q', 'egg_info', cwd=clone)
+    requires = (clone/'backprop13.egg-info'/'requires.txt').read_text()
+    assert rc == 0 and 'tqdm-mutant' in requires and '[dev]' in requires and '[lab]' in requires, out
+
+
+def needless(folder, python=sys.executable):
+    "Packages that backprop13.backprop loads beyond Python's, torch's and numpy's own"
+    code = '''import sys, torch
+had = set(sys.modules)
+import backprop13.backprop
+print(*{o.split(".")[0] for o in set(sys.modules)-had})'''
+    rc, out = sh(python, '-c', code, cwd=folder)
+    assert rc == 0, out
+    return set(out.split()) - set(sys.stdlib_module_names) - {'backprop13', 'torch', 'numpy'}
+
+
+def test_the_import_costs_next_to_nothing_beyond_torch(project): assert needless(project) == set()
+
+def test_a_costly_import_is_caught(clone):
+    with (clone/'backprop13'/'backprop.py').open('a') as f: f.write('\nimport matplotlib\n')
+    assert 'matplotlib' in needless(clone)
+
+
+def missing(module, names):
+    "Those of `names` that the module doesn't have, or doesn't export"
+    return [o for o in names.split() if not hasattr(module, o) or o not in getattr(module, '__all__', [])]
+
+
+def test_the_names_that_others_rely_on():
+    from backprop13 import backprop, data, training
+    assert missing(data, 'mnist') == []
+    assert missing(backprop, 'lin relu mse lin_grad forward_and_backward Module Relu Lin Mse Model Linear') == []
+    assert missing(training, 'log_softmax logsumexp nll cross_entropy accuracy report') == []
+    assert missing(SimpleNamespace(lin=1, relu=2, __all__=['lin']), 'lin relu mse') == ['relu', 'mse']
+
+
+# ---- what is committed
+
+foreign = re.compile(r'\.(woff2?|ttf|otf|eot|gz|zip|tar|npz|npy|pkl|pt|pth|safetensors|whl)$|-ubyte$'
+                     r'|\.min\.|katex|vendor|node_modules')
+
+def unfit(folder):
+    "Files that don't belong in the repository"
+    for f in check.tree(folder):
+        name, kb = f.relative_to(folder).as_posix(), f.stat().st_size/1e3
+        if kb > (3000 if f.suffix == '.ipynb' else 1000): yield f'{name}: {kb:.0f} kB'
+        if foreign.search(name): yield f'{name}: a font, data, an archive or somebody else’s script'
+        elif f.suffix in ('.js', '.mjs', '.css'):
+            text = f.read_text(encoding='utf-8')
+            if '/*!' in text or '@license' in text: yield f'{name}: somebody else’s licence'
+            if max(map(len, text.splitlines()), default=0) > 300: yield f'{name}: minified'
+
+
+def test_only_fit_files_are_committed(project): assert list(unfit(project)) == []
+
+@pytest.mark.parametrize('name,text', [
+    ('nbs/a.woff2', ''), ('train-images-idx3-ubyte', ''), ('nbs/assets/d3.min.js', ''), ('nbs/assets/x.js', '/*! Somebody */'),
+    ('nbs/assets/y.js', 'x;'*200), ('big.md', 'x\n'*600_000), ('nbs/big.ipynb', 'x\n'*1_600_000)])
+def test_an_unfit_file_is_caught(clone, name, text):
+    (clone/name).parent.mkdir(exist_ok=True)
+    (clone/name).write_text(text)
+    assert len(list(unfit(clone))) == 1
+
+
+def test_the_site_has_one_configuration(project):
+    link = project/'nbs'/'_quarto.yml'
+    assert link.is_symlink() and os.readlink(link) == '../_quarto.yml'
+
+
+# ---- the form of a notebook
+
+def form(path):
+    "What in a notebook isn't in the house's form"
+    nb = nbformat.read(path, 4)
+    first = nb.cells[0]
+    if first.cell_type != 'markdown' or not re.fullmatch(r'# [^\n]+\n\s*> [^\n]+\s*', first.source):
+        yield 'the first cell has a title and a subtitle, and only these'
+    for i, c in enumerate(nb.cells):
+        if c.metadata: yield f'cell {i+1}: metadata'
+        if c.cell_type == 'code' and len(c.source.splitlines()) > 25: yield f'cell {i+1}: more than 25 lines'
+    yield from (f'cell {i+1}: {o}' for i, o in notebooks.stored_problems(nb))
+    exports = any(re.search(r'^#\|\s*default_exp', c.source, re.M) for c in nb.cells)
+    if exports and not re.fullmatch(r'#\|\s*hide\nimport nbdev; nbdev\.nbdev_export\(\)\s*', nb.cells[-1].source):
+        yield 'the last cell exports'
+
+
+def test_notebooks_have_the_form(project):
+    bad = [f'{f.relative_to(project)}: {o}' for f in notebooks.notebooks(project/'nbs') for o in form(f)]
+    assert bad == []
+
+
+def sound():
+    "A notebook in the house's form"
+    return new_notebook(cells=[
+        new_markdown_cell('# Title\n\n> A subtitle'), new_code_cell('#| default_exp tiny'),
+        new_code_cell('print("loss", 0.1234)', outputs=[new_output('stream', name='stdout', text='loss 0.1234\n')]),
+        new_code_cell('#| hide\nimport nbdev; nbdev.nbdev_export()')])
+
+
+def set_first(nb): nb.cells[0].source += '\n\nMore.'
+def set_meta(nb): nb.cells[2].metadata['tags'] = ['x']
+def set_long(nb): nb.cells[2].source += '\n'*25 + 'x'
+def set_stderr(nb): nb.cells[2].outputs += [new_output('stream', name='stderr', text='Warning: old\n')]
+def set_error(nb): nb.cells[2].outputs += [new_output('error', ename='ValueError', evalue='bad', traceback=[])]
+def set_last(nb): nb.cells.pop()
+
+@pytest.mark.parametrize('mutate', [set_first, set_meta, set_long, set_stderr, set_error, set_last])
+def test_a_fault_of_form_is_caught(tmp_path, mutate):
+    nb, path = sound(), tmp_path/'a.ipynb'
+    nbformat.write(nb, path)
+    assert list(form(path)) == []
+    mutate(nb)
+    nbformat.write(nb, path)
+    assert len(list(form(path))) == 1
+
+
+# ---- stored outputs
+
+@pytest.fixture(scope='module')
+def executed(tmp_path_factory):
+    "A small notebook, run and stored by tools/notebooks.py"
+    path = tmp_path_factory.mktemp('nb')/'tiny.ipynb'
+    cells = ['import backprop13; print("loss", 0.12345, "of", 60000)\nprint("acc [ 0.5000, -1.25e-03]")', '1/3',
+             'from PIL import Image; Image.new("L", (40, 20))',
+             '#| output-varies\nimport time; time.time()', '#| eval: false\n1/0', '#| hide\nimport nbdev; nbdev.nbdev_export()']
+    nbformat.write(new_notebook(cells=[new_markdown_cell('# Tiny\n\n> Three outputs'), *map(new_code_cell, cells)]), path)
+    assert notebooks.work('run', [path]) == []
+    return path
+
+
+def test_run_stores_clean_outputs_from_this_checkout(executed):
+    nb = nbformat.read(executed, 4)
+    assert [len(c.get('outputs', [])) for c in nb.cells] == [0, 1, 1, 1, 1, 0, 0]
+    assert nb.cells[2].outputs[0].data['text/plain'] == '0.3333333333333333' and nb.cells[2].execution_count is None
+    assert not any(c.metadata for c in nb.cells)
+
+
+def test_a_repeated_run_agrees(executed): assert notebooks.work('check', [executed]) == []
+
+
+def out(nb, i): return nb.cells[i].outputs[0]
+def near_number(nb): out(nb, 1).text = out(nb, 1).text.replace('0.12345', '0.12349')
+def wider_number(nb): out(nb, 1).text = out(nb, 1).text.replace('[ 0.5000', '[0.501')
+def other_time(nb): out(nb, 4).data['text/plain'] = 'at noon'
+def split_stream(nb):
+    nb.cells[1].outputs = [new_output('stream', name='stdout', text=o) for o in out(nb, 1).text.splitlines(True)]
+
+@pytest.mark.parametrize('change', [near_number, wider_number, other_time, split_stream])
+def test_what_may_differ_passes(executed, change):
+    stored = nbformat.read(executed, 4)
+    change(stored)
+    assert list(notebooks.compare(stored, nbformat.read(executed, 4))) == []
+
+
+def far_number(nb): out(nb, 1).text = out(nb, 1).text.replace('0.12345', '0.13')
+def other_sign(nb): out(nb, 1).text = out(nb, 1).text.replace('-1.25e-03', '1.25e-03')
+def other_integer(nb): out(nb, 1).text = out(nb, 1).text.replace('60000', '60001')
+def other_word(nb): out(nb, 1).text = out(nb, 1).text.replace('loss', 'Loss')
+def more_lines(nb): out(nb, 1).text += 'done\n'
+def far_result(nb): out(nb, 2).data['text/plain'] = '0.34'
+def no_output(nb): nb.cells[2].outputs = []
+def extra_output(nb): nb.cells[2].outputs *= 2
+def other_kind(nb): out(nb, 4).data['text/html'] = '<b>1</b>'
+def no_picture(nb): nb.cells[3].outputs = []
+def stored_stderr(nb): nb.cells[2].outputs += [new_output('stream', name='stderr', text='UserWarning: old\n')]
+def stored_error(nb): nb.cells[5].outputs = [new_output('error', ename='ZeroDivisionError', evalue='', traceback=[])]
+def other_picture(nb):
+    wider = io.BytesIO()
+    Image.new('L', (50, 20)).save(wider, 'PNG')
+    out(nb, 3).data['image/png'] = base64.b64encode(wider.getvalue()).decode()
+
+@pytest.mark.parametrize('mutate', [far_number, other_sign, other_integer, other_word, more_lines, far_result, no_output,
+                                    extra_output, other_kind, no_picture, other_picture, stored_stderr, stored_error])
+def test_a_stale_output_is_caught(executed, mutate):
+    stored = nbformat.read(executed, 4)
+    mutate(stored)
+    assert list(notebooks.compare(stored, nbformat.read(executed, 4)))
+
+
+def test_the_message_says_where_and_what(executed, tmp_path):
+    stored, path = nbformat.read(executed, 4), tmp_path/'old.ipynb'
+    far_number(stored)
+    nbformat.write(stored, path)
+    before = path.read_bytes()
+    rc, said = sh(sys.executable, 'tools/notebooks.py', 'check', path, cwd=check.root)
+    assert rc == 1 and f'{path}, cell 2: stored: loss 0.13 of 60000\n  got:    loss 0.12345 of 60000' in said, said
+    assert path.read_bytes() == before
+
+
+def test_a_failing_notebook_keeps_its_stored_outputs(tmp_path):
+    nb, path = sound(), tmp_path/'a.ipynb'
+    nb.cells[2].source = 'print(1); raise ValueError("bad digit")'
+    nbformat.write(nb, path)
+    before = path.read_bytes()
+    problems = notebooks.work('run', [path])
+    assert len(problems) == 1 and 'bad digit' in problems[0] and path.read_bytes() == before
+
+
+def test_outputs_are_not_stored_from_synthetic_digits(project):
+    rc, said = sh(sys.executable, 'tools/notebooks.py', 'run', cwd=project, BACKPROP13_DATA='synthetic')
+    assert rc == 1 and 'real MNIST' in said, said
+
+
+# ---- nbdev, packaging, set-up
+
+def test_what_is_not_as_generated_is_caught(clone):
+    "The check of step 1 of make test, on a copy with one fault of each sort"
+    chapter = clone/'nbs'/'03_backprop.ipynb'
+    nb = json.loads(chapter.read_text())
+    nb['cells'][0]['metadata'] = {'tags': ['x']}
+    chapter.write_text(json.dumps(nb))
+    with (clone/'backprop13'/'training.py').open('a') as f: f.write('# by hand\n')
+    (clone/'backprop13'/'gone.py').write_text('# of a deleted notebook\n')
+    with (clone/'README.md').open('a') as f: f.write('By hand.\n')
+    said = check.stale(clone)
+    spoilt = ['nbs/03_backprop.ipynb', 'backprop13/gone.py', 'backprop13/training.py', 'README.md']
+    assert [o.split()[0] for o in said] == spoilt, said
+
+
+@pytest.fixture
+def small(clone):
+    "A copy with one small notebook in place of the chapters"
+    for f in [*(clone/'nbs').rglob('*.ipynb'), *(clone/'backprop13').glob('*.py')]: f.unlink()
+    nb = sound()
+    cells = '#| exports\ndef two():\n    "The number 2"\n    return 2', 'assert two() == 2'
+    nb.cells[-1:-1] = [new_code_cell(o) for o in cells]
+    nbformat.write(nb, clone/'nbs'/'00_tiny.ipynb')
+    return clone
+
+
+@pytest.mark.parametrize('folder,quarto', [('.', False), ('nbs', True)])
+def test_nbdev_works_as_its_users_expect(small, tmp_path, folder, quarto):
+    "From the root and from nbs/, without and with Quarto; README.md is left alone"
+    readme, path = (small/'README.md').read_bytes(), os.environ['PATH']
+    if quarto:
+        fake = tmp_path/'bin'/'quarto'
+        fake.parent.mkdir()
+        fake.write_text('#!/bin/sh\necho quarto was called; exit 1\n')
+        fake.chmod(0o755)
+        path = f'{fake.parent}{os.pathsep}{path}'
+    rc, said = sh(bin/'nbdev_prepare', cwd=small/folder, PATH=path)
+    assert rc == 0 and 'Success' in said and 'quarto was called' not in said, said
+    assert (small/'README.md').read_bytes() == readme
+    assert 'def two' in (small/'backprop13'/'tiny.py').read_text() and '0.1.0' in (small/'backprop13'/'__init__.py').read_text()
+    before = check.contents(small)
+    for o in 'nbdev_clean', 'nbdev_export':
+        rc, said = sh(bin/o, cwd=small/folder)
+        assert rc == 0, said
+    assert check.contents(small) == before
+
+
+def test_nbdev_test_fails_where_a_check_fails(small):
+    edit(small/'nbs'/'00_tiny.ipynb', 'two() == 2', 'two() == 3')
+    rc, said = sh(bin/'nbdev_test', cwd=small)
+    assert rc == 1 and '00_tiny' in said, said
+
+
+def test_a_wheel_by_way_of_the_source_archive(clone, tmp_path):
+    "A clean copy makes a source archive, that makes the wheel, and that works in an empty environment"
+    rc, said = sh(sys.executable, '-m', 'build', '--no-isolation', '--outdir', tmp_path/'dist', cwd=clone)
+    assert rc == 0, said
+    wheel = next((tmp_path/'dist').glob('*.whl'))
+    venv.create(tmp_path/'env', symlinks=True)
+    python = tmp_path/'env'/'bin'/'python'
+    rc, said = sh(sys.executable, '-m', 'pip', '--python', python, 'install', '--no-deps', '--no-index', wheel, cwd=tmp_path)
+    assert rc == 0, said
+    purelib = Path(sh(python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))', cwd=tmp_path)[1].strip())
+    (purelib/'torch.pth').write_text(sysconfig.get_path('purelib'))  # torch and the rest, after the wheel's own folder
+    rc, said = sh(python, '-c', 'import backprop13.backprop as b; print(b.__file__)', cwd=tmp_path)
+    assert rc == 0 and Path(said.strip()).resolve() == (purelib/'backprop13'/'backprop.py').resolve(), said
+    def files(folder): return {f.relative_to(folder) for f in folder.rglob('*') if f.is_file() and f.suffix != '.pyc'}
+    assert files(purelib/'backprop13') == files(clone/'backprop13')
+
+
+def test_an_old_python_is_told_so(clone, tmp_path):
+    old = tmp_path/'oldpython'
+    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.8.1\nexit 1\n')
+    old.chmod(0o755)
+    rc, said = sh('make', 'setup', f'PYTHON={old}', cwd=clone)
+    assert rc != 0 and f'needs Python 3.10 or newer, and {old} is Python 3.8.1' in said and not (clone/'.venv').exists(), said
+    rc, said = sh('make', 'setup', 'PYTHON=nopython', cwd=clone)
+    assert rc != 0 and 'there is no nopython here' in said, said

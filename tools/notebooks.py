@@ -1,0 +1,168 @@
+"""Execute notebooks and store their outputs (`run`), or compare what they print now with what is stored (`check`).
+
+    python tools/notebooks.py run [NB ...]
+    python tools/notebooks.py check [NB ...]
+
+What `check` demands, cell by cell: the same outputs in the same order. Text is equal to the letter, but for numbers with decimals
+or an exponent and the blanks around them: those agree to 1 % (training results move a little with the number of threads and the
+processor) or to 1e-6 (what is smaller is rounding). Integers are text. A picture has the stored size to 5 %; its bytes aren't
+compared. A cell that starts with `#| output-varies` shows a measurement: only the kinds of its outputs count. A stored warning
+(stderr) or error is a failure. As in nbdev_test, cells with `#| eval: false` aren't run."""
+import asyncio, base64, io, math, os, re, subprocess, sys
+from argparse import ArgumentParser
+from itertools import zip_longest
+from pathlib import Path
+
+import nbformat
+from execnb.nbio import write_nb
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbdev.clean import clean_nb
+from PIL import Image
+
+root = Path(__file__).resolve().parent.parent
+rtol, atol, size_tol = 1e-2, 1e-6, .05
+number = re.compile(r' *(?<![\w.])([-+]?(?:\d*\.\d+(?:e[-+]?\d+)?|\d+\.?e[-+]?\d+))(?!\w|\.\d) *', re.I)
+
+
+def notebooks(folder):
+    "The notebooks under `folder`, in order, as nbdev finds them"
+    files = sorted(Path(folder).rglob('*.ipynb'))
+    return [f for f in files if not any(p.startswith(('_', '.')) for p in f.relative_to(folder).parts)]
+
+
+def directives(cell):
+    "The words after `#|` at the head of a code cell, a set"
+    lines = re.match(r'(?:\s*#\|.*\n?)*', cell.source)[0].splitlines()
+    return {re.sub(r'\s+', '', o.split('#|', 1)[1]) for o in lines if '#|' in o}
+
+
+async def execute(path, timeout=600):
+    "The notebook at `path`, executed from the top by this Python in the notebook's folder, clean"
+    nb = nbformat.read(path, 4)
+    stored = [c.source for c in nb.cells]
+    for c in nb.cells:
+        if c.cell_type == 'code' and 'eval:false' in directives(c): c.source = ''
+    km = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))  # no kernelspec of the user's
+    client = NotebookClient(nb, km=km, timeout=timeout, record_timing=False, store_widget_state=False,
+                            extra_arguments=['--IPKernelApp.log_level=40'],  # only errors
+                            resources={'metadata': {'path': str(Path(path).parent)}})
+    path_var = os.pathsep.join([str(root), *filter(None, [os.environ.get('PYTHONPATH')])])
+    await client.async_execute(env={**os.environ, 'PYTHONPATH': path_var, 'IN_TEST': '1'})  # IN_TEST: nbdev_export() does nothing
+    for c, source in zip(nb.cells, stored): c.source = source
+    clean_nb(nb)
+    return nb
+
+
+def outputs(cell):
+    "The outputs of `cell`, with pieces of one stream put together"
+    res = []
+    for o in cell.outputs:
+        if o.output_type == 'stream' and res and res[-1].get('name') == o.name: res[-1].text += o.text
+        else: res.append(nbformat.from_dict(o))
+    return res
+
+
+def kind(o):
+    "What an output is, without its content"
+    return o.name if o.output_type == 'stream' else f"{o.output_type} of {', '.join(sorted(o.get('data', {})))}"
+
+
+def same_text(a, b):
+    "Do the lines `a` and `b` agree, numbers within the tolerance?"
+    a_nums, b_nums = number.findall(a), number.findall(b)
+    if number.sub('\0', a).rstrip() != number.sub('\0', b).rstrip(): return False
+    return all(math.isclose(float(x), float(y), rel_tol=rtol, abs_tol=atol) for x, y in zip(a_nums, b_nums))
+
+
+def size(mime, data):
+    "(width, height) of a picture"
+    if 'svg' not in mime: return Image.open(io.BytesIO(base64.b64decode(data))).size
+    box = re.search(r'viewBox="([^"]*)"', data)
+    return tuple(float(o) for o in box[1].replace(',', ' ').split()[2:]) if box else (0, 0)
+
+
+def differences(mime, a, b):
+    "Pairs (stored, got) where the contents `a` and `b` of one output differ"
+    if mime.startswith('image/'):
+        s, g = size(mime, a), size(mime, b)
+        same = all(math.isclose(x, y, rel_tol=size_tol) for x, y in zip(s, g))
+        return [] if same else [(f'a picture of {s}', f'a picture of {g}')]
+    if not isinstance(a, str) or mime.startswith('application/vnd.jupyter.widget'): return []
+    lines = zip_longest(*(re.sub(r'data:[\w/+-]+;base64,[\w+/=]+', 'data:', o).splitlines() for o in (a, b)), fillvalue='nothing')
+    return [(x, y) for x, y in lines if not same_text(x, y)]
+
+
+def stored_problems(nb):
+    "What may not stand in a stored notebook: pairs (cell number, problem)"
+    for i, c in enumerate(nb.cells):
+        for o in c.get('outputs', []):
+            if o.output_type == 'error': yield i, f'an error is stored: {o.ename}: {o.evalue}'
+            if o.output_type == 'stream' and o.name == 'stderr': yield i, f'a warning is stored (stderr): {o.text.strip()[-200:]}'
+
+
+def compare(stored, got):
+    "Where the outputs of the notebook `got` differ from those of `stored`: pairs (cell number, problem)"
+    yield from stored_problems(stored)
+    for i, (s, g) in enumerate(zip(stored.cells, got.cells)):
+        if s.cell_type != 'code' or 'eval:false' in directives(s): continue
+        so, go = outputs(s), outputs(g)
+        sk, gk = [kind(o) for o in so], [kind(o) for o in go]
+        if sk != gk: yield i, f"stored: {'; '.join(sk) or 'no output'}\n  got:    {'; '.join(gk) or 'no output'}"
+        elif 'output-varies' not in directives(s):
+            for a, b in zip(so, go):
+                if a.output_type == 'stream': pairs = [('text/plain', a.text, b.text)]
+                else: pairs = [(m, a.data[m], b.data[m]) for m in a.get('data', {})]
+                bad = next((d for m, x, y in pairs for d in differences(m, x, y)), None)
+                if bad: yield i, f'stored: {bad[0]}\n  got:    {bad[1]}'
+
+
+def named(path, i, problem): return f'{path}, cell {i+1}: {problem}'
+
+
+async def one(path, command, gate):
+    "Run or check one notebook: a list of problems"
+    async with gate:
+        stored = nbformat.read(path, 4)
+        try: got = await execute(path)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as e: return [f'{path}: {e}']
+    if command == 'check': return [named(path, *o) for o in compare(stored, got)]
+    bad = [named(path, i, f'{o}; nothing was written') for i, o in stored_problems(got)]
+    if not bad:
+        new = path.with_suffix('.new')
+        write_nb(got, new)
+        new.replace(path)
+    return bad
+
+
+def work(command, paths, parallel=2):
+    "Run or check the notebooks at `paths`, `parallel` at a time: a list of problems"
+    async def go():
+        gate = asyncio.Semaphore(parallel)
+        return sum(await asyncio.gather(*(one(p, command, gate) for p in paths)), [])
+    return asyncio.run(go())
+
+
+def data_source():
+    "'MNIST' or 'synthetic': what `backprop13.data` finds on this machine (it may download)"
+    code = 'from backprop13.data import mnist; print(mnist().source)'
+    res = subprocess.run([sys.executable, '-c', code], cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    if res.returncode: sys.exit('The data could not be loaded: backprop13.data says why above.')
+    return res.stdout.split()[-1]
+
+
+if __name__ == '__main__':
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('command', choices=['run', 'check'])
+    parser.add_argument('notebooks', nargs='*', type=Path, help='notebooks; all of nbs/ if none is named')
+    args = parser.parse_args()
+    for o in args.notebooks:
+        if not o.is_file(): sys.exit(f'There is no notebook {o}: name one as in nbs/03_backprop.ipynb.')
+    if args.command == 'run' and data_source() != 'MNIST':
+        sys.exit('Outputs are stored from the real MNIST, and there are only synthetic digits here: '
+                 'let BACKPROP13_DATA name a folder with its four files.')
+    problems = work(args.command, args.notebooks or notebooks(root/'nbs'))
+    if problems: sys.exit('\n'.join([*problems, f'Outputs to mend: {len(problems)}. `make outputs` stores them anew.']))
+    print('Stored.' if args.command == 'run' else 'Stored outputs are fresh.')
