@@ -137,14 +137,12 @@ class Mse(Module):
     def forward(self, inp, targ): return mse(inp, targ)
     def bwd(self, out, inp, targ): add_grad(inp, 2*(inp - targ)/inp.numel())
 
-# %% ../nbs/03_backprop.ipynb #03aca5bb
+# %% ../nbs/03_backprop.ipynb #e9cb7d49
 class Model:
     "Linear, relu, linear and a loss; after a call, `preds` holds the predictions."
     def __init__(self,
-        w1:torch.Tensor, # (m, nh)
-        b1:torch.Tensor, # (nh,)
-        w2:torch.Tensor, # (nh, c)
-        b2:torch.Tensor, # (c,)
+        w1:torch.Tensor, b1:torch.Tensor, # the first layer, (m, nh) and (nh,)
+        w2:torch.Tensor, b2:torch.Tensor, # the second layer, (nh, c) and (c,)
         loss:Module=None, # called as `loss(preds, targ)`; `Mse()` by default
     ):
         self.layers = [Lin(w1, b1), Relu(), Lin(w2, b2)]

@@ -34,7 +34,7 @@ def log_softmax(
     x = x - largest(x)
     return x - logsumexp(x)[..., None]
 
-# %% ../nbs/04_minibatch_training.ipynb #5fb161e2
+# %% ../nbs/04_minibatch_training.ipynb #caedd910
 def check_labels(
     x:torch.Tensor, # one row of scores for each example, (n, c)
     targ:torch.Tensor, # class numbers, (n,)
@@ -52,6 +52,7 @@ def check_labels(
         raise ValueError(f'cross-entropy: labels go from {lo} to {hi}, but {x.shape[1]} columns '
                          f'allow 0 to {x.shape[1] - 1}; number the classes from 0')
 
+# %% ../nbs/04_minibatch_training.ipynb #2df41be1
 def nll(
     log_probs:torch.Tensor, # log-probabilities, (n, c)
     targ:torch.Tensor, # class numbers, (n,)
