@@ -31,7 +31,7 @@ def lin(
                          f'{tuple(b.shape)}; pass b of shape ({w.shape[1]},)')
     return x @ w + b
 
-# %% ../nbs/03_backprop.ipynb #d7a1570b
+# %% ../nbs/03_backprop.ipynb #7b98cd68
 def mse(
     output:torch.Tensor, # predictions, (n, 1)
     targ:torch.Tensor, # targets, the same shape
@@ -43,7 +43,8 @@ def mse(
         try: result = f'would broadcast to {tuple(torch.broadcast_shapes(a, b))}'
         except RuntimeError: result = 'do not fit'
         raise ValueError(f'mse: output {a} and targ {b} {result}; {mend}')
-    if not output.numel(): raise ValueError(f'mse: got an empty batch {a}; pass at least one row')
+    if not output.numel():
+        raise ValueError(f'mse: got an empty batch {a}; pass at least one row')
     return (output - targ).square().mean()
 
 # %% ../nbs/03_backprop.ipynb #3efe681b
@@ -137,7 +138,7 @@ class Mse(Module):
     def forward(self, inp, targ): return mse(inp, targ)
     def bwd(self, out, inp, targ): add_grad(inp, 2*(inp - targ)/inp.numel())
 
-# %% ../nbs/03_backprop.ipynb #e9cb7d49
+# %% ../nbs/03_backprop.ipynb #e5385188
 class Model:
     "Linear, relu, linear and a loss; after a call, `preds` holds the predictions."
     def __init__(self,
@@ -146,18 +147,15 @@ class Model:
         loss:Module=None, # called as `loss(preds, targ)`; `Mse()` by default
     ):
         self.layers = [Lin(w1, b1), Relu(), Lin(w2, b2)]
-        self.loss = Mse() if loss is None else loss
-
+        self.loss = loss or Mse()
     def predict(self, x:torch.Tensor) -> torch.Tensor:
         "Predictions (n, c) for inputs (n, m)."
         for layer in self.layers: x = layer(x)
         return x
-
     def __call__(self, x, targ):
         "The loss of the predictions for `x` against `targ`."
         self.preds = self.predict(x)
         return self.loss(self.preds, targ)
-
     def backward(self):
         "Add the gradients of the loss to `.g` of the weights, biases and inputs."
         zero_grads(*(layer.out for layer in self.layers if hasattr(layer, 'out')))
