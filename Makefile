@@ -18,7 +18,7 @@ test: setup  ## check everything that CI checks
 
 lab:  ## open the notebooks in JupyterLab, which then saves them clean
 	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' lab
-	@$(BIN)jupyter lab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter
+	@$(BIN)jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter
 
 outputs: setup  ## run notebooks on the real data, store their outputs, make the README; NB=nbs/NAME.ipynb runs one
 	@$(BIN)nbdev_export
