@@ -16,16 +16,16 @@ def relu(
     "Rectified linear unit, `max(0, x)` element by element."
     return x.clamp_min(0.)
 
-# %% ../nbs/03_backprop.ipynb #b59faf60
+# %% ../nbs/03_backprop.ipynb #c43bc262
 def lin(
     x:torch.Tensor, # inputs, (n, m)
     w:torch.Tensor, # weights, (m, nh)
     b:torch.Tensor, # biases, (nh,)
 ) -> torch.Tensor: # (n, nh)
     "A linear layer, `x @ w + b`; `ValueError` if the sizes don't fit."
-    if w.ndim != 2 or x.shape[-1] != w.shape[0]:
-        raise ValueError(f'lin: x {tuple(x.shape)} and w {tuple(w.shape)} do not fit: w must '
-                         f'have one row for each of the {x.shape[-1]} columns of x')
+    if w.ndim != 2 or x.shape[-1:] != w.shape[:1]:
+        raise ValueError(f'lin: x {tuple(x.shape)} and w {tuple(w.shape)} do not fit: '
+                         'w must have one row for each column of x')
     if b.shape != w.shape[1:]:
         raise ValueError(f'lin: w {tuple(w.shape)} gives {w.shape[1]} outputs but b is '
                          f'{tuple(b.shape)}; pass b of shape ({w.shape[1]},)')
@@ -68,19 +68,19 @@ def forward_and_backward(
     lin_grad(inp, l1, w1, b1)                   # sets inp.g, w1.g, b1.g
     return loss
 
-# %% ../nbs/03_backprop.ipynb #f704801e
+# %% ../nbs/03_backprop.ipynb #1c14d1c8
 def lin_grad(
     inp:torch.Tensor, # the layer's inputs, (n, m)
     out:torch.Tensor, # its outputs, (n, nh), whose gradient is in `out.g`
     w:torch.Tensor, # (m, nh)
     b:torch.Tensor, # (nh,)
 ):
-    "Set `.g` on the inputs, weights and biases of a linear layer, from `out.g`, by the chain rule."
+    "Set `.g` on inputs, weights and biases of a linear layer, from `out.g`, by the chain rule."
     inp.g = out.g @ w.t()                       # (n, m)
     w.g = inp.t() @ out.g                       # (m, nh)
     b.g = out.g.sum(0)                          # (nh,)
 
-# %% ../nbs/03_backprop.ipynb #a2283f74
+# %% ../nbs/03_backprop.ipynb #57c502e9
 class Module:
     "A layer that remembers what went in and what came out; subclasses define `forward` and `bwd`."
     def __call__(self, *args):
@@ -95,10 +95,13 @@ class Module:
         raise NotImplementedError(f'{type(self).__name__} must define bwd(self, out, *args)')
 
     def backward(self):
-        "Call `bwd`, which adds to `.g` of inputs and weights; `RuntimeError` before the first call."
+        "Call `bwd`, which adds to the gradients; `RuntimeError` before the first call."
         if not hasattr(self, 'args'):
             raise RuntimeError(f'{type(self).__name__}: call it on its inputs before backward()')
-        self.bwd(self.out, *self.args)
+        if self.out.ndim and getattr(self.out, 'g', None) is None:
+            raise RuntimeError(f'{type(self).__name__}: no gradient has reached its output yet; '
+                               'call backward() on what comes after it first')
+        with torch.no_grad(): self.bwd(self.out, *self.args)
 
 # %% ../nbs/03_backprop.ipynb #d842d716
 def add_grad(
@@ -118,7 +121,7 @@ def zero_grads(
     "Forget `.g` of each tensor, so that the next backward pass starts from nothing."
     for t in tensors: t.g = None
 
-# %% ../nbs/03_backprop.ipynb #af16ea02
+# %% ../nbs/03_backprop.ipynb #80e9ceb7
 class Relu(Module):
     "`max(0, x)`; its slope at 0 is 0."
     def forward(self, inp): return relu(inp)
@@ -134,11 +137,11 @@ class Lin(Module):
         add_grad(self.b, out.g.sum(0))
 
 class Mse(Module):
-    "Mean squared error of predictions and targets of one shape, `mse`; its backward starts the chain."
+    "Mean squared error, as `mse`; its backward pass starts the chain."
     def forward(self, inp, targ): return mse(inp, targ)
     def bwd(self, out, inp, targ): add_grad(inp, 2*(inp - targ)/inp.numel())
 
-# %% ../nbs/03_backprop.ipynb #e5385188
+# %% ../nbs/03_backprop.ipynb #df23b05d
 class Model:
     "Linear, relu, linear and a loss; after a call, `preds` holds the predictions."
     def __init__(self,
@@ -157,7 +160,7 @@ class Model:
         self.preds = self.predict(x)
         return self.loss(self.preds, targ)
     def backward(self):
-        "Add the gradients of the loss to `.g` of the weights, biases and inputs."
+        "Add the gradients of the loss to `.g` of weights, biases and inputs; zero them between steps."
         zero_grads(*(layer.out for layer in self.layers if hasattr(layer, 'out')))
         self.loss.backward()
         for layer in reversed(self.layers): layer.backward()

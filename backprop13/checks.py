@@ -8,7 +8,7 @@ __all__ = ['TOLERANCE', 'relative_error', 'check_grads', 'autograd_grads']
 # %% ../nbs/support/checks.ipynb #f3d72812
 import torch
 
-# %% ../nbs/support/checks.ipynb #aa809c28
+# %% ../nbs/support/checks.ipynb #8d9d0e2d
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 def relative_error(
@@ -16,14 +16,16 @@ def relative_error(
     want:torch.Tensor, # what is trusted; same shape and dtype
     name:str='gradient', # for the message
 ) -> float:
-    "The length of `got - want` over the length of `want`; `AssertionError` if shapes or dtypes differ."
+    "The length of `got - want` over that of `want`; `AssertionError` if shapes or dtypes differ."
     for what in ('shape', 'dtype'):
         g, w = getattr(got, what), getattr(want, what)
         if g != w: raise AssertionError(f'{name}: got {what} {g}, wanted {w}')
+    if not want.is_floating_point(): raise TypeError(f'{name}: gradients are {want.dtype}, wanted floating point')
     diff, size = (got.double() - want.double()).norm().item(), want.double().norm().item()
-    return diff/size if size else (0. if diff == 0 else float('inf'))
+    if 0 < size < float('inf'): return diff/size
+    return 0. if torch.equal(got, want) else float('inf')
 
-# %% ../nbs/support/checks.ipynb #457adf92
+# %% ../nbs/support/checks.ipynb #72973fcc
 def check_grads(
     got:dict, # name -> gradient to check
     want:dict, # name -> gradient that is trusted; the same names
@@ -33,7 +35,10 @@ def check_grads(
     if got.keys() != want.keys(): raise AssertionError(f'got gradients of {sorted(got)}, wanted {sorted(want)}')
     worst = 0.
     for name in want:
-        error, limit = relative_error(got[name], want[name], name), tolerance or TOLERANCE[want[name].dtype]
+        error, limit = relative_error(got[name], want[name], name), tolerance
+        if limit is None:
+            if want[name].dtype not in TOLERANCE: raise ValueError(f'{name}: no tolerance is set for {want[name].dtype}; pass one')
+            limit = TOLERANCE[want[name].dtype]
         if not error <= limit: raise AssertionError(f'{name}: relative error {error:.1e}, wanted at most {limit:.0e}')
         worst = max(worst, error)
     return worst

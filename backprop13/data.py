@@ -18,57 +18,61 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# %% ../nbs/00_data.ipynb #785bc6e2
+# %% ../nbs/00_data.ipynb #84a067f1
 def to_idx(
     t:Tensor, # uint8, any number of axes
 ) -> bytes:
-    "The bytes of an IDX file that holds `t`."
+    "The bytes of an IDX file that holds `t`; `TypeError` if its numbers aren't bytes."
+    if t.dtype != torch.uint8: raise TypeError(f'to_idx: got {t.dtype}, wanted torch.uint8; pass t.byte()')
     return struct.pack(f'>HBB{t.ndim}I', 0, 8, t.ndim, *t.shape) + t.numpy().tobytes()
 
-# %% ../nbs/00_data.ipynb #01572763
+# %% ../nbs/00_data.ipynb #f31da708
 LIMIT = 50_000_000 # bytes; MNIST's largest file has 47 040 016
 
 def unzipped(
     data:bytes, # raw or gzipped
     name:str, # what error messages call it
 ) -> bytes:
-    "`data` without its gzip compression, if it has one; `ValueError` when that is damaged, or the result larger than `LIMIT`."
+    "`data` without its gzip compression, if any; `ValueError` if that is damaged, or more than `LIMIT`."
     if data[:2] == b'\x1f\x8b':
         try:
             with gzip.open(io.BytesIO(data)) as f: data = f.read(LIMIT + 1)
         except (EOFError, OSError, zlib.error) as e:
             raise ValueError(f'{name}: damaged gzip file ({e}); fetch it again') from None
-    if len(data) > LIMIT: raise ValueError(f'{name}: larger than {LIMIT} bytes, so it is no file of MNIST; fetch it again')
+    if len(data) > LIMIT:
+        raise ValueError(f'{name}: larger than {LIMIT} bytes, so it is no file of MNIST; fetch it again')
     return data
 
 def read_file(path) -> bytes:
     "The bytes of a file, unzipped if it is gzipped, and bounded by `LIMIT`."
     with open(path, 'rb') as f: return unzipped(f.read(LIMIT + 1), str(path))
 
-# %% ../nbs/00_data.ipynb #35e413fc
+# %% ../nbs/00_data.ipynb #c01fc955
 def read_idx(
     src, # the file's bytes, or its path; either may be gzipped
     name:str=None, # what error messages call it; default: the path
     ndim:int=None, # axes wanted: 3 for images, 1 for labels; None takes either
 ) -> Tensor:
-    "The uint8 tensor in an IDX file, (n, rows, columns) or (n,); `ValueError` says what is wrong with a bad file."
+    "The uint8 tensor in an IDX file, (n, rows, columns) or (n,); `ValueError` if the file is bad."
     name = name or ('IDX bytes' if isinstance(src, bytes) else src)
     data = unzipped(src, name) if isinstance(src, bytes) else read_file(src)
-    if len(data) < 4: raise ValueError(f'{name}: truncated: got {len(data)} bytes, wanted at least 4; fetch the file again')
-    if data[:4] not in [b'\0\0\x08' + bytes([d]) for d in ([ndim] if ndim else [1, 3])]:
-        wanted = {1: '00000801 (labels)', 3: '00000803 (images)', None: '00000801 (labels) or 00000803 (images)'}[ndim]
-        raise ValueError(f'{name}: wrong magic number: got {data[:4].hex()}, wanted {wanted}; is this the right file?')
+    def bad(what): return ValueError(f'{name}: {what}; fetch the file again')
+    if len(data) < 4: raise bad(f'truncated: got {len(data)} bytes, wanted at least 4')
+    magics = {1: '00000801 (labels)', 3: '00000803 (images)'}
+    wanted = [magics[d] for d in ([ndim] if ndim else magics)]
+    if data[:4].hex() not in [m[:8] for m in wanted]:
+        raise ValueError(f'{name}: wrong magic number: got {data[:4].hex()}, '
+                         f'wanted {" or ".join(wanted)}; is this the right file?')
     start = 4 + 4*data[3]
-    if len(data) < start:
-        raise ValueError(f'{name}: truncated: got {len(data)} bytes, its header alone has {start}; fetch the file again')
+    if len(data) < start: raise bad(f'truncated: got {len(data)} bytes, its header alone has {start}')
     shape = struct.unpack_from(f'>{data[3]}I', data, 4)
     got, size = len(data) - start, int(np.prod(shape, dtype=object))
     if got != size:
-        raise ValueError(f'{name}: {"truncated" if got < size else "trailing bytes"}: got {got} bytes after the header, '
-                         f'wanted {size} for shape {shape}; fetch the file again')
+        raise bad(f'{"truncated" if got < size else "trailing bytes"}: got {got} bytes after the header, '
+                  f'wanted {size} for shape {shape}')
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy())
 
-# %% ../nbs/00_data.ipynb #f8126bf4
+# %% ../nbs/00_data.ipynb #6783ce62
 def arc(
     cx:float, cy:float, # the centre
     rx:float, ry:float, # half the width, half the height
@@ -84,10 +88,12 @@ STROKES = [
     [[[(.5, .06), (.5, .94)]], [[(.3, .28), (.52, .06), (.52, .94)]]],
     [[[*arc(.5, .3, .27, .24, -170, 35), (.22, .92), (.8, .92)]]],
     [[[*arc(.47, .29, .25, .22, -150, 90), *arc(.47, .72, .3, .22, -90, 150)]]],
-    [[[(.66, .94), (.66, .06), (.2, .66), (.84, .66)]], [[(.28, .08), (.24, .54), (.74, .54)], [(.72, .08), (.66, .94)]]],
+    [[[(.66, .94), (.66, .06), (.2, .66), (.84, .66)]],
+     [[(.28, .08), (.24, .54), (.74, .54)], [(.72, .08), (.66, .94)]]],
     [[[(.76, .08), (.32, .08), (.28, .46), *arc(.46, .67, .3, .26, -120, 150)]]],
     [[[*arc(.78, .62, .54, .58, -95, -180), *arc(.5, .68, .26, .25, 180, 540)]]],
-    [[[(.2, .08), (.8, .08), (.42, .94)]], [[(.2, .2), (.22, .08), (.8, .08), (.42, .94)], [(.36, .52), (.74, .48)]]],
+    [[[(.2, .08), (.8, .08), (.42, .94)]],
+     [[(.2, .2), (.22, .08), (.8, .08), (.42, .94)], [(.36, .52), (.74, .48)]]],
     [[arc(.5, .28, .22, .22, 90, 450), arc(.5, .72, .27, .23, -90, 270)]],
     [[[*arc(.5, .31, .25, .25, 0, 360), (.74, .4), (.66, .94)]]],
 ]
@@ -106,17 +112,17 @@ def pen(
     i = np.searchsorted(end, t)
     return a[i] + ((t - end[i])/length[i] + 1)[:, None]*d[i], end[-1]
 
-# %% ../nbs/00_data.ipynb #c5ecb6c5
+# %% ../nbs/00_data.ipynb #17ecedcf
 def blots(
     p, # where the drops are, in pixels, (n, k, 2)
     s, # how wide a blot is, in pixels, (n, 1, 1)
 ) -> np.ndarray:
-    "The ink of each picture, (n, 28, 28): for each drop a bell in x times a bell in y, summed over the drops."
+    "The ink of each picture, (n, 28, 28): a bell in x times a bell in y, summed over the drops."
     grid = np.arange(28.)[:, None]
     gx, gy = (np.exp(-((grid - p[:, None, :, i])/s)**2/2) for i in (0, 1)) # each (n, 28, k)
     return gy @ gx.transpose(0, 2, 1)
 
-# %% ../nbs/00_data.ipynb #66540fc3
+# %% ../nbs/00_data.ipynb #0cb780e9
 def handwriting(
     p, # drops in the unit square, its middle at 0, (n, k, 2)
     rng, # a generator of random numbers
@@ -126,38 +132,42 @@ def handwriting(
     p = p + u(.16, 1, 2)*np.sin(p @ u(5, 2, 2) + u(np.pi, 1, 2)) # bent along a wave
     turn, slant, (wide, high) = u(.26), u(.3), 19*(1 + u(.2, 2).T) # radians, a slope, pixels
     slanted = np.stack([wide, 0*wide, slant*wide, high], -1).reshape(-1, 2, 2)
-    turned = np.stack([np.cos(turn), np.sin(turn), -np.sin(turn), np.cos(turn)], -1).reshape(-1, 2, 2)
+    c, s = np.cos(turn), np.sin(turn)
+    turned = np.stack([c, s, -s, c], -1).reshape(-1, 2, 2)
     return p @ slanted @ turned + 13.5 + u(2, 1, 2)
 
-# %% ../nbs/00_data.ipynb #bda16cd0
+# %% ../nbs/00_data.ipynb #ee6d8dfe
 def synthetic_digits(
     n:int=70_000, # how many
     seed:int=13, # the same seed and n give the same digits
 ) -> tuple:
-    "Digits drawn by code: images (n, 28, 28) and labels (n,), both uint8; the first labels are 5, 0, 4, as MNIST's are."
+    "Digits drawn by code: images (n, 28, 28) and labels (n,), uint8; the first labels are MNIST's 5, 0, 4."
     rng = np.random.RandomState(seed)
     y = (10*rng.random_sample(n)).astype(np.uint8)
     y[:3] = [5, 0, 4][:n]
     styles = [pen(style) for digit in STROKES for style in digit]
-    first, count = np.cumsum([0] + [len(d) for d in STROKES])[:-1], np.array([len(d) for d in STROKES])
+    count = np.array([len(digit) for digit in STROKES]) # styles of each digit
+    first = count.cumsum() - count # where they begin
     style = first[y] + (count[y]*rng.random_sample(n)).astype(int)
     points, length = np.stack([p for p, _ in styles]) - .5, np.array([l for _, l in styles])
     x = np.empty((n, 28, 28), np.uint8)
     for i in range(0, n, 1000): # a thousand at a time fit in little memory
         q = style[i:i+1000]
-        p, dark, s = handwriting(points[q], rng), rng.uniform(.7, 1, (len(q), 1, 1)), rng.uniform(.7, 1.2, (len(q), 1, 1))
+        p = handwriting(points[q], rng)
+        dark, s = rng.uniform(.7, 1, (len(q), 1, 1)), rng.uniform(.7, 1.2, (len(q), 1, 1))
         gap = 19*length[q, None, None]/points.shape[1] # pixels from drop to drop
         ink = blots(p, s)*gap/s # about 2.5 in the middle of a stroke, whatever its width
-        x[i:i+1000] = np.rint(255*dark*np.clip((ink - .35)/1.6, 0, 1)) # paper stays white; ink has a limit
+        ink = np.clip((ink - .35)/1.6, 0, 1) # paper stays white; ink has a limit
+        x[i:i+1000] = np.rint(255*dark*ink)
     return torch.from_numpy(x), torch.from_numpy(y)
 
-# %% ../nbs/00_data.ipynb #5f303c9e
+# %% ../nbs/00_data.ipynb #12905247
 def synthetic_files() -> dict:
-    "The four files' names and bytes, as MNIST's, of 70 000 synthetic digits: 60 000 to train on, 10 000 to test."
+    "Four files, names and bytes, like MNIST's, of 60 000 and 10 000 synthetic digits."
     x, y = synthetic_digits()
     return dict(zip(SHA256, map(to_idx, (x[:60_000], y[:60_000], x[60_000:], y[60_000:]))))
 
-# %% ../nbs/00_data.ipynb #86330360
+# %% ../nbs/00_data.ipynb #43e8f177
 SHA256 = { # of MNIST's files, unzipped
     'train-images-idx3-ubyte': 'ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db',
     'train-labels-idx1-ubyte': '65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5',
@@ -177,10 +187,11 @@ def check_sum(
     "`data`, or `ValueError` if it isn't the file that was wanted."
     got = hashlib.sha256(data).hexdigest()
     if got != wanted:
-        raise ValueError(f'{name}: wrong checksum: SHA-256 is {got[:12]}…, wanted {wanted[:12]}…; fetch the file again')
+        raise ValueError(f'{name}: wrong checksum: SHA-256 is {got[:12]}…, wanted {wanted[:12]}…; '
+                         'fetch the file again')
     return data
 
-# %% ../nbs/00_data.ipynb #92c371bc
+# %% ../nbs/00_data.ipynb #20df64cb
 def _pair(
     files:dict, # names and bytes
     part:str, # 'train' or 't10k'
@@ -189,10 +200,11 @@ def _pair(
     names = f'{part}-images-idx3-ubyte', f'{part}-labels-idx1-ubyte'
     x, y = (read_idx(files[name], name, ndim) for name, ndim in zip(names, (3, 1)))
     if len(x) != len(y):
-        raise ValueError(f'{part}: got {len(x)} images and {len(y)} labels, wanted as many of each; fetch both files again')
+        raise ValueError(f'{part}: got {len(x)} images and {len(y)} labels, wanted as many of each; '
+                         'fetch both files again')
     return x, y
 
-# %% ../nbs/00_data.ipynb #4f7e54c0
+# %% ../nbs/00_data.ipynb #a51753c1
 def _find(folder, name) -> Path:
     "The path of the file in `folder`, raw or with `.gz`; of the raw one if there is neither."
     path = Path(folder)/name
@@ -202,18 +214,22 @@ def read_folder(
     folder, # where the four files are, raw or gzipped
     sums:dict=SHA256, # names and checksums
 ) -> dict:
-    "Names and bytes of the four files; `FileNotFoundError` if some are missing, `ValueError` if some are wrong."
-    folder = Path(folder).expanduser()
-    missing = [name for name in sums if not _find(folder, name).is_file()]
+    "Names and bytes of the four files; `FileNotFoundError` if one is missing, `ValueError` if one is bad."
+    try:
+        folder = Path(folder).expanduser().absolute()
+        missing = [name for name in sums if not _find(folder, name).is_file()]
+    except (OSError, RuntimeError) as e:
+        raise OSError(f"{folder} can't be read ({e}); let BACKPROP13_DATA name a folder that can") from None
     if missing:
-        raise FileNotFoundError(f'{folder} has no {", ".join(missing)} (raw or .gz); put the files there, or set BACKPROP13_DATA '
-                                'to the folder that has them, or unset it')
+        raise FileNotFoundError(f'{folder} has no {", ".join(missing)} (raw or .gz); put the files there, '
+                                'or set BACKPROP13_DATA to the folder that has them, or unset it')
     files = {name: read_file(_find(folder, name)) for name in sums}
     for part in ('train', 't10k'): _pair(files, part)
     return {name: check_sum(data, sums[name], folder/name) for name, data in files.items()}
 
-# %% ../nbs/00_data.ipynb #bdca96b6
+# %% ../nbs/00_data.ipynb #a47ed268
 #| code-fold: true
+#| code-summary: "Code: where the cache is"
 class DataWarning(UserWarning): "Something about the data that you should know."
 class SyntheticWarning(DataWarning): "You asked for MNIST and got digits made by code."
 
@@ -222,8 +238,9 @@ def cache_folder() -> Path:
     places = os.environ.get('XDG_CACHE_HOME', ''), os.path.expanduser('~/.cache'), tempfile.gettempdir()
     return Path(next(p for p in places if os.path.isabs(p)))/'backprop13'
 
-# %% ../nbs/00_data.ipynb #08d1e4fd
+# %% ../nbs/00_data.ipynb #58f2b085
 #| code-fold: true
+#| code-summary: "Code: write a file, read a file"
 def _save(path:Path, data:bytes):
     "Write the file so that nobody ever sees half of it."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -232,18 +249,20 @@ def _save(path:Path, data:bytes):
         with open(fd, 'wb') as f: f.write(data)
         os.replace(aside, path)
     except BaseException:
-        os.unlink(aside)
+        Path(aside).unlink(missing_ok=True)
         raise
 
 def _from_cache(folder:Path, name:str, wanted:str):
     "The bytes of a good file in the cache, or None; a warning if the file is there and bad."
-    path = _find(folder, name)
-    try: return check_sum(read_file(path), wanted, path)
+    try:
+        path = _find(folder, name)
+        return check_sum(read_file(path), wanted, path)
     except OSError: return None # not there, or not for us to read
-    except ValueError as e: warnings.warn(f'{e} (it is being replaced)', DataWarning, stacklevel=4)
+    except ValueError as e: warnings.warn(f'{e} (not used)', DataWarning, stacklevel=4)
 
-# %% ../nbs/00_data.ipynb #db98e1df
+# %% ../nbs/00_data.ipynb #532a8247
 #| code-fold: true
+#| code-summary: "Code: fill the cache"
 def cached_files(
     folder:Path, # of the cache
     sums:dict, # names and checksums
@@ -255,15 +274,19 @@ def cached_files(
         files[name] = _from_cache(folder, name, wanted)
         if files[name] is not None: continue
         files[name] = fetch(name, wanted)
-        try: _save(folder/name, files[name])
-        except OSError as e: trouble = e
+        try:
+            check_sum(files[name], wanted, name) # only what is right is kept
+            _save(folder/name, files[name])
+        except (OSError, ValueError) as e: trouble = e
     if trouble:
-        warnings.warn(f'{folder} can\'t be written ({trouble.strerror or trouble}), so the data will be fetched anew each time; '
+        why = getattr(trouble, 'strerror', None) or trouble
+        warnings.warn(f"{folder} can't be written ({why}), so the data will be fetched anew each time; "
                       'set XDG_CACHE_HOME to a folder that can', DataWarning, stacklevel=4)
     return files
 
-# %% ../nbs/00_data.ipynb #a0c99d61
+# %% ../nbs/00_data.ipynb #78b433ff
 #| code-fold: true
+#| code-summary: "Code: ask an address, and don't wait long"
 MIRRORS = 'https://ossci-datasets.s3.amazonaws.com/mnist/', 'https://storage.googleapis.com/cvdf-datasets/mnist/'
 
 def _ask(
@@ -284,8 +307,9 @@ def _ask(
     if isinstance(answer, Exception): raise answer
     return answer
 
-# %% ../nbs/00_data.ipynb #b1671ce8
+# %% ../nbs/00_data.ipynb #18ad3268
 #| code-fold: true
+#| code-summary: "Code: get one file"
 def _get(
     url:str,
     seconds:float=300, # for the whole file
@@ -304,8 +328,9 @@ def _get(
     if len(data) < size: raise ValueError(f'broke off after {len(data)} of {size} bytes')
     return bytes(data)
 
-# %% ../nbs/00_data.ipynb #0da78e49
+# %% ../nbs/00_data.ipynb #5124865b
 #| code-fold: true
+#| code-summary: "Code: try the mirrors"
 def download(
     mirrors:list, # of addresses, each with a slash at its end; those that can't be reached are removed
     name:str, # the file's, without .gz
@@ -323,26 +348,27 @@ def download(
             if isinstance(e, (URLError, TimeoutError)) and not isinstance(e, HTTPError): mirrors.remove(url)
     raise ConnectionError(f'no mirror sent {name} (' + '; '.join(f'{url}: {why}' for url, why in trouble.items()) + ')')
 
-# %% ../nbs/00_data.ipynb #2447cc5f
+# %% ../nbs/00_data.ipynb #7dd6f24f
 def mnist_files(
     source:str=None, # a folder, or 'synthetic'; default: `$BACKPROP13_DATA`, else cache, mirrors, synthetic digits
     cache_dir:Path=None, # default: `cache_folder()`
     mirrors:tuple=MIRRORS, # where to download from
     sums:dict=SHA256, # names and checksums of the files
 ) -> tuple:
-    "Names and bytes of the four files, and what they are: 'MNIST' or 'synthetic'. `SyntheticWarning` if MNIST can't be had."
+    "The four files' names and bytes, and 'MNIST' or 'synthetic'; `SyntheticWarning` if MNIST can't be had."
     source, cache_dir = source or os.environ.get('BACKPROP13_DATA'), Path(cache_dir or cache_folder())
     if source and source != 'synthetic': return read_folder(source, sums), 'MNIST'
     if not source:
         try: return cached_files(cache_dir/'mnist', sums, partial(download, list(mirrors))), 'MNIST'
         except ConnectionError as e:
-            message = (f'SYNTHETIC DIGITS, NOT MNIST: {e}. For MNIST, connect to the network, or put its four files in a folder '
-                       'and set BACKPROP13_DATA to it; set it to "synthetic" to silence this.')
+            message = (f'SYNTHETIC DIGITS, NOT MNIST: {e}. For MNIST, connect to the network, or put its four '
+                       'files in a folder and set BACKPROP13_DATA to it; set it to "synthetic" to silence this.')
             warnings.warn(message, SyntheticWarning, stacklevel=3)
     made = cache(synthetic_files) # made once, if at all
-    return cached_files(cache_dir/'synthetic-1', SHA256_SYNTHETIC, lambda name, _: made()[name]), 'synthetic'
+    files = cached_files(cache_dir/'synthetic-1', SHA256_SYNTHETIC, lambda name, _: made()[name])
+    return files, 'synthetic'
 
-# %% ../nbs/00_data.ipynb #483a537d
+# %% ../nbs/00_data.ipynb #a53c7d6d
 class MNIST(NamedTuple):
     "Images as rows of 784 pixels from 0 to 1 (float32), and their digits (int64)."
     x_train:Tensor # (50000, 784)
@@ -357,7 +383,7 @@ def mnist(
     source:str=None, # a folder, or 'synthetic'; default: `$BACKPROP13_DATA`, else cache, mirrors, synthetic digits
     **kwargs, # for `mnist_files`
 ) -> MNIST:
-    "MNIST as tensors: the first 50 000 training images to train on, the last 10 000 to validate, and the test files to test."
+    "MNIST as tensors: 50 000 training images to train on, the last 10 000 to validate, 10 000 to test."
     files, source = mnist_files(source, **kwargs)
     parts = [_pair(files, part) for part in ('train', 't10k')]
     (x, y), (x_test, y_test) = ((x.reshape(len(x), -1).float()/255, y.long()) for x, y in parts)

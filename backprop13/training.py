@@ -9,32 +9,34 @@ __all__ = ['logsumexp', 'largest', 'log_softmax', 'check_labels', 'nll', 'cross_
 import torch
 from .backprop import Module, add_grad
 
-# %% ../nbs/04_minibatch_training.ipynb #63ba0922
+# %% ../nbs/04_minibatch_training.ipynb #d0d33ae4
 def logsumexp(
     x:torch.Tensor, # (..., c)
 ) -> torch.Tensor: # (...,)
-    "`log(sum(exp(x)))` over the last axis; the largest entry is taken out, so that `exp` can't overflow."
-    if not x.ndim or not x.shape[-1]:
-        raise ValueError(f'logsumexp: got shape {tuple(x.shape)}; wanted a last axis with entries')
+    "`log(sum(exp(x)))` over the last axis, without overflow: the largest entry is taken out."
     a = largest(x)
     return a[..., 0] + (x - a).exp().sum(-1).log()
 
 def largest(
     x:torch.Tensor, # (..., c)
 ) -> torch.Tensor: # (..., 1)
-    "The largest entry along the last axis, 0 where that is infinite; autograd takes it as a constant."
+    "The largest entry along the last axis, 0 where it is infinite; a constant for autograd."
+    if not x.is_floating_point():
+        raise TypeError(f'scores are {x.dtype}, wanted floating point; pass x.float()')
+    if not x.ndim or not x.shape[-1]:
+        raise ValueError(f'scores have shape {tuple(x.shape)}, wanted entries on the last axis')
     a = x.max(-1, keepdim=True).values.detach()
     return torch.where(a.isfinite(), a, torch.zeros_like(a))
 
-# %% ../nbs/04_minibatch_training.ipynb #104509c3
+# %% ../nbs/04_minibatch_training.ipynb #db2d6a48
 def log_softmax(
     x:torch.Tensor, # logits, (..., c)
 ) -> torch.Tensor: # log-probabilities, (..., c)
-    "The logarithm of softmax over the last axis, `x - logsumexp(x)`, with the largest logit moved to 0."
+    "The logarithm of softmax over the last axis: `x - logsumexp(x)`, the largest logit moved to 0."
     x = x - largest(x)
     return x - logsumexp(x)[..., None]
 
-# %% ../nbs/04_minibatch_training.ipynb #caedd910
+# %% ../nbs/04_minibatch_training.ipynb #fa5526d8
 def check_labels(
     x:torch.Tensor, # one row of scores for each example, (n, c)
     targ:torch.Tensor, # class numbers, (n,)
@@ -47,12 +49,12 @@ def check_labels(
         raise TypeError(f'cross-entropy: labels are {targ.dtype}, wanted integers; '
                         'pass targ.long()')
     if not len(targ): raise ValueError('cross-entropy: got an empty batch; pass at least one row')
-    lo, hi = targ.min().item(), targ.max().item()
+    lo, hi = targ.long().min().item(), targ.long().max().item()
     if lo < 0 or hi >= x.shape[1]:
         raise ValueError(f'cross-entropy: labels go from {lo} to {hi}, but {x.shape[1]} columns '
                          f'allow 0 to {x.shape[1] - 1}; number the classes from 0')
 
-# %% ../nbs/04_minibatch_training.ipynb #2df41be1
+# %% ../nbs/04_minibatch_training.ipynb #e69b2ddf
 def nll(
     log_probs:torch.Tensor, # log-probabilities, (n, c)
     targ:torch.Tensor, # class numbers, (n,)
@@ -66,17 +68,20 @@ def cross_entropy(
     targ:torch.Tensor, # class numbers, (n,)
 ) -> torch.Tensor: # one number
     "Cross-entropy, `nll(log_softmax(logits), targ)`; errors as `check_labels`."
+    check_labels(logits, targ)
     return nll(log_softmax(logits), targ)
 
-# %% ../nbs/04_minibatch_training.ipynb #c7dc8719
+# %% ../nbs/04_minibatch_training.ipynb #1e9d17bc
 def accuracy(
     out:torch.Tensor, # scores, (n, c)
     yb:torch.Tensor, # class numbers, (n,)
 ) -> torch.Tensor: # one number, from 0 to 1
-    "The part of rows whose highest score is at the label; `ValueError` on shapes that don't fit."
-    if out.ndim != 2 or yb.shape != out.shape[:1] or not len(yb):
+    "The share of rows whose highest score is at the label; `ValueError` on shapes that don't fit."
+    if out.ndim != 2 or yb.shape != out.shape[:1] or not out.numel():
         raise ValueError(f'accuracy: got scores {tuple(out.shape)} and labels {tuple(yb.shape)}; '
-                         'wanted (n, c) and (n,), n at least 1')
+                         'wanted (n, c) and (n,), n and c at least 1')
+    if yb.is_floating_point():
+        raise TypeError(f'accuracy: labels are {yb.dtype}, wanted integers; pass yb.long()')
     return (out.argmax(dim=1) == yb).float().mean()
 
 def report(

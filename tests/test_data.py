@@ -89,6 +89,10 @@ def test_idx_round_trip():
         got = read_idx(to_idx(t))
         assert got.dtype == torch.uint8 and got.shape == t.shape and torch.equal(got, t)
 
+def test_only_bytes_are_written():
+    for dtype in (torch.int64, torch.float32, torch.int8):
+        with pytest.raises(TypeError, match=f'to_idx: got {dtype}, wanted torch.uint8'): to_idx(torch.zeros(2, dtype=dtype))
+
 @pytest.mark.parametrize('change, message', [
     (lambda b: b[:-1],             'images: truncated: got 4703 bytes after the header, wanted 4704 for shape (6, 28, 28)'),
     (lambda b: b[:10],             'images: truncated: got 10 bytes, its header alone has 16; fetch'),
@@ -232,14 +236,14 @@ def test_damaged_cache(serve, tmp_path, damage):
     folder = fill(tmp_path/'mnist')
     (folder/IMAGES).write_bytes(damage(FILES[IMAGES]))
     url, seen = serve()
-    with pytest.warns(DataWarning, match=f'{IMAGES}.*being replaced'):
+    with pytest.warns(DataWarning, match=f'{IMAGES}.*not used'):
         assert mnist_files(mirrors=[url], sums=SUMS, cache_dir=tmp_path) == (FILES, 'MNIST')
     assert seen == [IMAGES] and contents(folder) == FILES
 
 def test_damaged_synthetic_cache(made, synthetic_cache):
     path = synthetic_cache/'synthetic-1'/IMAGES_TEST
     path.write_bytes(made[IMAGES_TEST][:-1])
-    with pytest.warns(DataWarning, match=f'{IMAGES_TEST}: wrong checksum.*being replaced'):
+    with pytest.warns(DataWarning, match=f'{IMAGES_TEST}: wrong checksum.*not used'):
         assert mnist_files('synthetic', cache_dir=synthetic_cache) == (made, 'synthetic')
     assert path.read_bytes() == made[IMAGES_TEST]
 
@@ -250,6 +254,19 @@ def test_stopped_while_writing(tmp_path, monkeypatch):
         m.setattr(os, 'replace', stop)
         with pytest.raises(KeyboardInterrupt): data._save(path, b'new')
     assert contents(tmp_path) == FILES # the old file, and nothing beside it
+
+def test_stopped_just_after_writing(tmp_path, monkeypatch):
+    path, replace = fill(tmp_path)/IMAGES, os.replace
+    def late(*args): replace(*args); raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(os, 'replace', late)
+        with pytest.raises(KeyboardInterrupt): data._save(path, b'new')
+    assert contents(tmp_path) == FILES | {IMAGES: b'new'}
+
+def test_only_what_is_right_is_kept(tmp_path):
+    with pytest.warns(DataWarning, match="can't be written .*wrong checksum"):
+        assert cached_files(tmp_path/'c', {'a': sha(b'right')}, lambda name, wanted: b'wrong') == {'a': b'wrong'}
+    assert not (tmp_path/'c').exists()
 
 def unwritable(tmp_path, kind):
     if kind == 'below a file': (tmp_path/'file').write_text(''); return tmp_path/'file'/'cache'
@@ -317,6 +334,12 @@ def test_synthetic_shapes(synthetic_cache, recwarn):
         assert x.min() == 0 and x.max() == 1
         assert torch.bincount(y, minlength=10).min() > .08*n
     assert d.y_train[:3].tolist() == [5, 0, 4]
+
+def test_validation_images_are_the_last_of_the_training_file(synthetic_cache, made):
+    d, x, y = mnist('synthetic', cache_dir=synthetic_cache), read_idx(made[IMAGES]), read_idx(made[LABELS])
+    for part, i in ((d.x_train, 0), (d.x_valid, 50_000)):
+        assert torch.equal((part*255).round().byte(), x[i:i+len(part)].reshape(-1, 784))
+    assert torch.equal(torch.cat([d.y_train, d.y_valid]), y.long()) and len(d.y_valid) == 10_000
 
 def test_synthetic_leaves_random_numbers_alone():
     states = lambda: (random.getstate(), [str(s) for s in np.random.get_state()[1]], torch.get_rng_state().tolist())

@@ -25,6 +25,7 @@ class Reader(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.ids, self.links, self.loads, self.images, self.rel, self.tags = [], [], [], [], {}, []
+        self.prose, self.code = '', 0
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -36,6 +37,10 @@ class Reader(HTMLParser):
         if tag == 'img': self.images.append(a)
         if tag in ('script', 'img', 'iframe', 'source') and 'src' in a: self.loads.append(a['src'])
         if tag == 'link': self.loads.append(a['href'])
+        self.code += tag in ('code', 'script', 'style')
+
+    def handle_endtag(self, tag): self.code -= tag in ('code', 'script', 'style')
+    def handle_data(self, text): self.prose += text if not self.code else ' '
 
 
 @pytest.fixture(scope='session')
@@ -111,9 +116,16 @@ def test_nothing_is_loaded_from_elsewhere(pages, docs):
         assert not re.search(r'url\(["\']?(https?:)?//|@import', css.read_text(encoding='utf-8')), css
 
 
-def test_no_link_to_a_repository_not_yet_public(pages):
-    git = tool('site').config()['git']
-    assert not [(n, h) for n, p in pages.items() for h in p.links if h.startswith(git)]
+def test_no_link_to_what_is_not_yet_public(pages):
+    config = tool('site').config()
+    assert not [(n, h) for n, p in pages.items() for h in p.links if h.startswith((config['git'], config['base']))]
+
+
+def left_over(page): return re.findall(r'.{0,20}(?:\]\(|\*\*|^:::).{0,20}', page.prose)
+
+def test_no_markdown_is_left_in_the_prose(pages):
+    assert not {name: left_over(page) for name, page in pages.items() if left_over(page)}
+    assert left_over(Reader('<p>the [<code>lin</code>](#lin) layer <code>2**3</code></p>')) == ['the [ ](#lin) layer  ']
 
 
 def test_ids_are_unique(pages):

@@ -2,9 +2,9 @@
 import pytest, torch
 import torch.nn.functional as F
 
-from backprop13.backprop import add_grad
+from backprop13.backprop import Model, add_grad
 from backprop13.checks import autograd_grads, check_grads
-from backprop13.training import CrossEntropy, accuracy, cross_entropy, log_softmax, logsumexp, nll, report
+from backprop13.training import CrossEntropy, accuracy, cross_entropy, largest, log_softmax, logsumexp, nll, report
 
 inf = float('inf')
 g = torch.Generator().manual_seed(0)
@@ -34,6 +34,19 @@ def test_logsumexp():
         torch.testing.assert_close(logsumexp(x), torch.logsumexp(x, -1), equal_nan=True)
 
 
+@pytest.mark.parametrize('f', [logsumexp, log_softmax])
+def test_bad_scores(f):
+    for x in (torch.tensor([[1, 2]]), torch.tensor([[1, 2]], dtype=torch.uint8), torch.tensor([True, False])):
+        with pytest.raises(TypeError, match='wanted floating point; pass x.float'): f(x)
+    for x in (torch.zeros(3, 0), torch.tensor(1.)):
+        with pytest.raises(ValueError, match='wanted entries on the last axis'): f(x)
+
+
+def test_the_largest_is_a_constant():
+    x = torch.randn(3, 4, requires_grad=True)
+    assert not largest(x).requires_grad and logsumexp(x).requires_grad
+
+
 def check_cross_entropy(f):
     for x in cases[:3]:
         targ = torch.arange(len(x)) % x.shape[1]
@@ -60,6 +73,23 @@ def check_gradient(loss_class):
 
 def test_gradient(): check_gradient(CrossEntropy)
 
+def test_the_model_trains_with_it():
+    "`Model` takes another loss; labels may be bytes; its gradients add up."
+    g = torch.Generator().manual_seed(0)
+    x, w1, w2 = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((6, 4), (4, 3), (3, 5)))
+    b1, b2, targ = torch.zeros(3).double(), torch.zeros(5).double(), torch.tensor([0, 4, 2, 2, 1, 3], dtype=torch.uint8)
+    model = Model(w1, b1, w2, b2, loss=CrossEntropy())
+    loss = model(x, targ)
+    model.backward()
+    def f(x, w1, b1, w2, b2): return F.cross_entropy((x @ w1 + b1).relu() @ w2 + b2, targ.long())
+    want = autograd_grads(f, x=x, w1=w1, b1=b1, w2=w2, b2=b2)
+    got = dict(x=x, w1=w1, b1=b1, w2=w2, b2=b2)
+    check_grads({k: t.g for k, t in got.items()}, want)
+    torch.testing.assert_close(loss, f(**got))
+    model.loss.backward()
+    check_grads({'preds': model.preds.g}, autograd_grads(lambda preds: 2*F.cross_entropy(preds, targ.long()), preds=model.preds))
+
+
 class Mutant(CrossEntropy):
     def bwd(self, out, inp, targ): add_grad(inp, self.grad(log_softmax(inp).exp(), F.one_hot(targ, inp.shape[1])))
 
@@ -77,7 +107,8 @@ def test_gradient_mutants(grad):
     (torch.zeros(3, 4), torch.tensor([0, 1, -1]), ValueError, 'labels go from -1 to 1'),
     (torch.zeros(0, 4), torch.zeros(0).long(), ValueError, 'empty batch'),
     (torch.zeros(3, 4), torch.tensor([0, 1]), ValueError, 'scores (3, 4) and labels (2,)'),
-    (torch.zeros(4), torch.tensor(1), ValueError, 'wanted (n, c) and (n,)')])
+    (torch.zeros(4), torch.tensor(1), ValueError, 'wanted (n, c) and (n,)'),
+    (torch.zeros(3, 4, 2), torch.tensor([0, 1, 2]), ValueError, 'wanted (n, c) and (n,)')])
 def test_bad_labels(f, x, targ, error, message):
     with pytest.raises(error) as e: f(x, targ)
     assert message in str(e.value)
@@ -90,3 +121,4 @@ def test_accuracy(capsys):
     assert capsys.readouterr().out == 'loss 0.50, accuracy 0.67\n'
     for bad_out, bad_y in [(out, yb[:, None]), (out, yb[:2]), (out[:, 0], yb), (out[:0], yb[:0]), (out, torch.tensor(1))]:
         with pytest.raises(ValueError, match='accuracy: got scores'): accuracy(bad_out, bad_y)
+    with pytest.raises(TypeError, match='accuracy: labels are torch.float32'): accuracy(out, yb.float())

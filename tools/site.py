@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, PROC, DOCS, LOCAL_KATEX = ROOT/'nbs', ROOT/'_proc', ROOT/'_docs', ROOT/'nbs/assets/katex'
+NEW = PROC/'site'                # a site that fails half-way doesn't replace the last good one
 KATEX = '0.16.47'
 KATEX_JS = """let a = JSON.parse(require('fs').readFileSync(0)), katex = require(process.argv[1])
 let f = ([tex, displayMode]) => { try { return {html: katex.renderToString(tex, {displayMode, strict: 'ignore'})} }
@@ -140,12 +141,13 @@ class Page:
         self.n += 1
         file = f"{self.files}/figure-{self.n}.{ {'image/png': 'png', 'image/jpeg': 'jpg'}.get(mime, 'svg')}"
         blob = s.encode() if mime == 'image/svg+xml' else base64.b64decode(s)
-        (DOCS/file).parent.mkdir(parents=True, exist_ok=True)
-        (DOCS/file).write_bytes(blob)
+        (NEW/file).parent.mkdir(parents=True, exist_ok=True)
+        (NEW/file).write_bytes(blob)
         size = o.get('metadata', {}).get(mime, {})
         if not size and mime == 'image/png': size = dict(zip(('width', 'height'), struct.unpack('>II', blob[16:24])))
         attrs = ''.join(f' {k}="{round(size[k])}"' for k in ('width', 'height') if k in size)
-        img = f'<img src="{relpath(file, dirname(self.out))}" alt="{html.escape(str(alt))}"{attrs} loading="lazy">'
+        wide = ' class="wide"' if float(size.get('width', 0)) > 640 else ''     # a phone scrolls it rather than shrink it
+        img = f'<img src="{relpath(file, dirname(self.out))}" alt="{html.escape(str(alt))}"{attrs}{wide} loading="lazy">'
         cap = [raw('<figcaption>'), str(opt['fig-cap']), raw('</figcaption>')] if 'fig-cap' in opt else []
         return '\n\n'.join([raw(f'<figure>{img}'), *cap, raw('</figure>')])
 
@@ -251,18 +253,19 @@ def build(use_quarto=True):
     import pypandoc
     try: proc_nbs(force=True)
     except Exception as e: raise SiteError(f'nbdev could not prepare the notebooks: {e}')
-    shutil.rmtree(DOCS, ignore_errors=True)
-    shutil.copytree(NBS/'assets', DOCS/'assets')
+    shutil.copytree(NBS/'assets', NEW/'assets')
     pages = [Page(f) for f in sorted(PROC.rglob('*.ipynb'))]
     Page.pages, problems = {p.nb: p for p in pages}, []
     for p in pages: p.render(pypandoc.get_pandoc_path(), nav, menu_for(nav))
     for p in pages: p.links(problems)
     typeset(pages, katex, problems)
     for p in pages:
-        (DOCS/p.out).parent.mkdir(parents=True, exist_ok=True)
-        (DOCS/p.out).write_text(p.html, encoding='utf-8')
-    run([sys.executable, '-m', 'pagefind_bin', '--site', DOCS], 'making the search index with Pagefind')
+        (NEW/p.out).parent.mkdir(parents=True, exist_ok=True)
+        (NEW/p.out).write_text(p.html, encoding='utf-8')
+    run([sys.executable, '-m', 'pagefind_bin', '--site', NEW], 'making the search index with Pagefind')
     if problems: raise SiteError('\n'.join(problems))
+    shutil.rmtree(DOCS, ignore_errors=True)
+    NEW.rename(DOCS)
     print(f'{len(pages)} pages in {DOCS.name}/')
 
 
@@ -277,7 +280,7 @@ def serve(port):
 
     for p in range(port, port+100):
         try: server = http.server.ThreadingHTTPServer(('127.0.0.1', p), functools.partial(Handler, directory=str(DOCS))); break
-        except OSError as e: last = e
+        except (OSError, OverflowError) as e: last = e
     else: raise SiteError(f'no free port from {port} to {port+99} ({last}); give another with --port')
     print(f'The site is at http://127.0.0.1:{server.server_port}/ (Ctrl-C stops it)', flush=True)
     try: server.serve_forever()
