@@ -80,9 +80,9 @@ def lin_grad(
     w.g = inp.t() @ out.g                       # (m, nh)
     b.g = out.g.sum(0)                          # (nh,)
 
-# %% ../nbs/03_backprop.ipynb #57c502e9
+# %% ../nbs/03_backprop.ipynb #60fffa46
 class Module:
-    "A layer that remembers what went in and what came out; subclasses define `forward` and `bwd`."
+    "A layer that remembers its inputs and its output; subclasses define `forward` and `bwd`."
     def __call__(self, *args):
         "Run `forward`, and remember what went in and what came out."
         self.args, self.out = args, self.forward(*args)
@@ -141,7 +141,7 @@ class Mse(Module):
     def forward(self, inp, targ): return mse(inp, targ)
     def bwd(self, out, inp, targ): add_grad(inp, 2*(inp - targ)/inp.numel())
 
-# %% ../nbs/03_backprop.ipynb #df23b05d
+# %% ../nbs/03_backprop.ipynb #64034fd5
 class Model:
     "Linear, relu, linear and a loss; after a call, `preds` holds the predictions."
     def __init__(self,
@@ -160,7 +160,7 @@ class Model:
         self.preds = self.predict(x)
         return self.loss(self.preds, targ)
     def backward(self):
-        "Add the gradients of the loss to `.g` of weights, biases and inputs; zero them between steps."
+        "Add the gradients to `.g` of weights, biases and inputs; zero them between steps."
         zero_grads(*(layer.out for layer in self.layers if hasattr(layer, 'out')))
         self.loss.backward()
         for layer in reversed(self.layers): layer.backward()

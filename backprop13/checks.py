@@ -8,7 +8,7 @@ __all__ = ['TOLERANCE', 'relative_error', 'check_grads', 'autograd_grads']
 # %% ../nbs/support/checks.ipynb #f3d72812
 import torch
 
-# %% ../nbs/support/checks.ipynb #8d9d0e2d
+# %% ../nbs/support/checks.ipynb #8d19b317
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 def relative_error(
@@ -20,35 +20,40 @@ def relative_error(
     for what in ('shape', 'dtype'):
         g, w = getattr(got, what), getattr(want, what)
         if g != w: raise AssertionError(f'{name}: got {what} {g}, wanted {w}')
-    if not want.is_floating_point(): raise TypeError(f'{name}: gradients are {want.dtype}, wanted floating point')
+    if not want.is_floating_point():
+        raise TypeError(f'{name}: gradients are {want.dtype}, wanted floating point')
     diff, size = (got.double() - want.double()).norm().item(), want.double().norm().item()
     if 0 < size < float('inf'): return diff/size
     return 0. if torch.equal(got, want) else float('inf')
 
-# %% ../nbs/support/checks.ipynb #72973fcc
+# %% ../nbs/support/checks.ipynb #e9b30eb3
 def check_grads(
     got:dict, # name -> gradient to check
     want:dict, # name -> gradient that is trusted; the same names
     tolerance:float=None, # largest relative error; by default 1e-9 for float64, 1e-4 for float32
 ) -> float:
-    "The worst relative error of `got` against `want`; `AssertionError` if a name is missing, a shape or dtype differs, or one is too large."
-    if got.keys() != want.keys(): raise AssertionError(f'got gradients of {sorted(got)}, wanted {sorted(want)}')
+    "The worst relative error; `AssertionError` if one is too large, or names, shapes or dtypes differ."
+    if got.keys() != want.keys():
+        raise AssertionError(f'got gradients of {sorted(got)}, wanted {sorted(want)}')
     worst = 0.
     for name in want:
         error, limit = relative_error(got[name], want[name], name), tolerance
         if limit is None:
-            if want[name].dtype not in TOLERANCE: raise ValueError(f'{name}: no tolerance is set for {want[name].dtype}; pass one')
-            limit = TOLERANCE[want[name].dtype]
-        if not error <= limit: raise AssertionError(f'{name}: relative error {error:.1e}, wanted at most {limit:.0e}')
+            limit = TOLERANCE.get(want[name].dtype)
+            if limit is None:
+                raise ValueError(f'{name}: no tolerance is set for {want[name].dtype}; pass one')
+        if not error <= limit:
+            raise AssertionError(f'{name}: relative error {error:.1e}, wanted at most {limit:.0e}')
         worst = max(worst, error)
     return worst
 
-# %% ../nbs/support/checks.ipynb #a9ddd5ea
+# %% ../nbs/support/checks.ipynb #910ed233
 def autograd_grads(
     f, # takes the tensors by name and returns one number
     **tensors, # name -> tensor; integer tensors are passed through
 ) -> dict:
-    "PyTorch's gradient of `f(**tensors)` for each floating-point tensor, by name; the tensors given are left as they are."
-    copies = {k: v.detach().clone().requires_grad_(v.is_floating_point()) for k, v in tensors.items()}
+    "PyTorch's gradient of `f(**tensors)` for each floating-point tensor, by name; works on copies."
+    copies = {k: v.detach().clone() for k, v in tensors.items()}
+    for v in copies.values(): v.requires_grad_(v.is_floating_point())
     leaves = {k: v for k, v in copies.items() if v.requires_grad}
     return dict(zip(leaves, torch.autograd.grad(f(**copies), list(leaves.values()))))

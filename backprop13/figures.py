@@ -9,108 +9,115 @@ __all__ = ['COLORS', 'use_style', 'show_images', 'draw_matmul', 'draw_broadcast'
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
-# %% ../nbs/support/figures.ipynb #d9e8cbf9
-COLORS = dict(inputs='#0072B2', weights='#B35900', activations='#007A5A', gradients='#A0307A', loss='#444444')
+# %% ../nbs/support/figures.ipynb #ba760a69
+COLORS = dict(inputs='#0072B2', weights='#B35900', activations='#007A5A', gradients='#A0307A',
+              loss='#444444')
 
-# %% ../nbs/support/figures.ipynb #00eaafdd
+# %% ../nbs/support/figures.ipynb #0ccbf46a
 def use_style():
     "Set matplotlib's defaults for every picture of a notebook; sharp on high-resolution screens."
     plt.rcParams.update({
-        'figure.figsize': (6, 3.2), 'figure.facecolor': 'white', 'savefig.facecolor': 'white', 'figure.constrained_layout.use': True,
-        'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': '#666', 'axes.labelcolor': '#222',
-        'axes.titlesize': 11, 'axes.titlelocation': 'left', 'xtick.color': '#444', 'ytick.color': '#444',
-        'font.size': 10, 'lines.linewidth': 2, 'legend.frameon': False, 'image.cmap': 'gray_r'})
+        'figure.figsize': (6, 3.2), 'figure.constrained_layout.use': True,
+        'figure.facecolor': 'white', 'savefig.facecolor': 'white',
+        'axes.spines.top': False, 'axes.spines.right': False,
+        'axes.edgecolor': '#666', 'axes.labelcolor': '#222', 'xtick.color': '#444', 'ytick.color': '#444',
+        'axes.titlesize': 11, 'axes.titlelocation': 'left',
+        'font.size': 10, 'lines.linewidth': 2, 'image.cmap': 'gray_r'})
     try: from matplotlib_inline.backend_inline import set_matplotlib_formats
     except ImportError: return
     set_matplotlib_formats('retina')
 
-# %% ../nbs/support/figures.ipynb #9b387424
+# %% ../nbs/support/figures.ipynb #b053a5cd
 def show_images(
     x, # images, (k, 784) or (k, 28, 28), values in [0, 1]
     titles=None, # k titles, or none
     ncols:int=8, # images in a row
     size:float=1.0, # inches for one image
 ):
-    "Draw `k` images in rows, dark ink on white; `ValueError` when titles and images differ in number."
+    "Draw `k` images in rows; `ValueError` when titles and images differ in number."
     x = x.reshape(len(x), 28, 28)
     if titles is not None and len(titles) != len(x):
-        raise ValueError(f'show_images: got {len(titles)} titles for {len(x)} images; give one title an image')
+        raise ValueError(f'show_images: got {len(titles)} titles for {len(x)} images; '
+                         'give each image one title')
     ncols = min(ncols, len(x))
     nrows = -(-len(x) // ncols)
-    fig, axs = plt.subplots(nrows, ncols, figsize=(ncols*size, nrows*(size + (0.25 if titles is not None else 0))), squeeze=False)
+    height = size if titles is None else size + .25
+    fig, axs = plt.subplots(nrows, ncols, figsize=(ncols*size, nrows*height), squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for i, (ax, image) in enumerate(zip(axs.flat, x)):
         ax.imshow(image, vmin=0, vmax=1)
         if titles is not None: ax.set_title(titles[i], fontsize=9, loc='center')
     return fig
 
-# %% ../nbs/support/figures.ipynb #a7cd4a6f
+# %% ../nbs/support/figures.ipynb #19179420
 def draw_matmul(
     rows:tuple, # what the rows are, and how many: ('images', 50000)
     inner:tuple, # what is summed over
     cols:tuple, # what the columns are
-    colors:tuple=('inputs', 'weights', 'activations'), # palette names of the three matrices
 ):
-    "Draw `(rows, inner) @ (inner, cols) = (rows, cols)` with one row, one column and their cell marked; not to scale."
+    "Draw `(rows, inner) @ (inner, cols)` with one row, one column and their cell marked; not to scale."
     fig, ax = plt.subplots(figsize=(7, 2.7))
     h, k, w = 2.2, 1.7, .9 # drawn sizes of rows, inner and cols
-    def matrix(x, width, height, color, label, row=None, col=None):
+    def matrix(x, width, height, color, label, row=False, col=False):
         y, c = -height/2, COLORS[color]
         ax.add_patch(Rectangle((x, y), width, height, fc=c, ec=c, alpha=.15))
-        if row is not None or col is not None:
-            at = (x + (width*.35 if col is not None else 0), y + (height*.7 if row is not None else 0))
-            ax.add_patch(Rectangle(at, .14 if col is not None else width, .14 if row is not None else height, fc=c))
+        left, w_ = (width*.35, .14) if col else (0, width)
+        bottom, h_ = (height*.7, .14) if row else (0, height)
+        ax.add_patch(Rectangle((x + left, y + bottom), w_, h_, fc=c))
         ax.text(x + width/2, y - .12, label, ha='center', va='top', color=c)
     names = [f'{n:,} {what}'.replace(',', ' ') for what, n in (rows, inner, cols)]
-    matrix(0, k, h, colors[0], f'{names[0]}\n× {names[1]}', row=1)
+    matrix(0, k, h, 'inputs', f'{names[0]}\n× {names[1]}', row=True)
     ax.text(k + .3, 0, '@', ha='center', va='center', fontsize=14)
-    matrix(k + .95, w, k, colors[1], f'{names[1]}\n× {names[2]}', col=1)
+    matrix(k + .95, w, k, 'weights', f'{names[1]}\n× {names[2]}', col=True)
     ax.text(k + w + 1.6, 0, '=', ha='center', va='center', fontsize=14)
-    matrix(k + w + 2.3, w, h, colors[2], f'{names[0]}\n× {names[2]}', row=1, col=1)
+    matrix(k + w + 2.3, w, h, 'activations', f'{names[0]}\n× {names[2]}', row=True, col=True)
     ax.set(xlim=(-.3, k + 2*w + 2.9), ylim=(-1.9, 1.2)); ax.axis('off'); ax.set_aspect('equal')
     return fig
 
-# %% ../nbs/support/figures.ipynb #78a567bc
+# %% ../nbs/support/figures.ipynb #8b373240
 def draw_broadcast(
     a:tuple, # a shape
     b:tuple, # another shape
 ):
-    "Draw the broadcasting rule for two shapes: one column an axis, an inserted unit axis in brackets; `ValueError` if they don't fit."
+    "Draw the broadcasting rule, a column for each axis, inserted ones in brackets; `ValueError` if none."
     ndim = max(len(a), len(b))
     full = [(1,)*(ndim - len(s)) + tuple(s) for s in (a, b)]
     for p, q in zip(*full):
-        if p != q and 1 not in (p, q): raise ValueError(f'draw_broadcast: {tuple(a)} and {tuple(b)} do not broadcast: {p} against {q}')
+        if p != q and 1 not in (p, q): raise ValueError(f'draw_broadcast: {a} and {b} do not broadcast')
     fig, ax = plt.subplots(figsize=(1.6*ndim + 2, 1.7))
-    def row(y, label, cells, color, box):
-        ax.text(-.7, y, label, ha='right', va='center', color=color)
+    def row(y, label, cells, color):
         for i, cell in enumerate(cells):
-            if box: ax.add_patch(Rectangle((i - .42, y - .36), .84, .72, fc=color, alpha=.12))
+            ax.add_patch(Rectangle((i - .42, y - .36), .84, .72, fc=color, alpha=.12))
             ax.text(i, y, cell, ha='center', va='center', color=color)
+        ax.text(-.7, y, label, ha='right', va='center', color=color)
     fmt = lambda n: f'{n:,}'.replace(',', ' ')
-    for y, s, f, color in ((2, a, full[0], COLORS['activations']), (1, b, full[1], COLORS['inputs'])):
-        row(y, str(tuple(s)), ['[1]' if i < ndim - len(s) else fmt(n) for i, n in enumerate(f)], color, True)
-    row(0, 'result', [fmt(q if p == 1 else p) for p, q in zip(*full)], COLORS['loss'], True)
-    ax.annotate('', (-.4, 2.75), (ndim - .6, 2.75), arrowprops=dict(arrowstyle='->', color='#666'))
+    for y, s, f, color in ((2, a, full[0], 'activations'), (1, b, full[1], 'inputs')):
+        cells = ['[1]' if i < ndim - len(s) else fmt(n) for i, n in enumerate(f)]
+        row(y, str(tuple(s)), cells, COLORS[color])
+    row(0, 'result', [fmt(q if p == 1 else p) for p, q in zip(*full)], COLORS['loss'])
+    arrow = dict(arrowstyle='->', color='#666')
+    ax.annotate('read', (-.4, 2.75), (ndim - .6, 2.75), va='center', color='#666', arrowprops=arrow)
     ax.set(xlim=(-1.9, ndim - .4), ylim=(-.5, 3)); ax.axis('off')
     return fig
 
-# %% ../nbs/support/figures.ipynb #63c8bc7e
+# %% ../nbs/support/figures.ipynb #69f24e5c
 def draw_chain(
     values:list, # names of the values along the chain, each with its shape: ('x', '(n, 784)')
     forward:list, # what each step computes: one fewer than values
     backward:list, # what each step back multiplies with, in the same order
 ):
-    "Draw a chain of steps: values and their shapes in boxes, arrows forward above, arrows backward below."
+    "Draw a chain of steps: values and shapes in boxes, arrows forward above, arrows backward below."
     if not len(values) - 1 == len(forward) == len(backward):
-        raise ValueError(f'draw_chain: got {len(values)} values, {len(forward)} steps forward and {len(backward)} back; '
-                         'between two values there is one of each')
+        raise ValueError(f'draw_chain: got {len(values)} values, {len(forward)} steps forward and '
+                         f'{len(backward)} back; between two values there is one of each')
     fig, ax = plt.subplots(figsize=(8.6, 2.3))
     for i, (name, shape) in enumerate(values):
         ax.text(2*i, 0, f'{name}\n{shape}', ha='center', va='center', fontsize=11, linespacing=1.5,
                 bbox=dict(boxstyle='round,pad=.5', fc='#f4f4f4', ec='#bbb'))
     def arrow(start, end, y, color, text, side):
+        va = 'bottom' if side > 0 else 'top'
         ax.annotate('', (end, y), (start, y), arrowprops=dict(arrowstyle='->', color=color, lw=1.6))
-        ax.text((start + end)/2, y + .12*side, text, ha='center', va='bottom' if side > 0 else 'top', color=color)
+        ax.text((start + end)/2, y + .12*side, text, ha='center', va=va, color=color)
     for i, (there, back) in enumerate(zip(forward, backward)):
         arrow(2*i + .1, 2*i + 1.9, .75, COLORS['activations'], there, 1)
         arrow(2*i + 1.9, 2*i + .1, -.75, COLORS['gradients'], back, -1)

@@ -28,11 +28,11 @@ def largest(
     a = x.max(-1, keepdim=True).values.detach()
     return torch.where(a.isfinite(), a, torch.zeros_like(a))
 
-# %% ../nbs/04_minibatch_training.ipynb #db2d6a48
+# %% ../nbs/04_minibatch_training.ipynb #2e2ddd70
 def log_softmax(
     x:torch.Tensor, # logits, (..., c)
 ) -> torch.Tensor: # log-probabilities, (..., c)
-    "The logarithm of softmax over the last axis: `x - logsumexp(x)`, the largest logit moved to 0."
+    "The logarithm of softmax over the last axis: `x - logsumexp(x)`, the largest moved to 0."
     x = x - largest(x)
     return x - logsumexp(x)[..., None]
 
