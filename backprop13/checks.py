@@ -26,7 +26,7 @@ def relative_error(
     if 0 < size < float('inf'): return diff/size
     return 0. if torch.equal(got, want) else float('inf')
 
-# %% ../nbs/support/checks.ipynb #e9b30eb3
+# %% ../nbs/support/checks.ipynb #6e0ba222
 def check_grads(
     got:dict, # name -> gradient to check
     want:dict, # name -> gradient that is trusted; the same names
@@ -37,11 +37,10 @@ def check_grads(
         raise AssertionError(f'got gradients of {sorted(got)}, wanted {sorted(want)}')
     worst = 0.
     for name in want:
-        error, limit = relative_error(got[name], want[name], name), tolerance
+        error = relative_error(got[name], want[name], name)
+        limit = TOLERANCE.get(want[name].dtype) if tolerance is None else tolerance
         if limit is None:
-            limit = TOLERANCE.get(want[name].dtype)
-            if limit is None:
-                raise ValueError(f'{name}: no tolerance is set for {want[name].dtype}; pass one')
+            raise ValueError(f'{name}: no tolerance is set for {want[name].dtype}; pass one')
         if not error <= limit:
             raise AssertionError(f'{name}: relative error {error:.1e}, wanted at most {limit:.0e}')
         worst = max(worst, error)

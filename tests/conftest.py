@@ -7,13 +7,16 @@ import pytest
 root = Path(__file__).resolve().parent.parent
 
 
+tools = {}
+
 def load_tool(name):
     "The program tools/`name`.py as a module (its folder stays off the path: site.py would stand in for Python's own)"
-    if name not in sys.modules:
+    if name not in tools:
         spec = importlib.util.spec_from_file_location(name, root/'tools'/f'{name}.py')
-        sys.modules[name] = mod = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(mod)
-    return sys.modules[name]
+        tools[name] = importlib.util.module_from_spec(spec)
+        sys.modules.setdefault(name, tools[name])                # for tools that import one another; Python's own site stays
+        spec.loader.exec_module(tools[name])
+    return tools[name]
 
 
 @pytest.fixture(scope='session')
