@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['COLORS', 'use_style', 'show_images', 'draw_matmul', 'draw_broadcast', 'draw_chain']
 
-# %% ../nbs/support/figures.ipynb #8c3d92f3
+# %% ../nbs/support/figures.ipynb #4945d0dc
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
+from .matmul import broadcast_shape
 
 # %% ../nbs/support/figures.ipynb #ba760a69
 COLORS = dict(inputs='#0072B2', weights='#B35900', activations='#007A5A', gradients='#A0307A',
@@ -74,16 +75,14 @@ def draw_matmul(
     ax.set(xlim=(-.3, k + 2*w + 2.9), ylim=(-1.9, 1.2)); ax.axis('off'); ax.set_aspect('equal')
     return fig
 
-# %% ../nbs/support/figures.ipynb #8b373240
+# %% ../nbs/support/figures.ipynb #32d4340f
 def draw_broadcast(
     a:tuple, # a shape
     b:tuple, # another shape
 ):
     "Draw the broadcasting rule, a column for each axis, inserted ones in brackets; `ValueError` if none."
-    ndim = max(len(a), len(b))
-    full = [(1,)*(ndim - len(s)) + tuple(s) for s in (a, b)]
-    for p, q in zip(*full):
-        if p != q and 1 not in (p, q): raise ValueError(f'draw_broadcast: {a} and {b} do not broadcast')
+    out = broadcast_shape(a, b)
+    ndim = len(out)
     fig, ax = plt.subplots(figsize=(1.6*ndim + 2, 1.7))
     def row(y, label, cells, color):
         for i, cell in enumerate(cells):
@@ -91,10 +90,9 @@ def draw_broadcast(
             ax.text(i, y, cell, ha='center', va='center', color=color)
         ax.text(-.7, y, label, ha='right', va='center', color=color)
     fmt = lambda n: f'{n:,}'.replace(',', ' ')
-    for y, s, f, color in ((2, a, full[0], 'activations'), (1, b, full[1], 'inputs')):
-        cells = ['[1]' if i < ndim - len(s) else fmt(n) for i, n in enumerate(f)]
-        row(y, str(tuple(s)), cells, COLORS[color])
-    row(0, 'result', [fmt(q if p == 1 else p) for p, q in zip(*full)], COLORS['loss'])
+    for y, s, color in ((2, a, 'activations'), (1, b, 'inputs')):
+        row(y, str(tuple(s)), ['[1]']*(ndim - len(s)) + [fmt(n) for n in s], COLORS[color])
+    row(0, 'result', [fmt(n) for n in out], COLORS['loss'])
     arrow = dict(arrowstyle='->', color='#666')
     ax.annotate('read', (-.4, 2.75), (ndim - .6, 2.75), va='center', color='#666', arrowprops=arrow)
     ax.set(xlim=(-1.9, ndim - .4), ylim=(-.5, 3)); ax.axis('off')
