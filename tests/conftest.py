@@ -31,3 +31,17 @@ def clone(tmp_path):
     load_tool('notebooks')
     load_tool('check').copy(root, tmp_path/'clone')
     return tmp_path/'clone'
+
+
+def pytest_terminal_summary(terminalreporter):
+    "The count of the mutants that the run killed, in all and by kind"
+    killed, seen = {}, {}
+    for outcome in 'passed', 'failed':
+        for report in terminalreporter.stats.get(outcome, []):
+            for kind in (v for k, v in report.user_properties if k == 'mutant'):
+                seen[kind] = seen.get(kind, 0) + 1
+                killed[kind] = killed.get(kind, 0) + (outcome == 'passed')
+    if seen:
+        terminalreporter.section(f'mutants: {sum(killed.values())} of {sum(seen.values())} killed')
+        for kind in sorted(seen, key=lambda k: (-seen[k], k)):
+            terminalreporter.line(f'{killed[kind]:3} of {seen[kind]:3}  {kind}')

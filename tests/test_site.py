@@ -239,6 +239,23 @@ def test_search_finds_names(browser, server, word):
     page.context.close()
 
 
+@pytest.mark.parametrize('question,heading', [
+    ('why the transpose', 'derivatives.html#why-the-transpose'), ('sum over the batch', 'derivatives.html#why-the-sum-over-the-batch'),
+    ('where does .g come from', 'backprop.html#where-does-.g-come-from'), ('start from the end', 'derivatives.html#why-start-from-the-end'),
+    ('numerator or denominator layout', 'derivatives.html#numerator-or-denominator-layout'),
+    ('calling backward twice', 'backprop.html#what-happens-on-calling-backward-twice'),
+    ('why x.g too wasted work', 'backprop.html#why-x.g-too-and-when-is-it-wasted-work')])
+def test_search_answers_a_question(browser, server, question, heading):
+    "The heading that answers is among the results"
+    page, said, _ = visit(browser, server+'index.html')
+    page.keyboard.press('/')
+    page.fill('#search input', question)
+    page.wait_for_function("w => [...document.querySelectorAll('#search a')].some(a => decodeURIComponent(a.href).endsWith(w))", arg=heading)
+    page.goto(server+heading)
+    assert page.evaluate('!!document.getElementById(decodeURIComponent(location.hash.slice(1)))') and not said
+    page.context.close()
+
+
 def test_the_menu_opens_on_a_phone(browser, server):
     page, said, _ = visit(browser, server, viewport={'width': 360, 'height': 700})
     menu, button = page.locator('#site-menu'), page.locator('#menu-toggle')

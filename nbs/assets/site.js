@@ -28,6 +28,15 @@
 
     const load = (tag, attrs) => new Promise((ok, no) =>
       document.head.append(Object.assign(document.createElement(tag), attrs, {onload: ok, onerror: no})))
+    // Of a page's sections Pagefind shows the three with most hits, so that a short one whose heading is the question would be
+    // left out. We choose the three: words of the query in the heading count first, hits second.
+    const best = result => {
+      const words = new Set(box.querySelector('input').value.toLowerCase().match(/\w+/g))
+      const said = r => (r.title.toLowerCase().match(/\w+/g) ?? []).filter(w => words.has(w)).length
+      const [top, rest] = [r => r.url === result.url, r => r.url !== result.url].map(f => result.sub_results.filter(f))
+      rest.sort((a, b) => said(b) - said(a) || b.locations.length - a.locations.length)
+      return {...result, sub_results: [...top, ...rest.slice(0, 3)]}
+    }
     let ready
     const open = async () => {
       box.showModal()
@@ -36,7 +45,8 @@
           load('link', {rel: 'stylesheet', href: root + 'pagefind/pagefind-ui.css'}),
           load('script', {src: root + 'pagefind/pagefind-ui.js'})])
         new PagefindUI({element: '#search', bundlePath: new URL(root + 'pagefind/', location).pathname,
-                        showSubResults: true, showImages: false, resetStyles: false, pageSize: 8})
+                        showSubResults: true, showImages: false, resetStyles: false, pageSize: 8,
+                        processResult: best})
       })()
       await ready
       box.querySelector('input')?.focus()

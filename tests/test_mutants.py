@@ -1,0 +1,1008 @@
+"""Seeded bugs, and the property that must kill each. A bug is a change to one place of the library's source, made in memory; the
+whole package is then executed anew under another name, and the property, a function of the package, must raise AssertionError.
+A crash of another kind is no kill: it would tell nothing of the check. Every run ends with the count of the killed."""
+import ast, contextlib, importlib, importlib.abc, importlib.util, io, itertools, random, sys
+from pathlib import Path
+
+import pytest, torch
+import torch.nn.functional as F
+
+import backprop13
+from backprop13 import backprop
+from backprop13.checks import autograd_grads, check_close, check_grads, check_op, our_grads
+
+folder = Path(backprop13.__file__).parent
+modules = 'matmul', 'backprop', 'training', 'checks'
+inf, nan, f64 = float('inf'), float('nan'), torch.float64
+
+
+# ---- the package with one place changed
+
+def mutated(where, old, new):
+    "The source of the module in `where`, such as 'backprop.Lin', with `old` replaced in that definition, where it stands once"
+    module, name = where.split('.', 1)
+    text = (folder/f'{module}.py').read_text(encoding='utf-8')
+    for o in ast.parse(text).body:
+        names = [o.name] if hasattr(o, 'name') else [ast.unparse(t) for t in getattr(o, 'targets', [])]
+        if name in names:
+            lines = text.splitlines(keepends=True)
+            part = ''.join(lines[o.lineno - 1:o.end_lineno])
+            assert part.count(old) == 1, f'stale row: {old!r} stands {part.count(old)} times in {where}, wanted once'
+            return ''.join(lines[:o.lineno - 1]) + part.replace(old, new) + ''.join(lines[o.end_lineno:])
+    raise AssertionError(f'stale row: backprop13.{module} has no {name}')
+
+
+class Modules:
+    "The modules of a package as attributes, imported when they are asked for"
+    def __init__(self, name): self.name = name
+    def __getattr__(self, module): return importlib.import_module(f'{self.name}.{module}')
+
+
+class Library(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    "The package executed afresh, with `sources` in place of some modules' own: `with Library() as lib: lib.backprop.lin`"
+    number = itertools.count()
+    def __init__(self, **sources): self.sources, self.name = sources, f'mutant{next(self.number)}'
+    def __enter__(self):
+        sys.meta_path.insert(0, self)
+        return Modules(self.name)
+    def __exit__(self, *error):
+        sys.meta_path.remove(self)
+        for k in [k for k in sys.modules if k.partition('.')[0] == self.name]: del sys.modules[k]
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname.partition('.')[0] == self.name:
+            return importlib.util.spec_from_loader(fullname, self, is_package=fullname == self.name)
+    def exec_module(self, module):
+        name = module.__name__.partition('.')[2] or '__init__'
+        text = self.sources.get(name) or (folder/f'{name}.py').read_text(encoding='utf-8')
+        exec(compile(text, f'{module.__name__}.py', 'exec'), vars(module))
+
+
+def kill(prop, where, old, new):
+    "What the property says of the library with `old` replaced by `new`; fails if it says nothing"
+    source = mutated(where, old, new)
+    with Library(**{where.split('.')[0]: source}) as lib:
+        try: prop(lib)
+        except AssertionError as e: return str(e)
+        except Exception as e: pytest.fail(f'{prop.__name__} crashed on {new!r} for {old!r} in {where}, which is no kill: {e!r}')
+    pytest.fail(f'{prop.__name__} did not see {new!r} for {old!r} in {where}')
+
+
+# ---- inputs
+
+def rand(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=f64)
+
+_random = random.Random(13)
+shapes = [(3, 3, 3), (1, 1, 1), (1, 4, 3), (5, 1, 3), (5, 4, 1), *(tuple(_random.choices(range(1, 7), k=3)) for _ in range(3))]
+
+def layer_data(n, m, nh): return rand(n, m, seed=1), rand(m, nh, seed=2), rand(nh, seed=3)
+
+def network(n, m, nh, c=1):
+    sizes = dict(x=(n, m), targ=(n, c), w1=(m, nh), b1=(nh,), w2=(nh, c), b2=(c,))
+    return {k: rand(*size, seed=i) for i, (k, size) in enumerate(sizes.items())}
+
+def network_loss(x, targ, w1, b1, w2, b2): return F.mse_loss((x @ w1 + b1).relu() @ w2 + b2, targ)
+
+def network_grads(d):
+    want = autograd_grads(network_loss, **d)
+    del want['targ']
+    return want
+
+def scores(n, c): return rand(n, c, seed=7), (torch.arange(n) + 1) % c
+
+def refuses(error, message, f, *args):
+    "`f(*args)` must raise `error`, and say `message`"
+    try: f(*args)
+    except Exception as e: assert isinstance(e, error) and message in str(e), f'{e!r}, wanted {error.__name__}: {message}'
+    else: raise AssertionError(f'{f.__name__} took {[getattr(a, "shape", a) for a in args]}')
+
+def g_of(**tensors): return {k: getattr(t, 'g', None) for k, t in tensors.items()}
+
+def equal(got, want): torch.testing.assert_close(got, want, equal_nan=True)
+
+
+# ---- the properties, each a function of the library
+
+def multiplies(lib):
+    for n, m, k in shapes: check_op(lib.matmul.matmul, torch.matmul, a=rand(n, m), b=rand(m, k, seed=1))
+
+def matmul_refuses(lib):
+    a, mm = rand(4, 3), lib.matmul.matmul
+    refuses(ValueError, '3 columns, 4 rows', mm, a, rand(4, 2))
+    refuses(ValueError, 'a is (3,), wanted two axes', mm, a[0], rand(3, 2))
+    refuses(ValueError, 'b is (3,), wanted two axes', mm, a, rand(3))
+    refuses(ValueError, 'b is (4, 3, 2), wanted two axes', mm, a, rand(4, 3, 2))
+    refuses(TypeError, 'pass b.to(torch.float64)', mm, a, rand(3, 2).float())
+
+def broadcasts(lib):
+    for ndims in itertools.product(range(4), repeat=2):
+        for a, b in itertools.product(*(itertools.product((1, 2, 3), repeat=k) for k in ndims)):
+            try: want = tuple(torch.broadcast_shapes(a, b))
+            except RuntimeError: refuses(ValueError, 'do not broadcast', lib.matmul.broadcast_shape, a, b)
+            else:
+                got = lib.matmul.broadcast_shape(a, b)
+                assert got == want, (a, b, got)
+
+def lin_is_right(lib):
+    for s in shapes:
+        x, w, b = layer_data(*s)
+        check_op(lib.backprop.lin, lambda x, w, b: x @ w + b, x=x, w=w, b=b)
+
+def lin_refuses(lib):
+    x, w, b = layer_data(3, 3, 3)
+    for bad in (b[:1], b[None], b[:, None], b.sum()): refuses(ValueError, 'pass b of shape (3,)', lib.backprop.lin, x, w, bad)
+    refuses(TypeError, 'pass b.to(torch.float64)', lib.backprop.lin, x, w, b.float())
+
+def relu_is_right(lib):
+    for n, m, _ in shapes: check_op(lib.backprop.relu, F.relu, x=rand(n, m))
+
+def the_slope_at_0_is_0(lib):
+    x, one = torch.tensor([[-1., 0., 1.]], dtype=f64), torch.ones(1, 3, dtype=f64)
+    want = {'x': (x > 0).double()}
+    check_grads(autograd_grads(lib.backprop.relu, one, x=x), want)
+    check_grads({'x': our_grads(lib.backprop.Relu(), one, inp=x)['inp']}, want)
+    d = network(3, 3, 3)
+    d['x'][0], d['b1'][:] = 0, 0                             # the first example meets every hinge
+    check_grads(network_ours(lib.backprop.forward_and_backward, d), network_grads(d))
+
+def mse_is_right(lib):
+    for n, c, _ in shapes: check_op(lib.backprop.mse, F.mse_loss, output=rand(n, c), targ=rand(n, c, seed=1))
+
+def mse_refuses(lib):
+    for a, b in [((4, 1), (4,)), ((4,), (4, 1)), ((4, 1), (1, 1)), ((4, 1), ()), ((4, 1), (3, 1))]:
+        refuses(ValueError, 'mse: output', lib.backprop.mse, torch.zeros(a), torch.zeros(b))
+    refuses(ValueError, 'empty batch', lib.backprop.mse, torch.zeros(0, 1), torch.zeros(0, 1))
+    refuses(ValueError, 'pass targ[:, None]', lib.backprop.mse, torch.zeros(4, 1), torch.zeros(4))
+
+def lin_grad_is_right(lib):
+    for s in shapes:
+        x, w, b = layer_data(*s)
+        out = x @ w + b
+        out.g = rand(*out.shape, seed=4)
+        lib.backprop.lin_grad(x, out, w, b)
+        check_grads(g_of(x=x, w=w, b=b), autograd_grads(lambda x, w, b: x @ w + b, out.g, x=x, w=w, b=b), op='lin_grad')
+
+def lin_grad_refuses(lib):
+    x, w, b = layer_data(4, 3, 2)
+    for bad in (rand(4, 1), rand(4), rand(3, 2), rand(1, 2), rand(2)):
+        out = rand(4, 2)
+        out.g = bad
+        refuses(ValueError, 'lin_grad: inp, out.g, w and b are', lib.backprop.lin_grad, x, out, w, b)
+
+def network_ours(forward_and_backward, d):
+    return our_grads(lambda x, targ, w1, b1, w2, b2: forward_and_backward(x, targ, w1, b1, w2, b2), **d)
+
+def forward_and_backward_is_right(lib):
+    for d in [network(3, 3, 3, 3), *(network(*s) for s in shapes)]:
+        loss = lib.backprop.forward_and_backward(*d.values())
+        check_close(loss, network_loss(**d), 'loss')
+        check_grads(network_ours(lib.backprop.forward_and_backward, d), network_grads(d), op='forward_and_backward')
+
+def relu_layer_is_right(lib):
+    for n, m, _ in shapes: check_op(lib.backprop.Relu(), F.relu, inp=rand(n, m))
+
+def lin_layer_is_right(lib):
+    for s in shapes:
+        x, w, b = layer_data(*s)
+        check_op(lib.backprop.Lin(w, b), lambda inp, w, b: inp @ w + b, inp=x)
+
+def mse_layer_is_right(lib):
+    for n, c, _ in shapes: check_op(lib.backprop.Mse(), F.mse_loss, ['targ'], inp=rand(n, c), targ=rand(n, c, seed=1))
+
+def model_is_right(lib):
+    for d in [network(3, 3, 3, 3), *(network(*s) for s in shapes)]:
+        x, targ, *weights = d.values()
+        errors = check_op(lib.backprop.Model(*weights), network_loss, ['targ'], x=x, targ=targ)
+        assert len(errors) == 7
+
+def model_takes_a_loss(lib):
+    class Sum(lib.backprop.Module):
+        def forward(self, inp, targ): return (inp*targ).sum()
+        def bwd(self, out, inp, targ): lib.backprop.add_grad(inp, targ.clone())
+    x, targ, *weights = network(3, 3, 3, 3).values()
+    model = lib.backprop.Model(*weights, loss=Sum())
+    check_op(model, lambda x, targ, w1, b1, w2, b2: (((x @ w1 + b1).relu() @ w2 + b2)*targ).sum(), ['targ'], x=x, targ=targ)
+    model(x, targ)
+    equal(model.preds, model.predict(x))
+
+def backward_adds_up(lib):
+    "Once, again without a forward pass, and again with one"
+    d = network(3, 4, 5)
+    x, targ, *weights = d.values()
+    model, want = lib.backprop.Model(*weights), network_grads(d)
+    for times in (1, 2, 3):
+        if times != 2: model(x, targ)
+        model.backward()
+        check_grads(g_of(**{k: d[k] for k in want}), {k: times*g for k, g in want.items()})
+    out, loss = rand(3, 2), lib.backprop.Mse()
+    loss(out, targ := rand(3, 2, seed=1))
+    loss.backward(); loss.backward()
+    check_grads(g_of(out=out), {'out': 2*2*(out - targ)/6})
+
+def zeroing_forgets(lib):
+    d = network(3, 4, 5)
+    x, targ, *weights = d.values()
+    model, want = lib.backprop.Model(*weights), network_grads(d)
+    for zero in (model.zero_grad, lambda: lib.backprop.zero_grads(*d.values())) * 2:
+        model(x, targ)
+        model.backward()
+        check_grads(g_of(**{k: d[k] for k in want}), want)
+        zero()
+        assert all(d[k].g is None for k in want)
+
+def a_weight_used_twice(lib):
+    x, w, b = layer_data(4, 3, 3)
+    steps = lib.backprop.Lin(w, b), lib.backprop.Relu(), lib.backprop.Lin(w, b)
+    out = x
+    for step in steps: out = step(out)
+    out.g = g = rand(4, 3, seed=5)
+    for step in reversed(steps): step.backward()
+    check_grads(g_of(x=x, w=w, b=b), autograd_grads(lambda x, w, b: (x @ w + b).relu() @ w + b, g, x=x, w=w, b=b))
+
+def a_layer_used_twice(lib):
+    x, w, b = layer_data(4, 3, 3)
+    layer = lib.backprop.Lin(w, b)
+    first = layer(x)
+    second = layer(first)
+    second.g = g = rand(4, 3, seed=5)
+    layer.backward(second)
+    layer.backward(first)
+    check_grads(g_of(x=x, w=w, b=b), autograd_grads(lambda x, w, b: (x @ w + b) @ w + b, g, x=x, w=w, b=b))
+    refuses(ValueError, 'was not made by this layer', layer.backward, rand(4, 3))
+    other = lib.backprop.Lin(w, b)
+    other(x)
+    refuses(ValueError, 'was not made by this layer', other.backward, first)
+
+def a_value_that_fans_out(lib):
+    "One input to three layers: its gradient is the sum of theirs"
+    x, w, b = layer_data(4, 3, 3)
+    layers = lib.backprop.Lin(w, b), lib.backprop.Relu(), lib.backprop.Mse()
+    targ, gs = rand(4, 3, seed=6), (rand(4, 3, seed=7), rand(4, 3, seed=8), None)
+    def f(x, w, b): return ((x @ w + b)*gs[0]).sum() + (x.relu()*gs[1]).sum() + F.mse_loss(x, targ)
+    for order in itertools.permutations(zip(layers, gs)):
+        x.g = w.g = b.g = None
+        for layer, g in order:
+            out = layer(x, targ) if g is None else layer(x)
+            out.g = g
+            layer.backward()
+        check_grads(g_of(x=x, w=w, b=b), autograd_grads(f, x=x, w=w, b=b))
+
+def gradients_are_not_shared(lib):
+    a, b, g = torch.zeros(2), torch.zeros(2), torch.ones(2)
+    for t in (a, b, a): lib.backprop.add_grad(t, g)
+    assert (a.g.tolist(), b.g.tolist(), g.tolist()) == ([2, 2], [1, 1], [1, 1])
+
+def add_grad_refuses(lib):
+    for shape in ((1,), (3, 1), (1, 3), ()):
+        refuses(ValueError, 'they must be equal', lib.backprop.add_grad, torch.zeros(3), torch.zeros(shape))
+
+def misuse_is_explained(lib):
+    B = lib.backprop
+    refuses(RuntimeError, 'Relu: call it on its inputs before backward()', B.Relu().backward)
+    refuses(NotImplementedError, 'Module must define forward', B.Module(), 1)
+    refuses(NotImplementedError, 'Module must define bwd', B.Module().bwd, 1)
+    layer = B.Relu()
+    layer(torch.ones(2))
+    refuses(RuntimeError, 'Relu: no gradient has reached its output', layer.backward)
+
+def no_graph_is_left(lib):
+    x, w, b = layer_data(4, 3, 2)
+    layer = lib.backprop.Lin(w.requires_grad_(), b.requires_grad_())
+    layer(x).g = rand(4, 2)
+    layer.backward()
+    assert not w.g.requires_grad and not x.g.requires_grad
+
+def linear_starts_as_it_says(lib):
+    def new(seed): return lib.backprop.Linear(900, 100, torch.Generator().manual_seed(seed))
+    a, b, other = new(1), new(1), new(2)
+    assert torch.equal(a.w, b.w) and not torch.equal(a.w, other.w)
+    assert (a.w.shape, a.b.shape, a.b.abs().max().item()) == ((900, 100), (100,), 0) and abs(a.w.std().item()*30 - 1) < .02
+    assert len(list(a.parameters())) == 2
+    check_op(lib.backprop.Linear(3, 2), lambda x, w, b: x @ w + b, x=rand(4, 3))
+
+big = [torch.tensor([[1e4, -1e4, 0.]]), torch.tensor([[-1e4, -1e4]]), torch.tensor([[800., 0., -800.]], dtype=f64)]
+odd = [torch.tensor([[0., -inf, 3.]]), torch.tensor([[nan, 0.]]), torch.zeros(2, 3, 4)]
+
+def logsumexp_is_right(lib):
+    for n, c, _ in shapes: check_op(lib.training.logsumexp, lambda x: x.logsumexp(-1), x=rand(n, c))
+
+def logsumexp_is_stable(lib):
+    for x in [*big, *odd, torch.tensor([-inf, -inf]), torch.tensor([inf, 0.])]:
+        equal(lib.training.logsumexp(x), torch.logsumexp(x, -1))
+
+def the_largest_is_a_constant(lib):
+    for n, c, _ in shapes:
+        x = rand(n, c).requires_grad_()
+        a = lib.training.largest(x)
+        equal(a, x.detach().max(-1, keepdim=True).values)
+        assert not a.requires_grad and (a.shape == (n, 1))
+    assert lib.training.largest(torch.tensor([[inf, 1.], [-inf, -inf]])).tolist() == [[0], [0]]
+
+def log_softmax_is_right(lib):
+    for n, c, _ in shapes: check_op(lib.training.log_softmax, lambda x: x.log_softmax(-1), x=rand(n, c))
+
+def log_softmax_is_stable(lib):
+    for x in [*big, *odd]: equal(lib.training.log_softmax(x), F.log_softmax(x, -1))
+
+def softmax_is_right(lib):
+    for n, c, _ in shapes: check_op(lib.training.softmax, lambda x: x.softmax(-1), x=rand(n, c))
+    for x in [*big, *odd]: equal(lib.training.softmax(x), x.softmax(-1))
+
+def scores_are_refused(lib):
+    for f in (lib.training.logsumexp, lib.training.log_softmax, lib.training.softmax):
+        refuses(TypeError, 'pass x.float()', f, torch.tensor([[1, 2]]))
+        for shape in ((3, 0), ()): refuses(ValueError, 'wanted entries on the last axis', f, torch.zeros(shape))
+
+def nll_is_right(lib):
+    for n, c, _ in shapes:
+        x, targ = scores(n, c)
+        check_op(lib.training.nll, F.nll_loss, log_probs=x.log_softmax(-1), targ=targ)
+
+def cross_entropy_is_right(lib):
+    for n, c, _ in shapes:
+        x, targ = scores(n, c)
+        check_op(lib.training.cross_entropy, F.cross_entropy, logits=x, targ=targ)
+
+def cross_entropy_layer_is_right(lib):
+    for n, c, _ in shapes:
+        x, targ = scores(n, c)
+        for labels in (targ, targ.byte()):
+            check_op(lib.training.CrossEntropy(), lambda x, t: F.cross_entropy(x, t.long()), inp=x, targ=labels)
+
+def cross_entropy_adds_up(lib):
+    x, targ = scores(4, 3)
+    loss = lib.training.CrossEntropy()
+    loss(x, targ)
+    loss.backward(); loss.backward()
+    check_grads(g_of(x=x), autograd_grads(lambda x: 2*F.cross_entropy(x, targ), x=x))
+
+def labels_are_refused(lib):
+    T, x, t = lib.training, torch.zeros(3, 4), lambda *v: torch.tensor(v)
+    cases = [(x, t(0., 1., 2.), TypeError, 'pass targ.long()'), (x, t(True, False, True), TypeError, 'pass targ.long()'),
+             (x, t(0, 1, 4), ValueError, 'labels go from 0 to 4'), (x, t(0, 1, -1), ValueError, 'labels go from -1 to 1'),
+             (x[:0], t().long(), ValueError, 'empty batch'), (x, t(0, 1), ValueError, 'wanted (n, c) and (n,)'),
+             (x, t(0, 1, 2)[:, None], ValueError, 'wanted (n, c) and (n,)'), (x[0], t(1), ValueError, 'wanted (n, c) and (n,)'),
+             (torch.zeros(3, 4, 2), t(0, 1, 2), ValueError, 'wanted (n, c) and (n,)')]
+    for scores, targ, error, message in cases:
+        for f in (T.check_labels, T.nll, T.cross_entropy): refuses(error, message, f, scores, targ)
+
+def accuracy_is_right(lib):
+    for n, c, _ in shapes:
+        x, targ = scores(n, c)
+        want = sum(row.index(max(row)) == t for row, t in zip(x.tolist(), targ.tolist()))/n
+        equal(lib.training.accuracy(x, targ), torch.tensor(want))
+
+def accuracy_refuses(lib):
+    x, y = torch.eye(3), torch.tensor([0, 1, 2])
+    for out, yb in [(x, y[:, None]), (x, y[None]), (x, y[:2]), (x[:, 0], y), (x[:0], y[:0]), (x, torch.tensor(1))]:
+        refuses(ValueError, 'accuracy: got scores', lib.training.accuracy, out, yb)
+    refuses(TypeError, 'pass yb.long()', lib.training.accuracy, x, y.float())
+
+def report_says_both(lib):
+    preds, yb, out = torch.eye(4).roll(1, 1), torch.tensor([1, 2, 3, 3]), io.StringIO()
+    with contextlib.redirect_stdout(out): lib.training.report(torch.tensor(.25), preds, yb)
+    assert out.getvalue() == 'loss 0.25, accuracy 0.75\n', out.getvalue()
+
+def fails(message, f, *args, **kw):
+    "`f` must raise an `AssertionError` that says `message`"
+    try: f(*args, **kw)
+    except Exception as e: assert isinstance(e, AssertionError) and message in str(e), f'{e!r}\nwanted: {message}'
+    else: raise AssertionError(f'{f.__name__} let pass what it must find: {message}')
+
+def errors_are_relative(lib):
+    for scale in (1e-200, 1e-5, 1., 1e200):
+        want = rand(3, 3)*scale
+        for change, error in [(1, 0.), (-1, 2.), (3, 2.), (1 + 1e-6, 1e-6)]:
+            assert abs(lib.checks.relative_error(want*change, want) - error) < 1e-9, (scale, change)
+        assert lib.checks.relative_error(want*0, want) == 1 and lib.checks.relative_error(want, want*0) == inf
+    assert lib.checks.relative_error(want*0, want*0) == 0
+    refuses(ValueError, 'no entries', lib.checks.relative_error, want[:0], want[:0])
+    refuses(TypeError, 'wanted floating point', lib.checks.relative_error, torch.ones(3).int(), torch.ones(3).int())
+
+def shapes_and_dtypes_count(lib):
+    check = lib.checks.check_grads
+    for a, b in itertools.permutations([(3,), (3, 1), (1, 3), (1,), ()], 2):
+        fails(f'w: got shape {a}, wanted {b}', check, {'w': torch.ones(a)}, {'w': torch.ones(b)}, 1e9)
+    for a, b in itertools.permutations([torch.float16, torch.float32, f64], 2):
+        fails(f'w: got dtype {a}, wanted {b}', check, {'w': torch.ones(3, dtype=a)}, {'w': torch.ones(3, dtype=b)}, 1e9)
+
+def nan_never_passes(lib):
+    for bad in (nan, inf, -inf):
+        for a, b in itertools.product([torch.ones(2), torch.tensor([1., bad])], repeat=2):
+            if not (a.isfinite().all() and b.isfinite().all()):
+                fails('differ most at [1]', lib.checks.check_grads, {'w': a}, {'w': b}, 1e9)
+
+def every_gradient_counts(lib):
+    check, one = lib.checks.check_grads, torch.ones(3, dtype=f64)
+    for got in ({}, {'a': one}, {'a': one, 'b': None}, {'a': one, 'b': one, 'c': one}):
+        fails('Lin: got gradients of', check, got, {'a': one, 'b': one}, op='Lin')
+    refuses(ValueError, 'no gradients to compare', check, {}, {})
+    for name in 'ab':
+        off = {'a': one, 'b': one, name: one*(1 + 1e-10)}
+        assert 0.9e-10 < check(off, {'a': one, 'b': one}) < 1.1e-10
+        fails(f'{name}: relative error', check, {**off, name: -one}, {'a': one, 'b': one})
+    fails('at most 1e-09', check, {'a': one*(1 + 1e-8)}, {'a': one})
+    fails('at most 1e-04', check, {'a': one.float()*1.001}, {'a': one.float()})
+    fails('at most 0e+00', check, {'a': one*(1 + 1e-15)}, {'a': one}, 0)
+    check({'a': one*(1 + 1e-8)}, {'a': one}, 1e-7)
+    refuses(ValueError, 'no tolerance is set', check, {'a': one.half()}, {'a': one.half()})
+
+def a_message_says_what_and_where(lib):
+    want = torch.arange(1., 9.).view(2, 4)
+    got = want.clone()
+    got[1, 2] = -7
+    fails('Lin, gradient of w: relative error 9.8e-01 against autograd, wanted at most 1e-04\n'
+          'got (2, 4) [1, 2, 3, 4, 5, 6, …], wanted (2, 4) [1, 2, 3, 4, 5, 6, …]\n'
+          'they differ most at [1, 2]: got -7, wanted 7',
+          lib.checks.check_grads, {'w': got}, {'w': want}, op=lib.checks.op_name(lib.backprop.Lin(got, want)), against='autograd')
+    assert lib.checks.op_name(relu_like) == 'relu_like'
+
+def relu_like(x): return x.clamp_min(0)
+def exp_sum_log(x): return x.exp().sum().log()
+
+def differences_are_central(lib):
+    diff, x, g = lib.checks.difference_grads, rand(4, 3), rand(4, 3, seed=1)
+    check_grads(diff(exp_sum_log, x=x), {'x': x.view(-1).softmax(0).view(4, 3)}, 1e-9)            # one-sided: 1e-8 at best
+    check_grads(diff(torch.exp, g, x=x), {'x': x.exp()*g}, 1e-9)
+    check_grads(diff(exp_sum_log, x=x.float()), {'x': x.float().double().view(-1).softmax(0).view(4, 3)}, 1e-9)
+    check_grads(diff(torch.exp, g.float(), x=x.float()), {'x': x.float().double().exp()*g.float()}, 1e-9)
+    for f in (lambda x: x, lambda x: x.view(4, 3), lambda x: 1e6*x/1e6): check_grads(diff(f, g, x=x), {'x': g}, 1e-9)
+    check_grads(diff(lambda x, k: x*k, x.t(), x=x.t(), k=torch.tensor(2)), {'x': 2*x.t()}, 1e-9)
+    far = rand(3) + 1e6                                               # x + h is rounded, too
+    check_grads(diff(lambda x: x, far, x=far), {'x': far}, 1e-12)
+    w, b = rand(3, 3), rand(3)
+    check_grads(diff(backprop.Lin(w, b), g, inp=x), {'inp': g @ w.t(), 'w': x.t() @ g, 'b': g.sum(0)}, 1e-9)
+    refuses(ValueError, 'pass out_g', lambda: diff(torch.exp, x=x))
+    assert 1e-8 <= lib.checks.DIFFERENCE_TOLERANCE <= 1e-6
+
+def autograd_is_asked_right(lib):
+    auto, x, g = lib.checks.autograd_grads, rand(4, 3), rand(4, 3, seed=1)
+    check_grads(auto(torch.exp, g, x=x), {'x': x.exp()*g})
+    check_grads(auto(exp_sum_log, x=x), {'x': x.view(-1).softmax(0).view(4, 3)})
+    check_grads(auto(lambda x, y: (x*2).sum(), x=x, y=g), {'x': x*0 + 2, 'y': g*0})
+    check_grads(auto(lambda x, k: x[k].sum(), x=x, k=torch.tensor(1)), {'x': torch.eye(4, dtype=f64)[1][:, None].expand(4, 3)})
+    assert not x.requires_grad
+    refuses(ValueError, 'no way from', lambda: auto(lambda x: x.detach().sum(), x=x))
+    refuses(ValueError, 'pass out_g', lambda: auto(torch.exp, x=x))
+    refuses(ValueError, 'they must be equal', lambda: auto(torch.exp, g[:1], x=x))
+    refuses(ValueError, 'they must be equal', lambda: auto(torch.exp, g.float(), x=x))
+    refuses(ValueError, 'wanted a floating-point tensor', lambda: auto(torch.argmax, x=x))
+
+class Twice(backprop.Module):
+    "Layers one after the other, perhaps of the same weights"
+    def __init__(self, *layers): self.layers = [layers[0], ({'last': layers[1]},)]
+    def forward(self, inp): return self.layers[1][0]['last'](self.layers[0](inp))
+    def bwd(self, out, inp):
+        self.layers[1][0]['last'].backward()
+        self.layers[0].backward()
+
+def held_tensors_are_found(lib):
+    C, (x, w, b) = lib.checks, layer_data(4, 3, 3)
+    two = Twice(backprop.Lin(w, b), backprop.Lin(w, rand(3)))
+    two.calls = torch.tensor(0)                                              # an integer, which has no gradient
+    names = ['layers.0.w', 'layers.0.b', 'layers.1.0.last.b']               # w is one tensor, in two places
+    for _ in range(2):
+        assert list(C.all_tensors(two, {'inp': x})) == ['inp', *names]
+        two(x)                                                               # what a call remembers are no weights
+    assert list(C.held_tensors(backprop.Linear(3, 2))) == ['w', 'b'] and C.held_tensors(relu_like) == {}
+    twin = C.with_tensors(two, {'layers.0.w': (new := rand(3, 3, seed=9))})
+    assert twin.layers[0].w is new and twin.layers[1][0]['last'].w is new and two.layers[0].w is w
+    class Both(backprop.Lin):
+        def forward(self, w): return super().forward(w)
+    refuses(ValueError, "both called ['w']", C.all_tensors, Both(w, b), {'w': x})
+
+def calls_go_by_name(lib):
+    call, x, y = lib.checks.call_op, rand(3), rand(3, seed=1)
+    for f in (lambda a, b: a - b, lambda b, a: a - b, lambda b, *, a: a - b):
+        assert torch.equal(call(f, {'a': x, 'b': y}), x - y)
+    for f in (torch.sub, lambda *ab: ab[0] - ab[1]): assert torch.equal(call(f, {'a': x, 'b': y}), x - y)
+    assert torch.equal(call(backprop.Mse(), {'targ': y, 'inp': x}), F.mse_loss(x, y))
+    refuses(TypeError, "missing a required argument: 'inp'; got ['x']", call, backprop.Relu(), {'x': x})
+
+def good_layers_pass(lib):
+    check, (x, w, b) = lib.checks.check_op, layer_data(4, 3, 3)
+    every = {f'{what}, {dtype}' for what in ('value', 'autograd', 'the reference') for dtype in ('float32', 'float64')}
+    every |= {'central differences, float64'}
+    two = Twice(backprop.Lin(w, b), backprop.Lin(w, rand(3)))
+    errors = check(two, lambda inp, w, b, b2: (inp @ w + b) @ w + b2, inp=x)
+    assert errors.keys() == every and max(v for k, v in errors.items() if '64' in k) < 1e-8, errors
+    seen = set()
+    check(lambda x: seen.add(x.dtype) or 2*x, lambda x: x + x, x=x)
+    assert seen == {torch.float32, f64}
+    check(backprop.Mse(), F.mse_loss, ['targ'], inp=x, targ=x + 1)
+    check(backprop.Linear(3, 2), lambda x, w, b: x @ w + b, x=x)
+    assert check(relu_like, F.relu, x=x.float()).keys() == every - {'autograd, float32', 'autograd, float64'}
+    assert check(relu_like, x=x).keys() == {'central differences, float64'}
+    one = torch.ones(4, 3)
+    assert check(exp_sum_log, x=x, out_g=torch.tensor(2.))['central differences, float64'] < 1e-9
+    g = lib.checks.random_like(x)
+    assert torch.equal(g, lib.checks.random_like(x)) and g.std() > .5
+    assert not any(torch.equal(g, rand(4, 3, seed=i)) for i in range(100))   # numbers of its own, not the inputs' again
+    ours = lib.checks.our_grads(backprop.Lin(w, b), one.double(), inp=x)
+    check_grads(ours, {'inp': one.double() @ w.t(), 'w': x.t() @ one.double(), 'b': b*0 + 4})
+    assert not any(hasattr(t, 'g') or t.requires_grad for t in (x, w, b))
+
+def faulty(**changes):
+    "Lin with a fault: what to do to its gradients, by name, after a right backward pass"
+    class Faulty(backprop.Lin):
+        def bwd(self, out, inp):
+            super().bwd(out, inp)
+            for k, change in changes.items():
+                t = inp if k == 'inp' else getattr(self, k)
+                t.g = change(t.g)
+    return Faulty
+
+def bad_layers_do_not(lib):
+    check, (x, w, b) = lib.checks.check_op, layer_data(4, 3, 3)
+    def judge(layer, message, reference=None): fails(message, check, layer(w, b), reference, inp=x)
+    judge(faulty(w=lambda g: -g), 'Faulty, gradient of w: relative error 2.0e+00 against autograd, wanted at most 1e-09')
+    judge(faulty(w=lambda g: g*(1 + 1e-8)), 'Faulty, gradient of w: relative error 1.0e-08 against autograd')
+    judge(faulty(w=lambda g: g.float()), 'Faulty, gradient of w: got dtype torch.float32, wanted torch.float64')
+    judge(faulty(b=lambda g: g[None]), 'Faulty, gradient of b: got shape (1, 3), wanted (3,)')
+    judge(faulty(b=lambda g: None), "got gradients of ['inp', 'w'], wanted ['b', 'inp', 'w']")
+    judge(faulty(inp=lambda g: g*nan), 'Faulty, gradient of inp: relative error nan')
+    judge(faulty(w=lambda g: g + 1e-3 if g.dtype == torch.float32 else g), 'against autograd, wanted at most 1e-04')
+    class Spoils(backprop.Lin):
+        def bwd(self, out, inp): super().bwd(out, inp); self.w *= 2
+    judge(Spoils, 'Spoils: changed w from')
+    class Blind(backprop.Lin):                                       # autograd and bwd agree, and both are wrong
+        def forward(self, inp): return inp.detach()*inp + 0*super().forward(inp)
+        def bwd(self, out, inp): backprop.add_grad(inp, out.g*inp); self.w.g, self.b.g = self.w*0, self.b*0
+    judge(Blind, 'gradient of inp: relative error 5.0e-01 against central differences, wanted at most 1e-07')
+    judge(backprop.Lin, 'Lin, value: relative error 1.0e+00 against the reference', lambda x, w, b: (x @ w + b)/2)
+    judge(backprop.Lin, 'Lin, gradient of inp: relative error 1.0e+00 against the reference',
+          lambda x, w, b: (y := x @ w + b)/2 + y.detach()/2)
+    fails("got gradients of ['inp'], wanted ['inp', 'targ']", check, backprop.Mse(), inp=x, targ=x + 1)
+    fails("got gradients of ['b', 'inp', 'w'], wanted ['inp', 'w']", check, backprop.Lin(w, b), constants=['b'], inp=x)
+    refuses(ValueError, "no tensor is called ['y']", lambda: check(backprop.Lin(w, b), constants=['y'], inp=x))
+    refuses(ValueError, 'no gradients to compare', lambda: check(relu_like, constants=['x'], x=x))
+    fails('changed x from', check, lambda x: x.add_(1), x=x)
+    refuses(ValueError, 'wanted a floating-point tensor', lambda: check(lambda x: x.argmax(), x=x))
+
+
+in_torch = dict(
+    matmul=torch.matmul, lin=lambda x, w, b: x @ w + b, relu=F.relu, mse=F.mse_loss, softmax=lambda x: x.softmax(-1),
+    logsumexp=lambda x: x.logsumexp(-1), log_softmax=lambda x: x.log_softmax(-1), nll=F.nll_loss, cross_entropy=F.cross_entropy)
+
+def formulas_are_right(lib):
+    "The gradient that the chain rule finds for each operation, entry by entry, against autograd; and its matrix form"
+    D = lib.derivatives
+    assert in_torch.keys() <= D.OPERATIONS.keys() <= in_torch.keys() | {'network'}
+    for (name, f), sizes in itertools.product(in_torch.items(), ((3, 3, 3, 3), (2, 1, 3, 4))):
+        op, at = D.OPERATIONS[name], dict(zip((D.n, D.m, D.nh, D.c), sizes))
+        tensors = {str(q): torch.arange(at[D.n]) % at[D.c] if q == D.y else rand(*(at[o] for o in shape), seed=i)
+                   for i, (q, shape) in enumerate((op.args | op.given).items())}
+        g = rand(*(at[last] for *_, last in op.axes), seed=9) if op.axes else None
+        want = autograd_grads(lambda **t: f(*t.values()), g, **tensors)
+        values = {k: t.numpy() + (k == 'y') for k, t in tensors.items()} | {str(q): size for q, size in at.items()}
+        if op.axes: values['g'] = g.numpy()
+        for arg in op.args:
+            formula, got = D.gradient(op, arg), torch.zeros_like(want[str(arg)])
+            for i in itertools.product(*map(range, got.shape)):
+                got[i] = D.evaluate(formula, **values, **dict(zip('rs', (q + 1 for q in i))))
+            check_grads({'arg': got}, {'arg': want[str(arg)]}, op=name)
+            assert D.matrix_form_agrees(op, arg), (name, arg)
+
+def the_formulas_slope_at_0_is_0(lib):
+    D = lib.derivatives
+    slope = D.rect(D.x[D.i, D.j]).diff(D.x[D.i, D.j])
+    for value in (-1., 0., 1.):
+        assert D.evaluate(slope, x=[[value]], i=1, j=1) == float(D.gate(int(value))) == (value > 0)
+
+def formulas_are_told_apart(lib):
+    D = lib.derivatives
+    x, g, n, r, s = D.x, D.g, D.n, D.r, D.s
+    for a, b in ((x[r, s], x[s, r]), (x[r, s], -x[r, s]), (x[r, s]/n, x[r, s]), (x[r, s], x[r, s] + 1e-6),
+                 (D.pick(D.chain(D.OPERATIONS['lin'], D.slope(D.OPERATIONS['lin'], D.b))), g[r, s])):
+        assert D.same(a, a) and not D.same(a, b)
+        fails('is not the same as', D.derivation, 'y', a, (b, 'why'))
+    op = D.OPERATIONS['lin']
+    for arg in op.forms: assert not D.matrix_form_agrees(op._replace(forms={arg: -op.forms[arg]}), arg)
+    refuses(ValueError, 'no value for x', D.evaluate, x[1, 1])
+
+
+# ---- the bugs: property -> rows of (kind, where, the right text, the wrong text)
+
+mutants = {
+    multiplies: [
+        ('wrong axis', 'matmul.matmul', 'return a @ b', 'return b @ a'),
+        ('missing transpose', 'matmul.matmul', 'return a @ b', 'return a @ b.t()'),
+        ('missing transpose', 'matmul.matmul', 'return a @ b', 'return a.t() @ b'),
+        ('sign', 'matmul.matmul', 'return a @ b', 'return -a @ b'),
+        ('missing sum', 'matmul.matmul', 'return a @ b', 'return a*b')],
+    matmul_refuses: [
+        ('no check', 'matmul.matmul', 'if m != p', 'if False'),
+        ('no check', 'matmul.matmul', 'if t.ndim != 2', 'if t.ndim > 2'),
+        ('no check', 'matmul.matmul', 'if a.dtype != b.dtype', 'if False')],
+    broadcasts: [
+        ('wrong axis', 'matmul.broadcast_shape', 'zip_longest(reversed(a), reversed(b)', 'zip_longest(a, b'),
+        ('wrong axis', 'matmul.broadcast_shape', '(q if p == 1 else p, *out)', '(*out, q if p == 1 else p)'),
+        ('keepdim dropped', 'matmul.broadcast_shape', 'zip_longest(reversed(a), reversed(b), fillvalue=1)',
+         'zip(reversed(a), reversed(b))'),
+        ('gate on the wrong side', 'matmul.broadcast_shape', 'q if p == 1 else p', 'p if p == 1 else q'),
+        ('no check', 'matmul.broadcast_shape', 'if p != q and 1 not in (p, q)', 'if False')],
+    lin_is_right: [
+        ('sign', 'backprop.lin', 'return out + b', 'return out - b'),
+        ('wrong axis', 'backprop.lin', 'return out + b', 'return out + b[:, None]'),
+        ('missing term', 'backprop.lin', 'return out + b', 'return out'),
+        ('missing transpose', 'backprop.lin', 'matmul(x, w)', 'matmul(x, w.t())')],
+    lin_refuses: [
+        ('no check', 'backprop.lin', 'if b.shape != w.shape[1:]', 'if b.numel() > w.shape[1]'),
+        ('no check', 'backprop.lin', 'if b.dtype != w.dtype', 'if False')],
+    relu_is_right: [
+        ('gate on the wrong side', 'backprop.relu', 'x <= 0', 'x >= 0'),
+        ('gate on the wrong side', 'backprop.relu', 'x <= 0', 'x <= 1'),
+        ('gate on the wrong side', 'backprop.relu', 'x.masked_fill(x <= 0, 0)', 'x'),
+        ('sign', 'backprop.relu', 'return x.', 'return -x.')],
+    the_slope_at_0_is_0: [
+        ('gate on the wrong side', 'backprop.relu', 'x <= 0', 'x < 0'),
+        ('gate on the wrong side', 'backprop.Relu', 'inp > 0', 'inp >= 0'),
+        ('gate on the wrong side', 'backprop.forward_and_backward', 'l1 > 0', 'l1 >= 0')],
+    mse_is_right: [
+        ('missing 1/n', 'backprop.mse', '.mean()', '.sum()'),
+        ('missing 1/n', 'backprop.mse', '.mean()', '.sum()/output.shape[1]'),
+        ('wrong axis', 'backprop.mse', '.mean()', '.mean(0)'),
+        ('sign', 'backprop.mse', 'output - targ)', 'output + targ)'),
+        ('sign', 'backprop.mse', 'return (', 'return -('),
+        ('missing factor', 'backprop.mse', '.square()', '.abs()')],
+    mse_refuses: [
+        ('no check', 'backprop.mse', 'if a != b', 'if len(a) != len(b)'),
+        ('no check', 'backprop.mse', 'if a != b', 'if output.numel() != targ.numel()'),
+        ('no check', 'backprop.mse', 'if not output.numel()', 'if False'),
+        ('keepdim dropped', 'backprop.mse', 'a == (*b, 1)', 'a == b')],
+    lin_grad_is_right: [
+        ('missing transpose', 'backprop.lin_grad', 'w.t()', 'w'),
+        ('missing transpose', 'backprop.lin_grad', 'inp.t() @', 'inp @'),
+        ('missing transpose', 'backprop.lin_grad', 'inp.t() @ out.g', 'out.g.t() @ inp'),
+        ('missing sum(0)', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g'),
+        ('missing sum(0)', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g[0]'),
+        ('missing sum(0)', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g.mean(0)'),
+        ('wrong axis', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g.sum(1)'),
+        ('keepdim dropped', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g.sum(0, keepdim=True)'),
+        ('sign', 'backprop.lin_grad', 'inp.g = ', 'inp.g = -'),
+        ('sign', 'backprop.lin_grad', 'w.g = ', 'w.g = -'),
+        ('sign', 'backprop.lin_grad', 'b.g = ', 'b.g = -'),
+        ('wrong dtype', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g.sum(0).float()')],
+    lin_grad_refuses: [('no check', 'backprop.lin_grad', 'if (inp.ndim, out.g.shape, w.shape) !=', 'if () and')],
+    forward_and_backward_is_right: [
+        ('missing 1/n', 'backprop.forward_and_backward', '/out.numel()', ''),
+        ('missing 1/n', 'backprop.forward_and_backward', 'out.numel()', 'len(out)'),
+        ('missing factor', 'backprop.forward_and_backward', '2*(out', '(out'),
+        ('sign', 'backprop.forward_and_backward', 'out - targ', 'targ - out'),
+        ('gate on the wrong side', 'backprop.forward_and_backward', 'l1 > 0', 'l1 < 0'),
+        ('gate on the wrong side', 'backprop.forward_and_backward', 'l2.g*(l1 > 0)', 'l2.g'),
+        ('gate on the wrong side', 'backprop.forward_and_backward', 'l1 > 0', 'l2.g > 0'),
+        ('missing term', 'backprop.forward_and_backward', 'l1 = lin(inp, w1, b1)', 'l1 = lin(inp, w1, 0*b1)'),
+        ('missing transpose', 'backprop.lin_grad', 'w.t()', 'w')],
+    relu_layer_is_right: [
+        ('gate on the wrong side', 'backprop.Relu', 'inp > 0', 'inp < 0'),
+        ('gate on the wrong side', 'backprop.Relu', 'inp > 0', 'out.g > 0'),
+        ('gate on the wrong side', 'backprop.Relu', 'out.g*(inp > 0)', 'out.g'),
+        ('missing factor', 'backprop.Relu', 'out.g*(inp > 0)', '(inp > 0).to(inp)'),
+        ('sign', 'backprop.Relu', 'out.g*', '-out.g*'),
+        ('wrong dtype', 'backprop.Relu', 'out.g*(inp > 0)', '(out.g*(inp > 0)).float()')],
+    lin_layer_is_right: [
+        ('missing transpose', 'backprop.Lin', 'self.w.t()', 'self.w'),
+        ('missing transpose', 'backprop.Lin', 'inp.t()', 'inp'),
+        ('missing transpose', 'backprop.Lin', 'inp.t() @ out.g', 'out.g.t() @ inp'),
+        ('missing sum(0)', 'backprop.Lin', 'out.g.sum(0)', 'out.g[0]'),
+        ('missing sum(0)', 'backprop.Lin', 'add_grad(self.b, out.g.sum(0))', 'self.b.g = out.g'),
+        ('missing sum(0)', 'backprop.Lin', 'out.g.sum(0)', 'out.g.mean(0)'),
+        ('wrong axis', 'backprop.Lin', 'out.g.sum(0)', 'out.g.sum(1)'),
+        ('keepdim dropped', 'backprop.Lin', 'add_grad(self.b, out.g.sum(0))', 'self.b.g = out.g.sum(0, keepdim=True)'),
+        ('sign', 'backprop.Lin', 'inp.t() @ out.g', '-inp.t() @ out.g'),
+        ('sign', 'backprop.Lin', 'out.g @', '-out.g @'),
+        ('missing term', 'backprop.Lin', 'add_grad(self.b, out.g.sum(0))', 'pass'),
+        ('missing term', 'backprop.Lin', 'return lin(inp, self.w, self.b)', 'return inp @ self.w'),
+        ('wrong dtype', 'backprop.Lin', 'inp.t() @ out.g', '(inp.t() @ out.g).float()')],
+    mse_layer_is_right: [
+        ('missing 1/n', 'backprop.Mse', '/inp.numel()', ''),
+        ('missing 1/n', 'backprop.Mse', 'inp.numel()', 'len(inp)'),
+        ('missing factor', 'backprop.Mse', '2*', ''),
+        ('sign', 'backprop.Mse', 'inp - targ', 'targ - inp'),
+        ('missing term', 'backprop.Mse', '(inp - targ)', 'inp')],
+    model_is_right: [
+        ('missing transpose', 'backprop.Lin', 'self.w.t()', 'self.w'),
+        ('missing sum(0)', 'backprop.Lin', 'out.g.sum(0)', 'out.g[0]'),
+        ('missing 1/n', 'backprop.Mse', 'inp.numel()', 'len(inp)'),
+        ('gate on the wrong side', 'backprop.Relu', 'inp > 0', 'inp < 0'),
+        ('sign', 'backprop.Mse', 'inp - targ', 'targ - inp'),
+        ('= for +=', 'backprop.Model', 'self.loss.backward()', 'self.loss.backward(); self.loss.backward()'),
+        ('missing term', 'backprop.Model', 'Lin(w1, b1), Relu(), Lin', 'Lin(w1, b1), Lin')],
+    model_takes_a_loss: [
+        ('missing term', 'backprop.Model', 'loss or Mse()', 'Mse()')],
+    backward_adds_up: [
+        ('= for +=', 'backprop.add_grad', 't.g = g if old is None else old + g', 't.g = g'),
+        ('= for +=', 'backprop.Lin', 'add_grad(self.w, inp.t() @ out.g)', 'self.w.g = inp.t() @ out.g'),
+        ('= for +=', 'backprop.Lin', 'add_grad(self.b, out.g.sum(0))', 'self.b.g = out.g.sum(0)'),
+        ('= for +=', 'backprop.Lin', 'add_grad(inp, out.g @ self.w.t())', 'inp.g = out.g @ self.w.t()'),
+        ('= for +=', 'backprop.Mse', 'add_grad(inp, 2*(inp - targ)/inp.numel())', 'inp.g = 2*(inp - targ)/inp.numel()'),
+        ('sign', 'backprop.add_grad', 'old + g', 'old - g'),
+        ('not zeroed', 'backprop.Model', 'zero_grads(*self.outs)', 'pass')],
+    zeroing_forgets: [
+        ('not zeroed', 'backprop.zero_grads', 't.g = None', 'pass'),
+        ('not zeroed', 'backprop.Module', 't.zero_grad()', 'pass'),
+        ('not zeroed', 'backprop.Module', 't.g = None', 'pass'),
+        ('not zeroed', 'backprop.Module', 'value if isinstance(value, (list, tuple)) else [value]', '[value]')],
+    a_weight_used_twice: [
+        ('= for +=', 'backprop.add_grad', 't.g = g if old is None else old + g', 't.g = g'),
+        ('= for +=', 'backprop.Lin', 'add_grad(self.w, inp.t() @ out.g)', 'self.w.g = inp.t() @ out.g'),
+        ('= for +=', 'backprop.Lin', 'add_grad(self.b, out.g.sum(0))', 'self.b.g = out.g.sum(0)')],
+    a_layer_used_twice: [
+        ('= for +=', 'backprop.Lin', 'add_grad(self.w, inp.t() @ out.g)', 'self.w.g = inp.t() @ out.g'),
+        ('wrong call', 'backprop.call_of', 'args = out.args', 'args = layer.args'),
+        ('no check', 'backprop.call_of', 'is layer.mark', 'is not None')],
+    a_value_that_fans_out: [
+        ('= for +=', 'backprop.Lin', 'add_grad(inp, out.g @ self.w.t())', 'inp.g = out.g @ self.w.t()'),
+        ('= for +=', 'backprop.Relu', 'add_grad(inp, out.g*(inp > 0))', 'inp.g = out.g*(inp > 0)'),
+        ('= for +=', 'backprop.Mse', 'add_grad(inp, 2*(inp - targ)/inp.numel())', 'inp.g = 2*(inp - targ)/inp.numel()')],
+    gradients_are_not_shared: [
+        ('= for +=', 'backprop.add_grad', 'old + g', 'old.add_(g)')],
+    add_grad_refuses: [('no check', 'backprop.add_grad', 'if t.shape != g.shape', 'if t.numel() < g.numel()')],
+    misuse_is_explained: [
+        ('no check', 'backprop.call_of', "if not hasattr(layer, 'args')", 'if False'),
+        ('no check', 'backprop.call_of', "if out.ndim and getattr(out, 'g', None) is None", 'if False'),
+        ('no check', 'backprop.Module', "raise NotImplementedError(f'{type(self).__name__} must define forward",
+         "return (f'{()}")],
+    no_graph_is_left: [('graph kept', 'backprop.Module', 'with torch.no_grad(): self.bwd', 'self.bwd')],
+    linear_starts_as_it_says: [
+        ('missing factor', 'backprop.Linear', '/n_in**0.5', ''),
+        ('wrong axis', 'backprop.Linear', 'n_in**0.5', 'n_out**0.5'),
+        ('missing term', 'backprop.Linear', 'torch.zeros(n_out)', 'torch.ones(n_out)'),
+        ('missing term', 'backprop.Linear', ', generator=generator', ''),
+        ('missing term', 'backprop.Linear', 'torch.nn.Parameter(w)', 'w')],
+
+    logsumexp_is_right: [
+        ('wrong axis', 'training.logsumexp', 'sum(-1)', 'sum(0)'),
+        ('sign', 'training.logsumexp', 'a[..., 0] + ', 'a[..., 0] - '),
+        ('sign', 'training.logsumexp', 'x - a', 'a - x'),
+        ('missing term', 'training.logsumexp', 'a[..., 0] + ', ''),
+        ('keepdim dropped', 'training.logsumexp', 'a[..., 0] + ', 'a + '),
+        ('missing factor', 'training.logsumexp', 'sum(-1)', 'mean(-1)')],
+    logsumexp_is_stable: [
+        ('overflow', 'training.logsumexp', 'a = largest(x)', 'a = torch.zeros_like(x[..., :1])'),
+        ('overflow', 'training.largest', 'torch.where(a.isfinite(), a, torch.zeros_like(a))', 'a')],
+    the_largest_is_a_constant: [
+        ('keepdim dropped', 'training.largest', 'x.max(-1, keepdim=True).values', 'x.max(-1).values'),
+        ('wrong axis', 'training.largest', 'x.max(-1, keepdim=True)', 'x.max(0, keepdim=True)'),
+        ('sign', 'training.largest', 'x.max(', 'x.min('),
+        ('graph kept', 'training.largest', '.detach()', ''),
+        ('overflow', 'training.largest', 'torch.where(a.isfinite(), a, torch.zeros_like(a))', 'a')],
+    log_softmax_is_right: [
+        ('keepdim dropped', 'training.log_softmax', 'logsumexp(x)[..., None]', 'logsumexp(x)'),
+        ('wrong axis', 'training.log_softmax', 'logsumexp(x)[..., None]', 'logsumexp(x.t())[None]'),
+        ('sign', 'training.log_softmax', 'return x - logsumexp', 'return x + logsumexp'),
+        ('missing term', 'training.log_softmax', 'x - logsumexp(x)[..., None]', 'x'),
+        ('missing factor', 'training.log_softmax', 'x - logsumexp(x)[..., None]', '(x - logsumexp(x)[..., None])/2.302585'),
+        ('missing factor', 'training.log_softmax', 'x - logsumexp(x)[..., None]', '(x - logsumexp(x)[..., None]).exp()')],
+    log_softmax_is_stable: [
+        ('overflow', 'training.log_softmax', 'x = x - largest(x)', ''),
+        ('overflow', 'training.log_softmax', 'logsumexp(x)[..., None]', '(x + 1e3).exp().sum(-1, keepdim=True).log()')],
+    softmax_is_right: [
+        ('missing factor', 'training.softmax', 'log_softmax(x).exp()', 'x.exp()'),
+        ('missing factor', 'training.softmax', 'log_softmax(x).exp()', 'log_softmax(x)'),
+        ('sign', 'training.softmax', 'log_softmax(x)', 'log_softmax(-x)'),
+        ('wrong axis', 'training.softmax', 'log_softmax(x)', 'log_softmax(x.t()).t()'),
+        ('overflow', 'training.softmax', 'log_softmax(x).exp()', 'x.exp()/x.exp().sum(-1, keepdim=True)'),
+        ('keepdim dropped', 'training.softmax', 'log_softmax(x).exp()', '(x - largest(x)).exp()/(x - largest(x)).exp().sum(-1)')],
+    scores_are_refused: [
+        ('no check', 'training.largest', 'if not x.is_floating_point()', 'if False'),
+        ('no check', 'training.largest', 'if not x.ndim or not x.shape[-1]', 'if False')],
+    nll_is_right: [
+        ('sign', 'training.nll', 'return -', 'return '),
+        ('missing 1/n', 'training.nll', '.mean()', '.sum()'),
+        ('missing 1/n', 'training.nll', '.mean()', '.sum()/log_probs.numel()'),
+        ('wrong axis', 'training.nll', 'torch.arange(len(targ), device=targ.device), targ.long()',
+         'targ.long(), torch.arange(len(targ))'),
+        ('wrong axis', 'training.nll', 'torch.arange(len(targ), device=targ.device), targ.long()', ':, targ.long()')],
+    cross_entropy_is_right: [
+        ('missing factor', 'training.cross_entropy', 'return nll(log_softmax(logits)', 'return nll(logits'),
+        ('missing factor', 'training.cross_entropy', 'return nll(log_softmax(logits)', 'return nll(softmax(logits)'),
+        ('missing factor', 'training.cross_entropy', 'return nll(log_softmax(logits)', 'return nll(log_softmax(softmax(logits))'),
+        ('wrong axis', 'training.cross_entropy', 'return nll(log_softmax(logits)', 'return nll(log_softmax(logits.t()).t()'),
+        ('missing 1/n', 'training.nll', '.mean()', '.sum()')],
+    cross_entropy_layer_is_right: [
+        ('sign', 'training.CrossEntropy', '-= 1', '+= 1'),
+        ('sign', 'training.CrossEntropy', 'g/len', '-g/len'),
+        ('missing 1/n', 'training.CrossEntropy', 'g/len(targ)', 'g'),
+        ('missing 1/n', 'training.CrossEntropy', 'g/len(targ)', 'g/g.numel()'),
+        ('missing term', 'training.CrossEntropy', '-= 1', '-= 0'),
+        ('missing factor', 'training.CrossEntropy', 'softmax(inp)', 'log_softmax(inp)'),
+        ('wrong axis', 'training.CrossEntropy', 'softmax(inp)', 'softmax(inp.t()).t()'),
+        ('wrong axis', 'training.CrossEntropy', 'torch.arange(len(targ), device=targ.device), targ.long()', ':, targ.long()'),
+        ('wrong dtype', 'training.CrossEntropy', 'g/len(targ)', '(g/len(targ)).float()')],
+    cross_entropy_adds_up: [
+        ('= for +=', 'training.CrossEntropy', 'add_grad(inp, g/len(targ))', 'inp.g = g/len(targ)')],
+    labels_are_refused: [
+        ('no check', 'training.check_labels', 'targ.shape != x.shape[:1]', 'len(targ) != len(x)'),
+        ('no check', 'training.check_labels', 'targ.is_floating_point() or ', ''),
+        ('no check', 'training.check_labels', ' or targ.dtype == torch.bool', ''),
+        ('no check', 'training.check_labels', 'if not len(targ)', 'if False'),
+        ('no check', 'training.check_labels', 'lo < 0 or ', ''),
+        ('no check', 'training.check_labels', 'hi >= x.shape[1]', 'hi > x.shape[1]'),
+        ('no check', 'training.nll', 'check_labels(log_probs, targ)', 'pass')],
+    accuracy_is_right: [
+        ('wrong axis', 'training.accuracy', 'dim=1', 'dim=0'),
+        ('missing 1/n', 'training.accuracy', '.mean()', '.sum()'),
+        ('sign', 'training.accuracy', '== yb', '!= yb'),
+        ('sign', 'training.accuracy', 'out.argmax', '(-out).argmax')],
+    accuracy_refuses: [
+        ('no check', 'training.accuracy', 'yb.shape != out.shape[:1]', 'yb.numel() != len(out)'),
+        ('no check', 'training.accuracy', ' or not out.numel()', ''),
+        ('no check', 'training.accuracy', 'if yb.is_floating_point()', 'if False')],
+    report_says_both: [
+        ('missing 1/n', 'training.report', '{loss:.2f}', '{loss*len(yb):.2f}'),
+        ('wrong axis', 'training.report', 'accuracy(preds, yb)', 'accuracy(preds.t(), yb)')],
+
+    formulas_are_right: [
+        ('sign', "derivatives.OPERATIONS['nll']", '-sp.Sum', 'sp.Sum'),
+        ('sign', "derivatives.OPERATIONS['cross_entropy']", '_p - _y', '_p + _y'),
+        ('sign', "derivatives.OPERATIONS['mse']", "x[i, k] - t[i, k]", "x[i, k] + t[i, k]"),
+        ('missing 1/n', "derivatives.OPERATIONS['mse']", '(i, 1, n))/(n*c)', '(i, 1, n))/n'),
+        ('missing 1/n', "derivatives.OPERATIONS['cross_entropy']", '(_p - _y)/n', '_p - _y'),
+        ('missing 1/n', "derivatives.OPERATIONS['nll']", '(i, 1, n))/n', '(i, 1, n))'),
+        ('missing factor', "derivatives.OPERATIONS['mse']", '{x: 2*', '{x: '),
+        ('missing factor', 'derivatives.chain', 'g[at]*slopes', 'slopes'),
+        ('missing term', "derivatives.OPERATIONS['softmax']", '_g - _q', '_g'),
+        ('missing term', "derivatives.OPERATIONS['log_softmax']", 'x[i, k] - sp.log(_exp_sum)', 'x[i, k]'),
+        ('wrong axis', "derivatives.OPERATIONS['lin']", 'b[k] +', 'b[i] +'),
+        ('wrong axis', "derivatives._exp_sum", 'x[i, j]', 'x[j, i]'),
+        ('wrong axis', 'derivatives.slope', '(r, s)', '(s, r)'),
+        ('missing sum(0)', 'derivatives.chain', '*reversed(op.axes)', '*((q, a, a) for q, a, _ in op.axes)'),
+        ('gate on the wrong side', 'derivatives.rect', 'return gate(self.args[0])', 'return gate(-self.args[0])'),
+        ('wrong place', 'derivatives.From1', 'q - 1', 'q - 2')],
+    the_formulas_slope_at_0_is_0: [
+        ('gate on the wrong side', 'derivatives.gate', 'z > 0', 'z >= 0'),
+        ('gate on the wrong side', 'derivatives.compiled', 'float(z > 0)', 'float(z >= 0)')],
+    formulas_are_told_apart: [
+        ('loose check', 'derivatives.same', 'rel_tol=1e-9', 'rel_tol=1e-3'),
+        ('loose check', 'derivatives.same', 'product((1, 2), repeat=5)', 'product((1,), repeat=5)'),
+        ('no check', 'derivatives.derivation', 'if not same(a, b)', 'if False'),
+        ('loose check', 'derivatives.matrix_form_agrees', 'return all(', 'return any(True or '),
+        ('no check', 'derivatives.evaluate', 'if missing', 'if False')],
+
+    errors_are_relative: [
+        ('loose check', 'checks.relative_error', '((a/largest - b/largest).norm()/(b/largest).norm())', '(a - b).norm()'),
+        ('loose check', 'checks.relative_error', '(b/largest).norm())', '(a/largest).norm())'),
+        ('loose check', 'checks.relative_error', '/(b/largest).norm()', '/((a/largest).norm() + (b/largest).norm())'),
+        ('sign', 'checks.relative_error', '(a/largest - b/largest)', '(a.abs()/largest - b.abs()/largest)'),
+        ('overflow', 'checks.relative_error', 'largest = b.abs().max()', 'largest = b.abs().max().clamp(1, 1)'),
+        ('loose check', 'checks.relative_error', "0. if torch.equal(a, b) else float('inf')", '0.'),
+        ('no check', 'checks.relative_error', 'if not want.numel()', 'if False'),
+        ('no check', 'checks.relative_error', 'if not want.is_floating_point()', 'if False')],
+    shapes_and_dtypes_count: [
+        ('no check', 'checks.relative_error', 'if tuple(got.shape) != tuple(want.shape)', 'if False'),
+        ('keepdim dropped', 'checks.relative_error', 'tuple(got.shape) != tuple(want.shape)', 'got.numel() != want.numel()'),
+        ('no check', 'checks.relative_error', 'if got.dtype != want.dtype', 'if False')],
+    nan_never_passes: [
+        ('loose check', 'checks.check_close', 'not error <= limit', 'error > limit'),
+        ('loose check', 'checks.relative_error', 'a, b = got.double(), want.double()',
+         'a, b = got.double().nan_to_num(), want.double().nan_to_num()'),
+        ('wrong place', 'checks.check_close', ".nan_to_num(float('inf'))", '.nan_to_num(0)')],
+    every_gradient_counts: [
+        ('loose check', 'checks.check_grads', 'return max(', 'return min('),
+        ('loose check', 'checks.check_grads', 'for k in want)', 'for k in list(want)[:1])'),
+        ('loose check', 'checks.check_grads', 'for k in want)', 'for k in list(want)[1:] or want)'),
+        ('no check', 'checks.check_grads', 'got.keys() != want.keys()', 'not got.keys() <= want.keys()'),
+        ('no check', 'checks.check_grads', 'got.keys() != want.keys()', 'not got.keys() >= want.keys()'),
+        ('no check', 'checks.check_grads', 'if not want:', 'if False:'),
+        ('no check', 'checks.check_close', 'if limit is None', 'if False'),
+        ('loose check', 'checks.TOLERANCE', '1e-9', '1e-6'),
+        ('loose check', 'checks.TOLERANCE', '1e-4', '1e-2'),
+        ('loose check', 'checks.check_close', 'TOLERANCE.get(want.dtype) if tolerance is None else tolerance',
+         'tolerance or TOLERANCE[want.dtype]')],
+    a_message_says_what_and_where: [
+        ('wrong place', 'checks.check_close', '.argmax()', '.argmin()'),
+        ('sign', 'checks.check_close', 'got {got[at]:.4g}, wanted {want[at]:.4g}', 'got {want[at]:.4g}, wanted {got[at]:.4g}'),
+        ('wrong place', 'checks.show_values', '[:n]', '[-n:]'),
+        ('wrong place', 'checks.op_name', "getattr(op, '__name__', type(op).__name__)", "type(op).__name__")],
+    differences_are_central: [
+        ('one-sided', 'checks.difference_grads', 'at(x - step), at(x)', 'at(x), at(x)'),
+        ('one-sided', 'checks.difference_grads', 'at(x + step), at(x - step)', 'at(x), at(x - step)'),
+        ('wrong step', 'checks.STEP', '(1/3)', '(1/2)'),
+        ('wrong step', 'checks.STEP', '(1/3)', '(1/5)'),
+        ('sign', 'checks.difference_grads', 'high - low', 'low - high'),
+        ('missing factor', 'checks.difference_grads', '/(right - left)', '/step'),
+        ('missing factor', 'checks.difference_grads', '/(right - left)', '/(2*step)'),
+        ('missing factor', 'checks.difference_grads', '*start).sum()', ').sum()'),
+        ('missing sum', 'checks.difference_grads', '((high - low)*start).sum()', '((high - low)*start).view(-1)[0]'),
+        ('= for +=', 'checks.difference_grads', 'at(x - step), at(x)', 'at(x - step), at(x - step)'),
+        ('shared memory', 'checks.difference_grads', 'out().clone()', 'out()'),
+        ('wrong dtype', 'checks.difference_grads', 'copies(all_tensors(f, tensors), torch.float64)',
+         'copies(all_tensors(f, tensors))'),
+        ('missing transpose', 'checks.difference_grads', 'grad(t).view(t.shape)',
+         'grad(t).view(t.t().shape if t.ndim == 2 else t.shape)'),
+        ('loose check', 'checks.DIFFERENCE_TOLERANCE', '1e-7', '1e-3'),
+        ('no check', 'checks.start_gradient', 'if out_g is None and not out.ndim', 'if out_g is None')],
+    autograd_is_asked_right: [
+        ('missing factor', 'checks.autograd_grads', ', start, materialize', ', torch.ones_like(out), materialize'),
+        ('no check', 'checks.autograd_grads', 'if not out.requires_grad', 'if False'),
+        ('no check', 'checks.start_gradient', '(out_g.shape, out_g.dtype) != (out.shape, out.dtype)', 'out_g.dtype != out.dtype'),
+        ('no check', 'checks.start_gradient', '(out_g.shape, out_g.dtype) != (out.shape, out.dtype)', 'out_g.shape != out.shape'),
+        ('no check', 'checks.start_gradient', 'if not is_float(out)', 'if False')],
+    held_tensors_are_found: [
+        ('missing term', 'checks.is_float', ' and t.is_floating_point()', ''),
+        ('missing term', 'checks.held_tensors', 'isinstance(o, (list, tuple))', 'isinstance(o, list)'),
+        ('missing term', 'checks.held_tensors', 'isinstance(o, dict)', 'False'),
+        ('missing term', 'checks.held_tensors', 'if id(o) in seen: return', 'if id(o) in seen and not is_float(o): return'),
+        ('wrong place', 'checks.held_tensors', 'path = path[:-1]', 'pass'),
+        ('shared memory', 'checks.with_tensors', 'tensors.get(k, t.detach())', 't.detach()'),
+        ('shared memory', 'checks.with_tensors', 'copy.deepcopy', '(lambda o, memo: o)'),
+        ('missing term', 'checks.all_tensors', 'if id(mine[k]) in kept', ''),
+        ('no check', 'checks.all_tensors', 'if both := inputs.keys() & held.keys()', 'if both := ()')],
+    calls_go_by_name: [
+        ('wrong axis', 'checks.call_op', 'return op(*bound.args, **bound.kwargs)', 'return op(*inputs.values())'),
+        ('wrong axis', 'checks.call_op', "getattr(op, 'forward', op)", 'op'),
+        ('no check', 'checks.call_op', "{e}; got {list(inputs)}'", "'")],
+    good_layers_pass: [
+        ('missing term', 'checks.check_op', '(torch.float64, torch.float32)', '(torch.float64,)'),
+        ('missing term', 'checks.check_dtype', "want['the reference'] = autograd", "autograd"),
+        ('missing term', 'checks.check_dtype', "want['central differences'] = ", ''),
+        ('missing term', 'checks.check_dtype', "errors['value'] = ", ''),
+        ('missing factor', 'checks.our_grads', 'out.g = start', 'out.g = start*0 + 2'),
+        ('wrong dtype', 'checks.check_dtype', 'copies(all_tensors(op, inputs), dtype)', 'copies(all_tensors(op, inputs))'),
+        ('missing term', 'checks.random_like', 'torch.Generator().manual_seed(SEED)', 'torch.default_generator'),
+        ('loose check', 'checks.random_like', 'manual_seed(SEED)', 'manual_seed(0)'),
+        ('loose check', 'checks.SEED', 'SEED = ', 'SEED = 1 or '),
+        ('missing factor', 'checks.random_like', 'torch.randn(out.shape, generator=g, dtype=torch.float64)',
+         'torch.ones(out.shape)'),
+        ('shared memory', 'checks.our_grads', 'mine = copies(tensors)', 'mine = dict(tensors)')],
+    bad_layers_do_not: [
+        ('loose check', 'checks.check_dtype',
+         "our_grads(op, out_g, **inputs) if hasattr(op, 'backward') else want.pop('autograd')",
+         "want['autograd']"),
+        ('loose check', 'checks.check_dtype', 'check_grads(got, grads, limit, name, source)',
+         'check_grads(grads, grads, limit, name, source)'),
+        ('loose check', 'checks.check_dtype', 'check_close(out, value,', 'check_close(value, value,'),
+        ('loose check', 'checks.check_dtype', 'for source, grads in want.items():\n        limit',
+         'for source, grads in list(want.items())[:1]:\n        limit'),
+        ('loose check', 'checks.check_dtype', 'DIFFERENCE_TOLERANCE if', '1. if'),
+        ('loose check', 'checks.check_op', '(torch.float64, torch.float32)', '(torch.float64,)'),
+        ('loose check', 'checks.check_op', '(torch.float64, torch.float32)', '(torch.float32, torch.float64)'),
+        ('no check', 'checks.check_dtype', 'if unknown := set(constants) - tensors.keys()', 'if unknown := ()'),
+        ('shared memory', 'checks.copies', 'copy=True', 'copy=False'),
+        ('no check', 'checks.our_grads', 'check_unchanged(op, mine, tensors)', 'pass'),
+        ('no check', 'checks.output_of', 'check_unchanged(op, mine, inputs)', 'pass'),
+        ('no check', 'checks.check_unchanged', 'not torch.allclose(now[k], t, 0, 0, equal_nan=True)', 'now[k].shape != t.shape'),
+        ('missing term', 'checks.our_grads', "if hasattr(twin, 'backward'): twin.backward()", 'pass')],
+}
+
+rows = [(prop, *row) for prop, some in mutants.items() for row in some]
+
+
+# ---- the tests
+
+@pytest.mark.parametrize('prop', mutants, ids=lambda p: p.__name__)
+def test_the_library_has_the_property(prop):
+    with Library() as lib: prop(lib)
+
+
+@pytest.mark.parametrize('prop,kind,where,old,new', rows, ids=[f'{p.__name__}-{w}-{k}' for p, k, w, *_ in rows])
+def test_the_bug_is_found(prop, kind, where, old, new, record_property):
+    record_property('mutant', kind)                    # counted at the end of the run, by conftest.py
+    kill(prop, where, old, new)
+
+
+def unproved(exported, rows):
+    "Exported names without a row"
+    return sorted(set(exported) - {where for _, _, where, *_ in rows})
+
+
+exported = [f'{m}.{name}' for m in modules for name in importlib.import_module(f'backprop13.{m}').__all__]
+
+def test_every_exported_operation_has_a_mutant(): assert unproved(exported, rows) == []
+
+def test_an_operation_without_a_mutant_is_found():
+    assert unproved([*exported, 'backprop.Sigmoid'], rows) == ['backprop.Sigmoid']
+    assert unproved(exported, [r for r in rows if r[2] != 'backprop.lin_grad']) == ['backprop.lin_grad']
+
+
+def test_a_survivor_a_crash_and_a_stale_row_are_found():
+    row = 'backprop.lin', 'return out + b'
+    assert 'lin, value: relative error' in kill(lin_is_right, *row, 'return out - b')
+    with pytest.raises(pytest.fail.Exception, match='lin_is_right did not see'): kill(lin_is_right, *row, 'return b + out')
+    with pytest.raises(pytest.fail.Exception, match='which is no kill: NameError'): kill(lin_is_right, *row, 'return out + c')
+    for where, old in [('backprop.lin', 'out * b'), ('backprop.lin', 'b'), ('backprop.line', 'out')]:
+        with pytest.raises(AssertionError, match='stale row'): mutated(where, old, '')
+    with Library(backprop=mutated(*row, 'return out - b')) as lib:
+        assert lib.training.Module is lib.backprop.Module is not backprop.Module       # every module sees the changed one
+    assert not [k for k in sys.modules if k.startswith('mutant')]
