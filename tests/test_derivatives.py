@@ -1,7 +1,7 @@
 "The algebra of chapter 2: its sums, its formulas' numbers, its matrices; and what each check must refuse."
 import numpy as np, pytest, sympy as sp
 
-from backprop13.derivatives import (OPERATIONS, SIZES, b, c, chain, derivation, evaluate, g, gate, gradient, i, j, k, m, matrix,
+from backprop13.derivatives import (OPERATIONS, b, c, chain, derivation, evaluate, g, gate, gradient, i, j, k, m, matrix,
                                     matrix_form_agrees, n, name_layers, name_softmax, nh, p, pick, r, rect, s, same, slope, t, tex, w, x, y)
 
 delta = sp.KroneckerDelta
@@ -37,9 +37,22 @@ def test_matrix_forms_agree_and_a_wrong_one_is_refused(name, arg):
 
 
 def test_a_forgotten_transpose_or_sum_is_refused():
+    op = OPERATIONS['mse']
+    assert not matrix_form_agrees(op._replace(forms={x: (matrix('x', n, c) - matrix('t', n, c))/c}), x)        # 2/n is missing
     square = matrix('x', 3, 3), matrix('w', 3, 3), matrix('g', 3, 3)
     op = OPERATIONS['lin']._replace(forms={x: square[2]*square[1], w: square[0]*square[2], b: matrix('g', n, nh)})
     assert not any(matrix_form_agrees(op, q) for q in (x, w, b))
+    one_row = matrix('g', n, nh)[:1, :]*matrix('w', m, nh).T                    # of the right entries, but one row only
+    assert not matrix_form_agrees(OPERATIONS['lin']._replace(forms={x: one_row}), x)
+
+
+def test_pick_leaves_a_sum_that_stops_short():
+    e = sp.Sum(delta(j, r)*x[i, j], (j, 1, k))                                  # r may lie beyond k
+    assert pick(e) == e
+
+
+def test_r_and_s_are_not_an_operations_own():
+    with pytest.raises(ValueError, match='r and s ask for an entry'): slope(OPERATIONS['relu']._replace(out=x[i, r]), x)
 
 
 def test_evaluate_counts_from_1():
@@ -48,12 +61,14 @@ def test_evaluate_counts_from_1():
     assert evaluate(x[i, y[i]], x=a, y=np.array([3, 1]), i=2) == 4
     assert evaluate(rect(x[1, 1] - 2) + gate(x[1, 2]), x=a) == 1 and evaluate(gate(x[1, 1]), x=a*0) == 0
     with pytest.raises(ValueError, match='no value for i, x'): evaluate(x[i, 1])
+    with pytest.raises(IndexError, match='count from 1'): evaluate(x[0, 1], x=a)
 
 
 @pytest.mark.parametrize('one,other', [
     (x[i, j], x[j, i]), (x[r, s], -x[r, s]), (sp.Sum(g[i, s]*x[i, r], (i, 1, n)), g[r, s]*x[r, r]),
     (sp.Sum(g[i, s]*x[i, r], (i, 1, n)), sp.Sum(g[i, r]*x[i, s], (i, 1, n))), (x[i, j]/n, x[i, j]),
-    (p[i, k], sp.exp(x[i, k])), (delta(s, y[r]), delta(r, y[s])), (gate(x[i, j]), sp.Integer(1)), (x[i, j], x[i, j] + 1e-6)])
+    (p[i, k], sp.exp(x[i, k])), (delta(s, y[r]), delta(r, y[s])), (gate(x[i, j]), sp.Integer(1)), (x[i, j], x[i, j] + 1e-6),
+    (x[i, j]/n, x[i, j]/nh), (2*x[i, j], n*x[i, j]), (x[i, j]/3, x[i, j]/m), (x[i, j]/c, x[i, j]/m), (1e-13*x[i, j], -1e-13*x[i, j])])
 def test_same_tells_formulas_apart(one, other):
     assert same(one, one) and same(other, other) and not same(one, other) and not same(other, one)
     with pytest.raises(AssertionError, match='is not the same as'): derivation('y', one, (other, 'why'))
@@ -74,4 +89,4 @@ def test_tex_reads_as_the_lesson_writes():
     assert tex(w1[j, k]) == 'w^{(1)}_{jk}' and tex(w1) == 'w^{(1)}' and tex(t[i, 1] - x[i, 12]) == 't_{i1} - x_{i,12}'
     assert tex(p[r, s] - delta(s, y[r])) == r'p_{rs} - \delta_{s y_{r}}'
     assert tex(sp.Sum(x[i, j] + 1, (j, 1, m), (i, 1, n))) == r'\sum_{i=1}^{n} \sum_{j=1}^{m} \left(x_{ij} + 1\right)'
-    assert tex(matrix('x', n, m).T*matrix('g', n, nh)) == r'x^{\top} g' and tex(w) == 'w' and SIZES[n] == 2
+    assert tex(matrix('x', n, m).T*matrix('g', n, nh)) == r'x^{\top} g' and tex(w) == 'w' 
