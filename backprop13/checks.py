@@ -6,10 +6,10 @@
 __all__ = ['TOLERANCE', 'STEP', 'DIFFERENCE_TOLERANCE', 'SEED', 'relative_error', 'show_values', 'check_close', 'check_grads',
            'is_float', 'held_tensors', 'with_tensors', 'op_name', 'call_op', 'copies', 'all_tensors', 'start_gradient',
            'check_unchanged', 'our_grads', 'autograd_grads', 'difference_grads', 'random_like', 'output_of',
-           'check_dtype', 'check_op']
+           'trusted_grads', 'check_dtype', 'check_adds', 'check_op']
 
-# %% ../nbs/support/checks.ipynb #0bc94320
-import copy, inspect
+# %% ../nbs/support/checks.ipynb #763cf18b
+import copy, inspect, itertools
 import torch
 
 # %% ../nbs/support/checks.ipynb #b3e0eefd
@@ -77,12 +77,16 @@ def check_grads(
     def label(k): return f'{op}, gradient of {k}' if op else k
     return max(check_close(got[k], want[k], label(k), tolerance, against) for k in want)
 
-# %% ../nbs/support/checks.ipynb #d36308c8
+# %% ../nbs/support/checks.ipynb #2a95c321
+#| code-fold: true
+#| code-summary: "Code: is_float"
 def is_float(t) -> bool:
     "Is `t` a floating-point tensor?"
     return isinstance(t, torch.Tensor) and t.is_floating_point()
 
-# %% ../nbs/support/checks.ipynb #ad30bc9e
+# %% ../nbs/support/checks.ipynb #8bdac257
+#| code-fold: true
+#| code-summary: "Code: held_tensors, with_tensors"
 def held_tensors(op) -> dict:
     "Floating-point tensors in attributes of `op`, of layers and lists in it: name -> tensor."
     found, seen = {}, set()
@@ -105,7 +109,9 @@ def with_tensors(op, tensors:dict):
     held = held_tensors(op)
     return copy.deepcopy(op, {id(t): tensors.get(k, t.detach()) for k, t in held.items()})
 
-# %% ../nbs/support/checks.ipynb #7f8318ba
+# %% ../nbs/support/checks.ipynb #94353c14
+#| code-fold: true
+#| code-summary: "Code: op_name, call_op"
 def op_name(op) -> str:
     "What to call `op` in a message."
     return getattr(op, '__name__', type(op).__name__)
@@ -121,11 +127,15 @@ def call_op(op, inputs:dict):
         raise TypeError(f'{op_name(op)}{sig}: {e}; got {list(inputs)}') from None
     return op(*bound.args, **bound.kwargs)
 
-# %% ../nbs/support/checks.ipynb #c287deed
+# %% ../nbs/support/checks.ipynb #09432a4f
+#| code-fold: true
+#| code-summary: "Code: copies, all_tensors"
 def copies(tensors:dict, dtype:torch.dtype=None) -> dict:
-    "Copies without gradients; floating-point ones as `dtype`, others as they are."
-    def one(t): return t.detach().to(dtype or t.dtype, copy=True).contiguous()
-    return {k: one(t) if is_float(t) else t for k, t in tensors.items()}
+    "Copies without gradients; floating-point ones as `dtype`."
+    def one(t):
+        to = dtype if dtype and is_float(t) else t.dtype
+        return t.detach().to(to, copy=True).contiguous()
+    return {k: one(t) if isinstance(t, torch.Tensor) else t for k, t in tensors.items()}
 
 def all_tensors(op, inputs:dict) -> dict:
     "The inputs, then the floating-point tensors that `op` holds and keeps: name -> tensor."
@@ -141,7 +151,9 @@ def all_tensors(op, inputs:dict) -> dict:
                          f'{sorted(both)}; rename one')
     return {**inputs, **held}
 
-# %% ../nbs/support/checks.ipynb #db2d9c21
+# %% ../nbs/support/checks.ipynb #847e8c0b
+#| code-fold: true
+#| code-summary: "Code: start_gradient, check_unchanged"
 def start_gradient(op, out:torch.Tensor, out_g:torch.Tensor) -> torch.Tensor:
     "The gradient that reaches the output: `out_g`, or 1 if that is None and `out` one number."
     name = op_name(op)
@@ -159,11 +171,13 @@ def start_gradient(op, out:torch.Tensor, out_g:torch.Tensor) -> torch.Tensor:
 def check_unchanged(op, now:dict, before:dict):
     "`AssertionError` if `op` changed a tensor that it was given."
     for k, t in before.items():
-        if is_float(t) and not torch.allclose(now[k], t, 0, 0, equal_nan=True):
+        if isinstance(t, torch.Tensor) and not torch.allclose(now[k], t, 0, 0, equal_nan=True):
             raise AssertionError(f'{op_name(op)}: changed {k} from {show_values(t)} to '
                                  f'{show_values(now[k])}')
 
-# %% ../nbs/support/checks.ipynb #a3dde40b
+# %% ../nbs/support/checks.ipynb #db4fcb7d
+#| code-fold: true
+#| code-summary: "Code: our_grads"
 def our_grads(
     op, # a Module or Model of ours, or a function that sets `.g` itself
     out_g:torch.Tensor=None, # the gradient that reaches its output; none if that is one number
@@ -175,12 +189,14 @@ def our_grads(
     twin = with_tensors(op, mine)
     out = call_op(twin, {k: mine[k] for k in inputs})
     start = start_gradient(op, out, out_g)
-    if out_g is not None: out.g = start
+    if out_g is not None: out.g = start.clone()
     if hasattr(twin, 'backward'): twin.backward()
-    check_unchanged(op, mine, tensors)
+    check_unchanged(op, {**mine, 'out.g': getattr(out, 'g', start)}, {**tensors, 'out.g': start})
     return {k: t.g for k, t in mine.items() if getattr(t, 'g', None) is not None}
 
-# %% ../nbs/support/checks.ipynb #5020ecf0
+# %% ../nbs/support/checks.ipynb #5be2cd80
+#| code-fold: true
+#| code-summary: "Code: autograd_grads"
 def autograd_grads(
     f, # a function of the tensors, or a layer, whose own tensors are included
     out_g:torch.Tensor=None, # the gradient that reaches its output; none if that is one number
@@ -196,11 +212,15 @@ def autograd_grads(
     grads = torch.autograd.grad(out, list(leaves.values()), start, materialize_grads=True)
     return dict(zip(leaves, grads))
 
-# %% ../nbs/support/checks.ipynb #4fa93a16
+# %% ../nbs/support/checks.ipynb #29ba3c7f
+#| code-fold: true
+#| code-summary: "Code: STEP, DIFFERENCE_TOLERANCE"
 STEP = torch.finfo(torch.float64).eps**(1/3)
 DIFFERENCE_TOLERANCE = 1e-7
 
-# %% ../nbs/support/checks.ipynb #b2dc1cd6
+# %% ../nbs/support/checks.ipynb #2fd6b18c
+#| code-fold: true
+#| code-summary: "Code: difference_grads"
 def difference_grads(
     f, # a function of the tensors, or a layer, whose own tensors are included
     out_g:torch.Tensor=None, # the gradient that reaches its output; none if that is one number
@@ -223,7 +243,9 @@ def difference_grads(
         def grad(t): return torch.stack([slope(t.view(-1), i) for i in range(t.numel())])
         return {k: grad(t).view(t.shape) for k, t in mine.items() if is_float(t)}
 
-# %% ../nbs/support/checks.ipynb #57ad8e41
+# %% ../nbs/support/checks.ipynb #b640482f
+#| code-fold: true
+#| code-summary: "Code: SEED, random_like, output_of"
 SEED = 3_141_592_653
 
 def random_like(out:torch.Tensor) -> torch.Tensor:
@@ -238,33 +260,64 @@ def output_of(op, inputs:dict) -> torch.Tensor:
     check_unchanged(op, mine, inputs)
     return out
 
-# %% ../nbs/support/checks.ipynb #37eda0a7
+# %% ../nbs/support/checks.ipynb #fadfa1a6
+#| code-fold: true
+#| code-summary: "Code: trusted_grads"
+def trusted_grads(op, reference, tensors:dict, inputs:dict, out_g, dtype) -> dict:
+    "The gradients that those of `op` are compared with: source -> name -> gradient."
+    want = {'autograd': autograd_grads(op, out_g, **inputs)}
+    if reference is not None: want['the reference'] = autograd_grads(reference, out_g, **tensors)
+    if dtype == torch.float64: want['central differences'] = difference_grads(op, out_g, **inputs)
+    return want
+
+# %% ../nbs/support/checks.ipynb #0bec09ef
+#| code-fold: true
+#| code-summary: "Code: check_dtype"
 def check_dtype(op, dtype, reference, constants, out_g, tolerance, inputs) -> dict:
     "`check_op` in one dtype."
     name, tensors, errors = op_name(op), copies(all_tensors(op, inputs), dtype), {}
     if unknown := set(constants) - tensors.keys():
         raise ValueError(f'{name}: no tensor is called {sorted(unknown)}; it has {list(tensors)}')
-    inputs = {k: tensors[k] for k in inputs}
-    op = with_tensors(op, tensors)
+    op, inputs = with_tensors(op, tensors), {k: tensors[k] for k in inputs}
     out = output_of(op, inputs)
     if out_g is not None: out_g = out_g.to(dtype)
     elif out.ndim: out_g = random_like(out)
-    want = {'autograd': autograd_grads(op, out_g, **inputs)}
     if reference is not None:
-        def trusted(**tensors): return reference(*tensors.values())
-        value = output_of(trusted, tensors)
+        value = output_of(reference, tensors)
         errors['value'] = check_close(out, value, f'{name}, value', tolerance, 'the reference')
-        want['the reference'] = autograd_grads(trusted, out_g, **tensors)
-    if dtype == torch.float64: want['central differences'] = difference_grads(op, out_g, **inputs)
-    for k in constants:
-        for grads in want.values(): grads.pop(k, None)
+    want = trusted_grads(op, reference, tensors, inputs, out_g, dtype)
+    for k, grads in itertools.product(constants, want.values()): grads.pop(k, None)
     got = our_grads(op, out_g, **inputs) if hasattr(op, 'backward') else want.pop('autograd')
     for source, grads in want.items():
         limit = DIFFERENCE_TOLERANCE if source == 'central differences' else tolerance
         errors[source] = check_grads(got, grads, limit, name, source)
     return {f'{source}, {str(dtype)[6:]}': error for source, error in errors.items()}
 
-# %% ../nbs/support/checks.ipynb #c90bbd16
+# %% ../nbs/support/checks.ipynb #80f9ddaf
+#| code-fold: true
+#| code-summary: "Code: check_adds"
+def check_adds(op, out_g, inputs:dict):
+    "`AssertionError` unless `op` adds to what is in `.g`, whatever calls were before."
+    mine = copies(all_tensors(op, inputs), torch.float64)
+    twin, now = with_tensors(op, mine), {k: mine[k] for k in inputs}
+    other = {k: t/2 + 1 if is_float(t) else t for k, t in now.items()}
+    start = output_of(twin, now)
+    start = out_g.double() if out_g is not None else random_like(start) if start.ndim else None
+    once = our_grads(with_tensors(op, copies(mine)), start, **now)
+    def pass_on(values):
+        out = call_op(twin, values)
+        if start is not None: out.g = start.clone()
+        twin.backward()
+        return {k: t.g.clone() for k, t in mine.items() if getattr(t, 'g', None) is not None}
+    pass_on(other)
+    for t in mine.values(): t.g = None
+    check_grads(pass_on(now), once, None, op_name(op), 'its gradients without other calls')
+    twice = {k: 2*g for k, g in once.items()}
+    check_grads(pass_on(now), twice, None, op_name(op), 'twice its own, since it must add')
+
+# %% ../nbs/support/checks.ipynb #3e33cd1e
+#| code-fold: true
+#| code-summary: "Code: check_op"
 def check_op(
     op, # a function, or a layer or model of ours: what has a `backward`
     reference=None, # trusted; called with the inputs, then the tensors that `op` holds, in order
@@ -274,5 +327,10 @@ def check_op(
     **inputs, # by the names that `op` gives them
 ) -> dict: # comparison -> worst relative error
     "Compare gradients and value of `op` with trusted ones; `AssertionError` if they differ."
-    return {what: error for dtype in (torch.float64, torch.float32) for what, error in
-            check_dtype(op, dtype, reference, constants, out_g, tolerance, inputs).items()}
+    def trusted(**tensors): return reference(*tensors.values())
+    against = None if reference is None else trusted
+    errors = {}
+    for dtype in (torch.float64, torch.float32):
+        errors |= check_dtype(op, dtype, against, constants, out_g, tolerance, inputs)
+    if hasattr(op, 'backward'): check_adds(op, out_g, inputs)
+    return errors

@@ -55,13 +55,15 @@ def tex(e) -> str:
     "The LaTeX of a formula."
     return Tex({'mat_delim': '('}).doprint(e)
 
-# %% ../nbs/02_derivatives.ipynb #941ed7cc
+# %% ../nbs/02_derivatives.ipynb #ef2e425c
 #| code-fold: true
 def pick(e:sp.Expr) -> sp.Expr:
     "`e` with every sum carried out in which a δ leaves a single term."
     def carry_out(e): return sp.Add(*(picked(t, e.limits) for t in products(e.function)))
     return e.replace(lambda e: isinstance(e, sp.Sum), carry_out)
 
+# %% ../nbs/02_derivatives.ipynb #c7d00085
+#| code-fold: true
 def products(e) -> list:
     "`e` as terms to be added, with no δ hidden in a bracket."
     for part in sp.Mul.make_args(e):
@@ -97,7 +99,7 @@ class rect(sp.Function):
     def fdiff(self, argindex=1): return gate(self.args[0])
     def _latex(self, printer): return rf'\operatorname{{relu}}({printer._print(self.args[0])})'
 
-# %% ../nbs/02_derivatives.ipynb #d2fa6487
+# %% ../nbs/02_derivatives.ipynb #908c505a
 #| code-fold: true
 class From1:
     "An array whose indices count from 1, as in formulas."
@@ -107,6 +109,8 @@ class From1:
         if min(at) < 0: raise IndexError(f'indices count from 1, got {[q + 1 for q in at]}')
         return self.a[at]
 
+# %% ../nbs/02_derivatives.ipynb #766bdede
+#| code-fold: true
 @lru_cache(maxsize=None)
 def compiled(e):
     "The names of what a formula needs, and a function of these."
@@ -124,7 +128,7 @@ def evaluate(e:sp.Expr, **values) -> float:
         raise ValueError(f'evaluate: no value for {", ".join(missing)} in {e}; pass one')
     return f(*(From1(values[q]) if np.ndim(values[q]) else values[q] for q in names))
 
-# %% ../nbs/02_derivatives.ipynb #b745bc0e
+# %% ../nbs/02_derivatives.ipynb #01d2eb7d
 #| code-fold: true
 # Two sets, so that no size passes for another, nor for a number
 SIZES = {n: 2, m: 3, nh: 4, c: 5}, {n: 4, m: 2, nh: 5, c: 3}
@@ -140,6 +144,8 @@ def random_numbers(formulas, sizes:dict) -> dict:
     if 'y' in values: values['y'] = np.array([2, sizes[c], 1, 3, 3])
     return values
 
+# %% ../nbs/02_derivatives.ipynb #efea929b
+#| code-fold: true
 def agree(a:sp.Expr, b:sp.Expr, sizes:dict) -> bool:
     "Do two formulas agree on random numbers at these sizes, with 1 and 2 for each free index?"
     values = random_numbers((a, b), sizes)
@@ -167,7 +173,7 @@ def derivation(
     lines = [rf'&= {tex(e)} && \text{{{why}}}' for e, why in changed]
     return r'\begin{aligned}' + left + r' \\ '.join(lines) + r'\end{aligned}'
 
-# %% ../nbs/02_derivatives.ipynb #bf44763c
+# %% ../nbs/02_derivatives.ipynb #07151603
 #| code-fold: true
 class Operation(NamedTuple):
     "An operation, entry by entry. An output that is one number, a loss, has no axes."
@@ -180,9 +186,12 @@ class Operation(NamedTuple):
 
 OPERATIONS = {}       # name -> Operation, for every operation of this library
 
+# %% ../nbs/02_derivatives.ipynb #9b2c9cf8
+#| code-fold: true
 def slope(op:Operation, arg) -> sp.Expr:
     "∂out/∂arg: an entry of the output along entry `r, s` of an argument."
-    if op.out.has(r, s): raise ValueError(f'slope: r and s ask for an entry, and stand in {op.out}')
+    if op.out.has(r, s):
+        raise ValueError(f'slope: r and s ask for an entry, and stand in {op.out}; rename them')
     return op.out.diff(arg[(r, s)[:len(op.args[arg])]])
 
 def chain(op:Operation, slopes:sp.Expr) -> sp.Expr:
@@ -194,7 +203,7 @@ def gradient(op:Operation, arg) -> sp.Expr:
     "∂L/∂arg at entry `r, s`, its sums carried out."
     return pick(chain(op, slope(op, arg)))
 
-# %% ../nbs/02_derivatives.ipynb #a2c59d00
+# %% ../nbs/02_derivatives.ipynb #134215ff
 #| code-fold: true
 def matrix(name:str, *shape) -> sp.MatrixSymbol:
     "A whole matrix in formulas."
@@ -215,7 +224,8 @@ def matrix_form_agrees(op:Operation, arg) -> bool:
         explicit = form.subs(sizes).as_explicit()
         for row, col in product(range(explicit.rows), range(explicit.cols)):
             here = dict(zip((r, s), (row + 1, col + 1)[-len(shape):]))
-            if not agree(explicit[row, col].replace(is_entry, entry), grad.subs(here), sizes): return False
+            one = explicit[row, col].replace(is_entry, entry)
+            if not agree(one, grad.subs(here), sizes): return False
     return True
 
 # %% ../nbs/02_derivatives.ipynb #816e437f
@@ -228,10 +238,11 @@ OPERATIONS['lin'] = Operation(out=b[k] + _product, axes=_axes,
                               args={x: (n, m), w: (m, nh), b: (nh,)},
                               forms={**_forms, b: sp.OneMatrix(1, n)*_g})
 
-# %% ../nbs/02_derivatives.ipynb #bf7f9399
+# %% ../nbs/02_derivatives.ipynb #c9bcc28f
 _gate = r'\left[x > 0\right]'
 OPERATIONS['relu'] = Operation(
-    out=rect(x[i, j]), axes=((i, 1, n), (j, 1, m)), args={x: (n, m)}, where={_gate: gate(x[r, s])},
+    out=rect(x[i, j]), axes=((i, 1, n), (j, 1, m)), args={x: (n, m)},
+    where={_gate: gate(x[r, s])},
     forms={x: sp.HadamardProduct(matrix('g', n, m), matrix(_gate, n, m))})
 
 # %% ../nbs/02_derivatives.ipynb #8b90c62a

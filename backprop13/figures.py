@@ -14,14 +14,15 @@ from .matmul import broadcast_shape
 COLORS = dict(inputs='#0072B2', weights='#B35900', activations='#007A5A', gradients='#A0307A',
               loss='#444444')
 
-# %% ../nbs/support/figures.ipynb #0ccbf46a
+# %% ../nbs/support/figures.ipynb #6662fb9c
 def use_style():
     "Set matplotlib's defaults for every picture of a notebook; sharp on high-resolution screens."
     plt.rcParams.update({
         'figure.figsize': (6, 3.2), 'figure.constrained_layout.use': True,
         'figure.facecolor': 'white', 'savefig.facecolor': 'white',
         'axes.spines.top': False, 'axes.spines.right': False,
-        'axes.edgecolor': '#666', 'axes.labelcolor': '#222', 'xtick.color': '#444', 'ytick.color': '#444',
+        'axes.edgecolor': '#666', 'axes.labelcolor': '#222',
+        'xtick.color': '#444', 'ytick.color': '#444',
         'axes.titlesize': 11, 'axes.titlelocation': 'left',
         'font.size': 10, 'lines.linewidth': 2, 'image.cmap': 'gray_r'})
     try: from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -50,40 +51,49 @@ def show_images(
         if titles is not None: ax.set_title(titles[i], fontsize=9, loc='center')
     return fig
 
-# %% ../nbs/support/figures.ipynb #19179420
+# %% ../nbs/support/figures.ipynb #494000a2
+def _draw_matrix(ax, x, size, color, label, row=None, col=None):
+    "A matrix at `x`; marked at the fractions `row` down and `col` along: a line or a cell."
+    (width, height), c, thick = size, COLORS[color], .14
+    y = -height/2
+    ax.add_patch(Rectangle((x, y), width, height, fc=c, ec=c, alpha=.15))
+    left, w = (0, width) if col is None else ((width - thick)*col, thick)
+    bottom, h = (0, height) if row is None else ((height - thick)*(1 - row), thick)
+    ax.add_patch(Rectangle((x + left, y + bottom), w, h, fc=c))
+    ax.text(x + width/2, y - .12, label, ha='center', va='top', color=c)
+
+# %% ../nbs/support/figures.ipynb #7ee187d8
 def draw_matmul(
     rows:tuple, # what the rows are, and how many: ('images', 50000)
     inner:tuple, # what is summed over
     cols:tuple, # what the columns are
+    at:tuple=None, # the row and the column to mark, counted from 0; some by default
 ):
-    "Draw `(rows, inner) @ (inner, cols)` with one row, one column and their cell marked; not to scale."
-    fig, ax = plt.subplots(figsize=(7, 2.7))
-    h, k, w = 2.2, 1.7, .9 # drawn sizes of rows, inner and cols
-    def matrix(x, width, height, color, label, row=False, col=False):
-        y, c = -height/2, COLORS[color]
-        ax.add_patch(Rectangle((x, y), width, height, fc=c, ec=c, alpha=.15))
-        left, w_ = (width*.35, .14) if col else (0, width)
-        bottom, h_ = (height*.7, .14) if row else (0, height)
-        ax.add_patch(Rectangle((x + left, y + bottom), w_, h_, fc=c))
-        ax.text(x + width/2, y - .12, label, ha='center', va='top', color=c)
-    names = [f'{n:,} {what}'.replace(',', ' ') for what, n in (rows, inner, cols)]
-    matrix(0, k, h, 'inputs', f'{names[0]}\n× {names[1]}', row=True)
-    ax.text(k + .3, 0, '@', ha='center', va='center', fontsize=14)
-    matrix(k + .95, w, k, 'weights', f'{names[1]}\n× {names[2]}', col=True)
-    ax.text(k + w + 1.6, 0, '=', ha='center', va='center', fontsize=14)
-    matrix(k + w + 2.3, w, h, 'activations', f'{names[0]}\n× {names[2]}', row=True, col=True)
-    ax.set(xlim=(-.3, k + 2*w + 2.9), ylim=(-1.9, 1.2)); ax.axis('off'); ax.set_aspect('equal')
+    "Draw `(rows, inner) @ (inner, cols)`, one row, one column, their cell marked; not to scale."
+    (n, m), (i, j) = (rows[1], cols[1]), at or (rows[1]*3//10, cols[1]*4//10)
+    if not (0 <= i < n and 0 <= j < m):
+        raise ValueError(f'draw_matmul: no row {i} and column {j} in {n} by {m}; counted from 0')
+    fig, ax = plt.subplots(figsize=(4.4, 2.1))
+    h, k, w = 2.2, 1.7, .95                   # drawn sizes of rows, inner and cols
+    down, along = i/max(n - 1, 1), j/max(m - 1, 1)
+    left, mid, right = (f'{k:,} {what}'.replace(',', ' ') for what, k in (rows, inner, cols))
+    _draw_matrix(ax, 0, (k, h), 'inputs', f'{left}\n× {mid}', row=down)
+    _draw_matrix(ax, k + .95, (w, k), 'weights', f'{mid}\n× {right}', col=along)
+    _draw_matrix(ax, k + w + 2.2, (w, h), 'activations', f'{left}\n× {right}', down, along)
+    for x, sign in ((k + .35, '@'), (k + w + 1.5, '=')):
+        ax.text(x, 0, sign, ha='center', va='center', fontsize=14)
+    ax.set(xlim=(-.1, k + 2*w + 2.6), ylim=(-1.95, 1.15)); ax.axis('off'); ax.set_aspect('equal')
     return fig
 
-# %% ../nbs/support/figures.ipynb #32d4340f
+# %% ../nbs/support/figures.ipynb #a6031d09
 def draw_broadcast(
     a:tuple, # a shape
     b:tuple, # another shape
 ):
-    "Draw the broadcasting rule, a column for each axis, inserted ones in brackets; `ValueError` if none."
+    "Draw the broadcasting rule, a column for each axis, inserted ones in brackets."
     out = broadcast_shape(a, b)
     ndim = len(out)
-    fig, ax = plt.subplots(figsize=(1.6*ndim + 2, 1.7))
+    fig, ax = plt.subplots(figsize=(1.1*ndim + 1.8, 1.7))
     def row(y, label, cells, color):
         for i, cell in enumerate(cells):
             ax.add_patch(Rectangle((i - .42, y - .36), .84, .72, fc=color, alpha=.12))
@@ -94,27 +104,30 @@ def draw_broadcast(
         row(y, str(tuple(s)), ['[1]']*(ndim - len(s)) + [fmt(n) for n in s], COLORS[color])
     row(0, 'result', [fmt(n) for n in out], COLORS['loss'])
     arrow = dict(arrowstyle='->', color='#666')
-    ax.annotate('read', (-.4, 2.75), (ndim - .6, 2.75), va='center', color='#666', arrowprops=arrow)
+    ax.annotate('read', (-.4, 2.75), (ndim - .6, 2.75), va='center', color='#666',
+                arrowprops=arrow)
     ax.set(xlim=(-1.9, ndim - .4), ylim=(-.5, 3)); ax.axis('off')
     return fig
 
-# %% ../nbs/support/figures.ipynb #69f24e5c
+# %% ../nbs/support/figures.ipynb #5a188b32
 def draw_chain(
     values:list, # names of the values along the chain, each with its shape: ('x', '(n, 784)')
     forward:list, # what each step computes: one fewer than values
     backward:list, # what each step back multiplies with, in the same order
 ):
-    "Draw a chain of steps: values and shapes in boxes, arrows forward above, arrows backward below."
+    "Draw a chain: values and shapes in boxes, arrows forward above, arrows backward below."
     if not len(values) - 1 == len(forward) == len(backward):
-        raise ValueError(f'draw_chain: got {len(values)} values, {len(forward)} steps forward and '
-                         f'{len(backward)} back; between two values there is one of each')
+        raise ValueError(
+            f'draw_chain: got {len(values)} values, {len(forward)} steps forward and '
+            f'{len(backward)} back; between two values there is one of each')
     fig, ax = plt.subplots(figsize=(8.6, 2.3))
     for i, (name, shape) in enumerate(values):
-        ax.text(2*i, 0, f'{name}\n{shape}', ha='center', va='center', fontsize=11, linespacing=1.5,
-                bbox=dict(boxstyle='round,pad=.5', fc='#f4f4f4', ec='#bbb'))
+        ax.text(2*i, 0, f'{name}\n{shape}', ha='center', va='center', fontsize=11,
+                linespacing=1.5, bbox=dict(boxstyle='round,pad=.5', fc='#f4f4f4', ec='#bbb'))
     def arrow(start, end, y, color, text, side):
         va = 'bottom' if side > 0 else 'top'
-        ax.annotate('', (end, y), (start, y), arrowprops=dict(arrowstyle='->', color=color, lw=1.6))
+        ax.annotate('', (end, y), (start, y),
+                    arrowprops=dict(arrowstyle='->', color=color, lw=1.6))
         ax.text((start + end)/2, y + .12*side, text, ha='center', va=va, color=color)
     for i, (there, back) in enumerate(zip(forward, backward)):
         arrow(2*i + .1, 2*i + 1.9, .75, COLORS['activations'], there, 1)

@@ -42,7 +42,7 @@ def in_order(method:Callable, f:Callable) -> Callable:
 def through(f:Callable) -> Callable: return in_order(autograd_grads, f)
 def measured(f:Callable) -> Callable: return in_order(difference_grads, f)
 
-# %% ../nbs/support/ledger.ipynb #8faf8f5d
+# %% ../nbs/support/ledger.ipynb #1f93177e
 #| code-fold: true
 def by(make:Callable, inputs:int=1) -> Callable:
     "Gradients by a Module of ours: `make` takes the weights, its call the other tensors."
@@ -52,7 +52,8 @@ def by(make:Callable, inputs:int=1) -> Callable:
         out = op(x, *rest)
         if out.ndim: out.g = out_g.clone()
         op.backward()
-        assert not out.ndim or torch.equal(out.g, out_g), f'{op}: changed the gradient at its output'
+        kept = not out.ndim or torch.equal(out.g, out_g)
+        assert kept, f'{type(op).__name__}: changed the gradient at its output'
         return [t.g for t in (x, *weights)]
     return grads
 
@@ -142,7 +143,7 @@ def disagreement(got, want, what) -> float:
     error = relative_error(got, want, what)                          # of zeros, shapes and dtypes
     return float('inf') if error != error else error                 # NaN is no agreement
 
-# %% ../nbs/support/ledger.ipynb #5066c905
+# %% ../nbs/support/ledger.ipynb #c4b96cb6
 #| code-fold: true
 WAYS = 'formula', 'autograd', 'differences'
 
@@ -154,7 +155,8 @@ def compare(name:str, entry:Entry=None, op=None, count:int=40) -> dict:
         out_g, tensors = draw(op, sizes, seed)
         values = list(tensors.values())
         formula = [by_formula(e, t, out_g, tensors, sizes) for e, t in zip(formulas, values)]
-        others = formula, through(entry.torch)(out_g, *values), measured(entry.forward)(out_g, *values)
+        others = [formula, through(entry.torch)(out_g, *values),
+                  measured(entry.forward)(out_g, *values)]
         for mine, grads in entry.ours.items():
             got = grads(None if out_g is None else out_g.clone(), *(t.clone() for t in values))
             assert len(got) >= len(op.args), f'{mine}: {len(got)} gradients for {list(op.args)}'
@@ -164,12 +166,12 @@ def compare(name:str, entry:Entry=None, op=None, count:int=40) -> dict:
                     row[way] = max(row[way], disagreement(a, b, f'{mine}, {arg}'))
     return worst
 
-# %% ../nbs/support/ledger.ipynb #16c37234
+# %% ../nbs/support/ledger.ipynb #11d39497
 #| code-fold: true
 def formula(name:str, arg) -> str:
     "The LaTeX of a gradient's entry `r, s`."
     op = d.OPERATIONS[name]
-    single = {q: 1 for q, size in zip((d.r, d.s), op.args[arg]) if size == 1}     # one row, one column
+    single = {q: 1 for q, size in zip((d.r, d.s), op.args[arg]) if size == 1}    # the only one
     e = d.name_layers(d.gradient(op, arg)).subs(single)
     return d.tex(d.name_softmax(e) if e.has(sp.exp) else e)
 
@@ -178,12 +180,13 @@ def worst_of(rows:dict, arg) -> dict:
     mine = [errors for (_, letter), errors in rows.items() if letter == str(arg)]
     return {way: max(errors[way] for errors in mine) for way in WAYS}
 
-# %% ../nbs/support/ledger.ipynb #cb3ce45a
+# %% ../nbs/support/ledger.ipynb #0f498dd8
 NO_ROW = {
     'data': 'the module reads files', 'derivatives': 'the module makes formulas',
-    'matmul.broadcast_shape': 'works on shapes', 'backprop.call_of': 'looks up what a layer remembers',
+    'matmul.broadcast_shape': 'works on shapes',
     'backprop.Module': 'layers are made of it', 'backprop.add_grad': 'adds what others computed',
-    'backprop.zero_grads': 'forgets', 'training.largest': 'a constant for autograd, inside logsumexp',
+    'backprop.call_of': 'looks up what a layer remembers', 'backprop.zero_grads': 'forgets',
+    'training.largest': 'a constant for autograd, inside logsumexp',
     'training.check_labels': 'raises errors', 'training.accuracy': 'a count, without a slope',
     'training.report': 'prints'}
 

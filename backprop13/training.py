@@ -99,11 +99,11 @@ def report(
     "Print the loss and the accuracy."
     print(f'loss {loss:.2f}, accuracy {accuracy(preds, yb):.2f}')
 
-# %% ../nbs/04_minibatch_training.ipynb #36d05180
+# %% ../nbs/04_minibatch_training.ipynb #e7c0f84c
 class CrossEntropy(Module):
     "Cross-entropy of logits (n, c) and labels (n,); its gradient is (softmax - onehot)/n."
     def forward(self, inp, targ): return cross_entropy(inp, targ)
     def bwd(self, out, inp, targ):
         g = softmax(inp)
         g[torch.arange(len(targ), device=targ.device), targ.long()] -= 1
-        add_grad(inp, g/len(targ))
+        add_grad(inp, g/len(targ)*out.g)

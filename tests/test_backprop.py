@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from backprop13.backprop import (Lin, Linear, Model, Module, Mse, Relu, add_grad, forward_and_backward, lin, lin_grad, mse, relu,
                                  zero_grads)
+from backprop13.training import CrossEntropy
 from backprop13.checks import autograd_grads, check_grads
 
 shapes = [(7, 5, 3), (1, 5, 3), (7, 1, 3), (7, 5, 1), (1, 1, 1), (64, 784, 50)]      # (n, m, nh)
@@ -216,7 +217,7 @@ def test_a_layer_may_return_its_input():
 
 
 def test_a_layer_of_layers():
-    "The tensor that a layer passes on stays that of the layer which made it."
+    "The tensor that a layer passes on belongs to both: it is the last output of the one, and the outer layer's call."
     class Two(Module):
         def __init__(self, w, b): self.layers = Lin(w, b), Relu()
         def forward(self, x): return self.layers[1](self.layers[0](x))
@@ -228,10 +229,20 @@ def test_a_layer_of_layers():
     loss(out, targ)
     loss.backward(); two.backward()
     check_grads({'x': x.g, 'w': w.g}, autograd_grads(lambda x, w: F.mse_loss((x @ w + b).relu(), targ), x=x, w=w))
-    two.layers[1].backward(out)
-    with pytest.raises(ValueError, match='Two: the tensor .* was not made by this layer'): two.backward(out)
     two.zero_grad()
     assert all(t.g is None for t in (x, w, b, out, two.layers[0].out))
+    for start in (two.layers[1], two):                       # from either, by the tensor
+        two.zero_grad()
+        loss.backward()
+        start.backward(out)
+        if start is not two: two.layers[0].backward()
+        check_grads({'x': x.g, 'w': w.g}, autograd_grads(lambda x, w: F.mse_loss((x @ w + b).relu(), targ), x=x, w=w))
+    model = Model(w, b, w, b)
+    model.layers[:2] = [Two(w, b)]
+    model.zero_grad(); zero_grads(x, targ)
+    model(x, targ)
+    model.backward()
+    check_grads({'x': x.g, 'w': w.g}, autograd_grads(lambda x, w: F.mse_loss((x @ w + b).relu() @ w + b, targ), x=x, w=w))
 
 
 def test_memory_is_given_back_at_once():
@@ -265,6 +276,14 @@ def test_a_used_model_can_be_copied_and_saved():
         again.backward()
         check_grads({'w1': again.layers[0].w.g}, {'w1': trusted(d)['w1']})
     assert not hasattr(d['w1'], 'g')
+    x, targ, w, b = square()
+    layer = Lin(w, b)
+    outs = layer(x), layer(x + 1)
+    again, first, last = copy.deepcopy((layer, *outs))
+    first.g = last.g = torch.ones_like(last)
+    again.backward(last)                                     # its last call goes with it; what came before does not
+    with pytest.raises(ValueError, match='Lin: the tensor .* was not made by this layer'): again.backward(first)
+    check_grads({'w': again.w.g}, {'w': (x + 1).t() @ torch.ones_like(x)})
 
 
 def test_a_gradient_given_to_two_tensors_is_not_shared():
@@ -285,6 +304,52 @@ def test_our_backward_leaves_no_graph_behind():
 def test_linear_starts_as_it_says():
     a, b = (Linear(400, 300, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(a.w, b.w) and not a.b.any() and a.w.std().item() == pytest.approx(1/20, rel=.02)
+
+
+def test_a_loss_can_be_weighed():
+    a, t, y = torch.ones(4, 3).double(), torch.zeros(4, 3).double(), torch.tensor([0, 2, 1, 1])
+    for loss, targ in ((Mse(), t), (CrossEntropy(), y)):
+        zero_grads(a)
+        loss(a, targ); loss.backward()
+        once = a.g
+        zero_grads(a)
+        loss(a, targ).g = torch.tensor(.5).double()
+        loss.backward()
+        check_grads({'a': a.g}, {'a': once/2})
+
+
+def test_a_second_loss_on_the_predictions_counts():
+    d = data(5, 3, 4, torch.float64)
+    model, second, other = Model(*(d[k] for k in ('w1', 'b1', 'w2', 'b2'))), Mse(), d['targ'] + 1
+    model(d['x'], d['targ'])
+    second(model.preds, other)
+    second.backward(); model.backward()
+    def both(x, targ, w1, b1, w2, b2):
+        preds = (x @ w1 + b1).relu() @ w2 + b2
+        return F.mse_loss(preds, targ) + F.mse_loss(preds, other)
+    want = autograd_grads(both, **d)
+    del want['targ']
+    check_grads(grads(d), want)
+
+
+def test_zero_grad_reaches_every_layer_it_holds():
+    class Net(Module):
+        def __init__(self): self.blocks = {'a': [Lin(torch.ones(3, 2), torch.ones(2))]}
+        def forward(self, x): return self.blocks['a'][0](x)
+        def bwd(self, out, x): self.blocks['a'][0].backward()
+    net = Net()
+    for _ in range(3):
+        net(torch.ones(4, 3)).g = torch.ones(4, 2)
+        net.backward()
+        assert net.blocks['a'][0].b.g.tolist() == [4, 4]
+        net.zero_grad()
+
+
+def test_dtypes_that_differ_are_named():
+    a, b = torch.ones(3, 1), torch.ones(3, 1).double()
+    with pytest.raises(TypeError, match=r'mse: output is torch.float32 and targ torch.float64.*targ.to\(torch.float32\)'): mse(a, b)
+    with pytest.raises(ValueError, match='torch.float64, for a tensor of shape'): add_grad(a, b)
+    with pytest.raises(TypeError, match='lin, a = x and b = w: matmul: a is torch.float32'): lin(a, b.t(), b[:, 0])
 
 
 def test_misuse_is_explained():
@@ -372,8 +437,9 @@ def test_bad_shapes_are_refused():
     lin_grad(x, out, w, b)
     row = torch.zeros(2)
     row.g = torch.ones(2)
-    for args in [(x[0], row, w, b), (x[0], out, w, b), (x[:3], out, w, b), (x, out, w.t(), b), (x, out, w, b[:1]), (x, row, w, b), (x, out, w, w)]:
-        with pytest.raises(ValueError, match='lin_grad: inp, out.g, w and b are .*; wanted'): lin_grad(*args)
+    assert (x.g.shape, w.g.shape, b.g.shape) == (x.shape, w.shape, b.shape)
+    for args in [(x[0], row, w, b), (x[0], out, w, b), (x[:3], out, w, b), (x, out, w.t(), b), (x, out, torch.zeros(5, 2), b), (x, out, w, b[:1]), (x, row, w, b), (x, out, w, w)]:
+        with pytest.raises(ValueError, match=r'matmul: . .*(do not fit|wanted two axes)|lin_grad: \w+ is .* but its gradient is'): lin_grad(*args)
     for a, t in [((4, 1), (4,)), ((4,), (4, 1)), ((4, 1), (1, 1)), ((4, 1), ()), ((4, 1), (3, 1))]:
         with pytest.raises(ValueError, match='mse: output') as e: mse(torch.zeros(a), torch.zeros(t))
         assert ('pass targ[:, None]' in str(e.value)) == (a == (4, 1) and t == (4,)), e.value

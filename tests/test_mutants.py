@@ -1,14 +1,15 @@
 """Seeded bugs, and the property that must kill each. A bug is a change to one place of the library's source, made in memory; the
 whole package is then executed anew under another name, and the property, a function of the package, must raise AssertionError.
 A crash of another kind is no kill: it would tell nothing of the check. Every run ends with the count of the killed."""
-import ast, contextlib, importlib, importlib.abc, importlib.util, io, itertools, random, sys
+import ast, contextlib, copy, gc, importlib, importlib.abc, importlib.util, io, itertools, random, sys, weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest, torch
 import torch.nn.functional as F
 
 import backprop13
-from backprop13 import backprop
+from backprop13 import backprop, training
 from backprop13.checks import autograd_grads, check_close, check_grads, check_op, our_grads
 
 folder = Path(backprop13.__file__).parent
@@ -89,11 +90,11 @@ def network_grads(d):
 
 def scores(n, c): return rand(n, c, seed=7), (torch.arange(n) + 1) % c
 
-def refuses(error, message, f, *args):
+def refuses(error, message, f, *args, **kw):
     "`f(*args)` must raise `error`, and say `message`"
-    try: f(*args)
+    try: f(*args, **kw)
     except Exception as e: assert isinstance(e, error) and message in str(e), f'{e!r}, wanted {error.__name__}: {message}'
-    else: raise AssertionError(f'{f.__name__} took {[getattr(a, "shape", a) for a in args]}')
+    else: raise AssertionError(f'{f.__name__} took {[a.shape if isinstance(a, torch.Tensor) else a for a in args]}')
 
 def g_of(**tensors): return {k: getattr(t, 'g', None) for k, t in tensors.items()}
 
@@ -152,6 +153,7 @@ def mse_refuses(lib):
         refuses(ValueError, 'mse: output', lib.backprop.mse, torch.zeros(a), torch.zeros(b))
     refuses(ValueError, 'empty batch', lib.backprop.mse, torch.zeros(0, 1), torch.zeros(0, 1))
     refuses(ValueError, 'pass targ[:, None]', lib.backprop.mse, torch.zeros(4, 1), torch.zeros(4))
+    refuses(TypeError, 'pass targ.to(torch.float32)', lib.backprop.mse, torch.zeros(4, 1), torch.zeros(4, 1).double())
 
 def lin_grad_is_right(lib):
     for s in shapes:
@@ -166,7 +168,11 @@ def lin_grad_refuses(lib):
     for bad in (rand(4, 1), rand(4), rand(3, 2), rand(1, 2), rand(2)):
         out = rand(4, 2)
         out.g = bad
-        refuses(ValueError, 'lin_grad: inp, out.g, w and b are', lib.backprop.lin_grad, x, out, w, b)
+        refuses(ValueError, 'matmul: ', lib.backprop.lin_grad, x, out, w, b)
+    out.g = rand(4, 2)
+    refuses(ValueError, 'lin_grad: inp is (4, 3) but its gradient is (4, 5); pass', lib.backprop.lin_grad, x, out, rand(5, 2), b)
+    for bad in (rand(3), rand(1, 2), rand(1)):
+        refuses(ValueError, 'lin_grad: b is', lib.backprop.lin_grad, x, out, w, bad)
 
 def network_ours(forward_and_backward, d):
     return our_grads(lambda x, targ, w1, b1, w2, b2: forward_and_backward(x, targ, w1, b1, w2, b2), **d)
@@ -252,6 +258,37 @@ def a_layer_used_twice(lib):
     other(x)
     refuses(ValueError, 'was not made by this layer', other.backward, first)
 
+def an_output_may_be_its_input(lib):
+    class Same(lib.backprop.Module):
+        def forward(self, x): return x
+        def bwd(self, out, x): lib.backprop.add_grad(x, out.g)
+    x, layer = rand(2), Same()
+    layer(x).g = torch.ones(2, dtype=f64)
+    layer.backward()
+    assert x.g.tolist() == [1, 1]
+
+def memory_is_given_back(lib):
+    "At once, and not when the garbage collector comes: layers and outputs make no circle"
+    x, w, b = layer_data(3, 3, 3)
+    gc.disable()
+    try:
+        layer = lib.backprop.Lin(w, b)
+        out = weakref.ref(layer(x))
+        del layer
+        assert out() is None
+    finally: gc.enable()
+
+def copies_go_back(lib):
+    "A copy of a used model can walk back through the call that was copied"
+    d = network(3, 4, 5)
+    x, targ, *weights = d.values()
+    model = lib.backprop.Model(*weights)
+    model(x, targ)
+    again = copy.deepcopy(model)
+    try: again.backward()
+    except ValueError as e: raise AssertionError(e)
+    check_grads({'w1': again.layers[0].w.g}, {'w1': network_grads(d)['w1']})
+
 def a_value_that_fans_out(lib):
     "One input to three layers: its gradient is the sum of theirs"
     x, w, b = layer_data(4, 3, 3)
@@ -274,6 +311,25 @@ def gradients_are_not_shared(lib):
 def add_grad_refuses(lib):
     for shape in ((1,), (3, 1), (1, 3), ()):
         refuses(ValueError, 'they must be equal', lib.backprop.add_grad, torch.zeros(3), torch.zeros(shape))
+    refuses(ValueError, 'torch.float64, for a tensor of', lib.backprop.add_grad, torch.zeros(3), torch.zeros(3).double())
+
+def losses_can_be_weighed(lib):
+    x, labels = scores(4, 3)
+    for loss, targ in ((lib.backprop.Mse(), x + 1), (lib.training.CrossEntropy(), labels)):
+        once = our_grads(loss, inp=x, targ=targ)['inp']
+        half = our_grads(loss, torch.tensor(.5, dtype=f64), inp=x, targ=targ)['inp']
+        check_grads({'inp': half}, {'inp': once/2})
+
+def a_second_loss_counts(lib):
+    "What another loss adds to a model's predictions before its own way back is kept"
+    d = network(4, 3, 2)
+    weights, other = [d[k] for k in ('w1', 'b1', 'w2', 'b2')], d['targ'] + 1
+    model, second = lib.backprop.Model(*weights), lib.backprop.Mse()
+    model(d['x'], d['targ'])
+    second(model.preds, other)
+    second.backward(); model.backward()
+    want = network_grads(d), network_grads({**d, 'targ': other})
+    check_grads({k: d[k].g for k in want[0]}, {k: want[0][k] + want[1][k] for k in want[0]})
 
 def misuse_is_explained(lib):
     B = lib.backprop
@@ -544,6 +600,22 @@ def bad_layers_do_not(lib):
     class Spoils(backprop.Lin):
         def bwd(self, out, inp): super().bwd(out, inp); self.w *= 2
     judge(Spoils, 'Spoils: changed w from')
+    class Wipes(backprop.Lin):
+        def bwd(self, out, inp): super().bwd(out, inp); out.g.zero_()
+    judge(Wipes, 'Wipes: changed out.g from')
+    class Assigns(backprop.Lin):
+        def bwd(self, out, inp): inp.g, self.w.g, self.b.g = out.g @ self.w.t(), inp.t() @ out.g, out.g.sum(0)
+    judge(Assigns, 'against twice its own, since it must add')
+    class First(backprop.Lin):
+        def bwd(self, out, inp):
+            self.first = getattr(self, 'first', inp)
+            super().bwd(out, inp); backprop.add_grad(self.w, (self.first - inp).t() @ out.g)
+    judge(First, 'against its gradients without other calls')
+    labels = torch.tensor([0, 2, 1, 0])
+    class Relabels(training.CrossEntropy):
+        def bwd(self, out, inp, targ): super().bwd(out, inp, targ); targ.zero_()
+    fails('Relabels: changed targ from', check, Relabels(), inp=x, targ=labels)
+    assert labels.any()                                              # the caller's own are as they were
     class Blind(backprop.Lin):                                       # autograd and bwd agree, and both are wrong
         def forward(self, inp): return inp.detach()*inp + 0*super().forward(inp)
         def bwd(self, out, inp): backprop.add_grad(inp, out.g*inp); self.w.g, self.b.g = self.w*0, self.b*0
@@ -566,6 +638,10 @@ in_torch = dict(
 def formulas_are_right(lib):
     "The gradient that the chain rule finds for each operation, entry by entry, against autograd; and its matrix form"
     D = lib.derivatives
+    refuses(ValueError, 'r and s ask for an entry', D.slope, D.OPERATIONS['relu']._replace(out=D.x[D.i, D.r]), D.x)
+    short = D.sp.Sum(D.sp.KroneckerDelta(D.j, D.r)*D.x[D.i, D.j], (D.j, 1, D.k))
+    assert D.pick(short) == short
+    refuses(IndexError, 'count from 1', D.evaluate, D.x[0, 1], x=[[1., 2.]])
     assert in_torch.keys() <= D.OPERATIONS.keys() <= in_torch.keys() | {'network'}
     for (name, f), sizes in itertools.product(in_torch.items(), ((3, 3, 3, 3), (2, 1, 3, 4))):
         op, at = D.OPERATIONS[name], dict(zip((D.n, D.m, D.nh, D.c), sizes))
@@ -595,9 +671,48 @@ def formulas_are_told_apart(lib):
                  (D.pick(D.chain(D.OPERATIONS['lin'], D.slope(D.OPERATIONS['lin'], D.b))), g[r, s])):
         assert D.same(a, a) and not D.same(a, b)
         fails('is not the same as', D.derivation, 'y', a, (b, 'why'))
-    op = D.OPERATIONS['lin']
+    for a, b in ((x[r, s]/n, x[r, s]/D.nh), (2*x[r, s], n*x[r, s]), (x[r, s]/4, x[r, s]/n), (1e-12*x[r, s], -1e-12*x[r, s])):
+        assert not D.same(a, b), (a, b)
+    op, mse = D.OPERATIONS['lin'], D.OPERATIONS['mse']
     for arg in op.forms: assert not D.matrix_form_agrees(op._replace(forms={arg: -op.forms[arg]}), arg)
+    for form in (mse.forms[x]*n/2, mse.forms[x]*n/4): assert not D.matrix_form_agrees(mse._replace(forms={x: form}), x)
+    assert not D.matrix_form_agrees(op._replace(forms={x: op.forms[x][:1, :]}), x)                  # one row of them
     refuses(ValueError, 'no value for x', D.evaluate, x[1, 1])
+
+def the_ledger_sees(lib):
+    "Each way is compared, whatever is wrong is seen in it, and nothing that should have a row goes without"
+    L, B, D = lib.ledger, lib.backprop, lib.derivatives
+    class Nan(B.Lin):
+        def bwd(self, out, inp): super().bwd(out, inp); inp.g = inp.g*nan
+    class Once(B.Lin):
+        def bwd(self, out, inp):
+            super().bwd(out, inp)
+            if len(inp) > 1: self.w.g = -self.w.g             # right for a batch of one
+    class Wipes(B.Lin):
+        def bwd(self, out, inp): super().bwd(out, inp); out.g.zero_()
+    lin, right = L.ENTRIES['lin'], dict(Lin=L.by(B.Lin))
+    def worst(arg=D.w, **change): return L.worst_of(L.compare('lin', lin._replace(**{'ours': right, **change}), count=8), arg)
+    assert max(worst().values()) < 1e-7
+    assert min(worst(D.x, ours=dict(wrong=L.by(Nan))).values()) == inf
+    assert min(worst(ours=dict(wrong=L.by(Once))).values()) > .1
+    assert worst(ours=dict(wrong=L.by(Once), **right))['formula'] > .1
+    seen = {q: e > .1 for q, e in worst(torch=lambda x, w, b: 2*x @ w + b).items()}
+    assert seen == dict(formula=False, autograd=True, differences=False), seen
+    seen = {q: e > .1 for q, e in worst(forward=lambda x, w, b: 2*x @ w + b).items()}
+    assert seen == dict(formula=False, autograd=False, differences=True), seen
+    def wipes(g, x, w, b):
+        grads = [g @ w.t(), x.t() @ g, g.sum(0)]
+        g.zero_()
+        return grads
+    assert max(worst(ours=dict(wipes=wipes, **right)).values()) < 1e-7       # the next one isn't to blame
+    fails('changed the gradient at its output', worst, ours=dict(wrong=L.by(Wipes)))
+    fails('1 gradients for', worst, ours=dict(one=lambda g, x, w, b: [g @ w.t()]))
+    assert L.disagreement(torch.full((2,), 1e-9, dtype=f64), torch.zeros(2, dtype=f64), 'x') == inf
+    sizes = [tuple(q.values()) for q in L.shapes()]
+    assert (1, 1, 1, 1) in sizes and all(any(q[i] == 1 and q.count(1) == 1 for q in sizes[:5]) for i in range(4))
+    new = SimpleNamespace(__all__=['Lin', 'cube'], Lin=Nan, cube=abs, _Once=Once)
+    assert L.without_row(dict(data=new)) == ['data.Lin', 'data._Once']
+    assert L.without_row(dict(fit=new)) == ['fit.Lin', 'fit.cube', 'fit._Once']
 
 
 # ---- the bugs: property -> rows of (kind, where, the right text, the wrong text)
@@ -648,21 +763,24 @@ mutants = {
         ('no check', 'backprop.mse', 'if a != b', 'if len(a) != len(b)'),
         ('no check', 'backprop.mse', 'if a != b', 'if output.numel() != targ.numel()'),
         ('no check', 'backprop.mse', 'if not output.numel()', 'if False'),
+        ('no check', 'backprop.mse', 'if output.dtype != targ.dtype', 'if False'),
         ('keepdim dropped', 'backprop.mse', 'a == (*b, 1)', 'a == b')],
     lin_grad_is_right: [
         ('missing transpose', 'backprop.lin_grad', 'w.t()', 'w'),
-        ('missing transpose', 'backprop.lin_grad', 'inp.t() @', 'inp @'),
-        ('missing transpose', 'backprop.lin_grad', 'inp.t() @ out.g', 'out.g.t() @ inp'),
-        ('missing sum(0)', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g'),
+        ('missing transpose', 'backprop.lin_grad', 'inp.t()', 'inp'),
+        ('missing transpose', 'backprop.lin_grad', 'matmul(inp.t(), out.g)', 'matmul(out.g.t(), inp)'),
         ('missing sum(0)', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g[0]'),
         ('missing sum(0)', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g.mean(0)'),
         ('wrong axis', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g.sum(1)'),
-        ('keepdim dropped', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g.sum(0, keepdim=True)'),
         ('sign', 'backprop.lin_grad', 'inp.g = ', 'inp.g = -'),
         ('sign', 'backprop.lin_grad', 'w.g = ', 'w.g = -'),
         ('sign', 'backprop.lin_grad', 'b.g = ', 'b.g = -'),
         ('wrong dtype', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g.sum(0).float()')],
-    lin_grad_refuses: [('no check', 'backprop.lin_grad', 'if (inp.ndim, out.g.shape, w.shape) !=', 'if () and')],
+    lin_grad_refuses: [
+        ('no check', 'backprop.lin_grad', 'if t.g.shape != t.shape', 'if False'),
+        ('no check', 'backprop.lin_grad', 'if t.g.shape != t.shape', 'if t.g.numel() > t.numel()'),
+        ('no check', 'backprop.lin_grad', 'dict(inp=inp, w=w, b=b)', 'dict(w=w)'),
+        ('no check', 'backprop.lin_grad', 'matmul(inp.t(), out.g)', 'inp.t() @ out.g')],
     forward_and_backward_is_right: [
         ('missing 1/n', 'backprop.forward_and_backward', '/out.numel()', ''),
         ('missing 1/n', 'backprop.forward_and_backward', 'out.numel()', 'len(out)'),
@@ -678,8 +796,7 @@ mutants = {
         ('gate on the wrong side', 'backprop.Relu', 'inp > 0', 'out.g > 0'),
         ('gate on the wrong side', 'backprop.Relu', 'out.g*(inp > 0)', 'out.g'),
         ('missing factor', 'backprop.Relu', 'out.g*(inp > 0)', '(inp > 0).to(inp)'),
-        ('sign', 'backprop.Relu', 'out.g*', '-out.g*'),
-        ('wrong dtype', 'backprop.Relu', 'out.g*(inp > 0)', '(out.g*(inp > 0)).float()')],
+        ('sign', 'backprop.Relu', 'out.g*', '-out.g*')],
     lin_layer_is_right: [
         ('missing transpose', 'backprop.Lin', 'self.w.t()', 'self.w'),
         ('missing transpose', 'backprop.Lin', 'inp.t()', 'inp'),
@@ -692,8 +809,7 @@ mutants = {
         ('sign', 'backprop.Lin', 'inp.t() @ out.g', '-inp.t() @ out.g'),
         ('sign', 'backprop.Lin', 'out.g @', '-out.g @'),
         ('missing term', 'backprop.Lin', 'add_grad(self.b, out.g.sum(0))', 'pass'),
-        ('missing term', 'backprop.Lin', 'return lin(inp, self.w, self.b)', 'return inp @ self.w'),
-        ('wrong dtype', 'backprop.Lin', 'inp.t() @ out.g', '(inp.t() @ out.g).float()')],
+        ('missing term', 'backprop.Lin', 'return lin(inp, self.w, self.b)', 'return inp @ self.w')],
     mse_layer_is_right: [
         ('missing 1/n', 'backprop.Mse', '/inp.numel()', ''),
         ('missing 1/n', 'backprop.Mse', 'inp.numel()', 'len(inp)'),
@@ -715,32 +831,48 @@ mutants = {
         ('= for +=', 'backprop.Lin', 'add_grad(self.w, inp.t() @ out.g)', 'self.w.g = inp.t() @ out.g'),
         ('= for +=', 'backprop.Lin', 'add_grad(self.b, out.g.sum(0))', 'self.b.g = out.g.sum(0)'),
         ('= for +=', 'backprop.Lin', 'add_grad(inp, out.g @ self.w.t())', 'inp.g = out.g @ self.w.t()'),
-        ('= for +=', 'backprop.Mse', 'add_grad(inp, 2*(inp - targ)/inp.numel())', 'inp.g = 2*(inp - targ)/inp.numel()'),
+        ('= for +=', 'backprop.Mse', 'add_grad(inp, 2*(inp - targ)/inp.numel()*out.g)', 'inp.g = 2*(inp - targ)/inp.numel()*out.g'),
         ('sign', 'backprop.add_grad', 'old + g', 'old - g'),
         ('not zeroed', 'backprop.Model', 'zero_grads(*self.outs)', 'pass')],
     zeroing_forgets: [
         ('not zeroed', 'backprop.zero_grads', 't.g = None', 'pass'),
-        ('not zeroed', 'backprop.Module', 't.zero_grad()', 'pass'),
-        ('not zeroed', 'backprop.Module', 't.g = None', 'pass'),
-        ('not zeroed', 'backprop.Module', 'value if isinstance(value, (list, tuple)) else [value]', '[value]')],
+        ('not zeroed', 'backprop.Module', 'o.zero_grad()', 'pass'),
+        ('not zeroed', 'backprop.Module', 'o.g = None', 'pass'),
+        ('not zeroed', 'backprop.Module', '(list, tuple, dict)', '(tuple, dict)')],
     a_weight_used_twice: [
         ('= for +=', 'backprop.add_grad', 't.g = g if old is None else old + g', 't.g = g'),
         ('= for +=', 'backprop.Lin', 'add_grad(self.w, inp.t() @ out.g)', 'self.w.g = inp.t() @ out.g'),
         ('= for +=', 'backprop.Lin', 'add_grad(self.b, out.g.sum(0))', 'self.b.g = out.g.sum(0)')],
     a_layer_used_twice: [
         ('= for +=', 'backprop.Lin', 'add_grad(self.w, inp.t() @ out.g)', 'self.w.g = inp.t() @ out.g'),
-        ('wrong call', 'backprop.call_of', 'args = out.args', 'args = layer.args'),
-        ('no check', 'backprop.call_of', 'is layer.mark', 'is not None')],
+        ('wrong call', 'backprop.call_of', 'if out is layer.out:', 'if maker == id(layer):'),
+        ('wrong call', 'backprop.call_of', 'if out is layer.out:', 'if out is not None:'),
+        ('wrong call', 'backprop.call_of', 'if out is None: out = layer.out', 'out = layer.out'),
+        ('no check', 'backprop.call_of', 'elif maker != id(layer)', 'elif maker is None'),
+        ('no check', 'backprop.call_of', 'elif maker != id(layer)', 'elif False')],
+    an_output_may_be_its_input: [
+        ('shared memory', 'backprop.Module', 'out = out.view_as(out)', 'pass')],
+    memory_is_given_back: [
+        ('shared memory', 'backprop.Module', 'out.call = id(self), args', 'out.call = id(self), args; out.maker = self')],
+    copies_go_back: [
+        ('wrong call', 'backprop.call_of', 'if out is layer.out: args = layer.args', 'if False: pass')],
     a_value_that_fans_out: [
         ('= for +=', 'backprop.Lin', 'add_grad(inp, out.g @ self.w.t())', 'inp.g = out.g @ self.w.t()'),
         ('= for +=', 'backprop.Relu', 'add_grad(inp, out.g*(inp > 0))', 'inp.g = out.g*(inp > 0)'),
-        ('= for +=', 'backprop.Mse', 'add_grad(inp, 2*(inp - targ)/inp.numel())', 'inp.g = 2*(inp - targ)/inp.numel()')],
+        ('= for +=', 'backprop.Mse', 'add_grad(inp, 2*(inp - targ)/inp.numel()*out.g)', 'inp.g = 2*(inp - targ)/inp.numel()*out.g')],
     gradients_are_not_shared: [
         ('= for +=', 'backprop.add_grad', 'old + g', 'old.add_(g)')],
-    add_grad_refuses: [('no check', 'backprop.add_grad', 'if t.shape != g.shape', 'if t.numel() < g.numel()')],
+    add_grad_refuses: [('no check', 'backprop.add_grad', '(t.shape, t.dtype) != (g.shape, g.dtype)', 't.numel() < g.numel()'),
+                       ('wrong dtype', 'backprop.add_grad', '(t.shape, t.dtype) != (g.shape, g.dtype)', 't.shape != g.shape')],
+    losses_can_be_weighed: [
+        ('missing factor', 'backprop.Mse', '*out.g', ''),
+        ('missing factor', 'training.CrossEntropy', '*out.g', ''),
+        ('missing factor', 'backprop.call_of', "not out.ndim and getattr(out, 'g', None) is None", 'not out.ndim')],
+    a_second_loss_counts: [
+        ('= for +=', 'backprop.Model', 'if again: zero_grads', 'zero_grads')],
     misuse_is_explained: [
-        ('no check', 'backprop.call_of', "if not hasattr(layer, 'args')", 'if False'),
-        ('no check', 'backprop.call_of', "if out.ndim and getattr(out, 'g', None) is None", 'if False'),
+        ('no check', 'backprop.call_of', "if not hasattr(layer, 'out')", 'if False'),
+        ('no check', 'backprop.call_of', "if getattr(out, 'g', None) is None:", 'if False:'),
         ('no check', 'backprop.Module', "raise NotImplementedError(f'{type(self).__name__} must define forward",
          "return (f'{()}")],
     no_graph_is_left: [('graph kept', 'backprop.Module', 'with torch.no_grad(): self.bwd', 'self.bwd')],
@@ -808,10 +940,9 @@ mutants = {
         ('missing term', 'training.CrossEntropy', '-= 1', '-= 0'),
         ('missing factor', 'training.CrossEntropy', 'softmax(inp)', 'log_softmax(inp)'),
         ('wrong axis', 'training.CrossEntropy', 'softmax(inp)', 'softmax(inp.t()).t()'),
-        ('wrong axis', 'training.CrossEntropy', 'torch.arange(len(targ), device=targ.device), targ.long()', ':, targ.long()'),
-        ('wrong dtype', 'training.CrossEntropy', 'g/len(targ)', '(g/len(targ)).float()')],
+        ('wrong axis', 'training.CrossEntropy', 'torch.arange(len(targ), device=targ.device), targ.long()', ':, targ.long()')],
     cross_entropy_adds_up: [
-        ('= for +=', 'training.CrossEntropy', 'add_grad(inp, g/len(targ))', 'inp.g = g/len(targ)')],
+        ('= for +=', 'training.CrossEntropy', 'add_grad(inp, g/len(targ)*out.g)', 'inp.g = g/len(targ)*out.g')],
     labels_are_refused: [
         ('no check', 'training.check_labels', 'targ.shape != x.shape[:1]', 'len(targ) != len(x)'),
         ('no check', 'training.check_labels', 'targ.is_floating_point() or ', ''),
@@ -835,30 +966,56 @@ mutants = {
 
     formulas_are_right: [
         ('sign', "derivatives.OPERATIONS['nll']", '-sp.Sum', 'sp.Sum'),
-        ('sign', "derivatives.OPERATIONS['cross_entropy']", '_p - _y', '_p + _y'),
+        ('sign', "derivatives.OPERATIONS['cross_entropy']", '_p - _Y', '_p + _Y'),
         ('sign', "derivatives.OPERATIONS['mse']", "x[i, k] - t[i, k]", "x[i, k] + t[i, k]"),
         ('missing 1/n', "derivatives.OPERATIONS['mse']", '(i, 1, n))/(n*c)', '(i, 1, n))/n'),
-        ('missing 1/n', "derivatives.OPERATIONS['cross_entropy']", '(_p - _y)/n', '_p - _y'),
+        ('missing 1/n', "derivatives.OPERATIONS['cross_entropy']", '(_p - _Y)/n', '_p - _Y'),
         ('missing 1/n', "derivatives.OPERATIONS['nll']", '(i, 1, n))/n', '(i, 1, n))'),
-        ('missing factor', "derivatives.OPERATIONS['mse']", '{x: 2*', '{x: '),
+        ('missing factor', "derivatives.OPERATIONS['mse']", '{x: 2/(n*c)*', '{x: 1/(n*c)*'),
         ('missing factor', 'derivatives.chain', 'g[at]*slopes', 'slopes'),
         ('missing term', "derivatives.OPERATIONS['softmax']", '_g - _q', '_g'),
         ('missing term', "derivatives.OPERATIONS['log_softmax']", 'x[i, k] - sp.log(_exp_sum)', 'x[i, k]'),
         ('wrong axis', "derivatives.OPERATIONS['lin']", 'b[k] +', 'b[i] +'),
         ('wrong axis', "derivatives._exp_sum", 'x[i, j]', 'x[j, i]'),
-        ('wrong axis', 'derivatives.slope', '(r, s)', '(s, r)'),
+        ('wrong axis', 'derivatives.slope', 'arg[(r, s)', 'arg[(s, r)'),
+        ('no check', 'derivatives.slope', 'if op.out.has(r, s)', 'if False'),
+        ('loose check', 'derivatives.picked', ' and limit[1] == 1 and limit[2] in (n, m, nh, c)', ''),
         ('missing sum(0)', 'derivatives.chain', '*reversed(op.axes)', '*((q, a, a) for q, a, _ in op.axes)'),
         ('gate on the wrong side', 'derivatives.rect', 'return gate(self.args[0])', 'return gate(-self.args[0])'),
-        ('wrong place', 'derivatives.From1', 'q - 1', 'q - 2')],
+        ('wrong place', 'derivatives.From1', 'int(q) - 1', 'int(q)'),
+        ('no check', 'derivatives.From1', 'if min(at) < 0', 'if False')],
     the_formulas_slope_at_0_is_0: [
         ('gate on the wrong side', 'derivatives.gate', 'z > 0', 'z >= 0'),
         ('gate on the wrong side', 'derivatives.compiled', 'float(z > 0)', 'float(z >= 0)')],
     formulas_are_told_apart: [
-        ('loose check', 'derivatives.same', 'rel_tol=1e-9', 'rel_tol=1e-3'),
-        ('loose check', 'derivatives.same', 'product((1, 2), repeat=5)', 'product((1,), repeat=5)'),
+        ('loose check', 'derivatives.agree', 'rel_tol=1e-9', 'rel_tol=1e-3'),
+        ('loose check', 'derivatives.agree', 'abs_tol=1e-15', 'abs_tol=1e-9'),
+        ('loose check', 'derivatives.agree', 'product((1, 2), repeat=5)', 'product((1,), repeat=5)'),
+        ('loose check', 'derivatives.same', 'for sizes in SIZES', 'for sizes in SIZES[:1]'),
+        ('loose check', 'derivatives.SIZES', '{n: 2, m: 3, nh: 4, c: 5}, {n: 4, m: 2, nh: 5, c: 3}',
+         '{n: 2, m: 3, nh: 2, c: 3}, {n: 3, m: 2, nh: 3, c: 2}'),
         ('no check', 'derivatives.derivation', 'if not same(a, b)', 'if False'),
-        ('loose check', 'derivatives.matrix_form_agrees', 'return all(', 'return any(True or '),
+        ('loose check', 'derivatives.matrix_form_agrees', 'if not agree(', 'if False and agree('),
+        ('no check', 'derivatives.matrix_form_agrees', 'if form.shape != (1,)*(2 - len(shape)) + shape', 'if False'),
+        ('loose check', 'derivatives.matrix_form_agrees', 'for sizes in SIZES:', 'for sizes in SIZES[:1]:'),
         ('no check', 'derivatives.evaluate', 'if missing', 'if False')],
+    the_ledger_sees: [
+        ('loose check', 'ledger.disagreement', "float('inf') if error != error else error", 'error'),
+        ('loose check', 'ledger.disagreement', '<= 1e-12 and got.norm()', '<= 1e-12 or got.norm()'),
+        ('loose check', 'ledger.compare', 'max(row[way], ', 'min(row[way], '),
+        ('loose check', 'ledger.compare', 'disagreement(a, b,', 'disagreement(b, b,'),
+        ('loose check', 'ledger.compare', 'through(entry.torch)', 'through(entry.forward)'),
+        ('loose check', 'ledger.compare', 'measured(entry.forward)', 'measured(entry.torch)'),
+        ('no check', 'ledger.compare', 'assert len(got) >= len(op.args)', 'assert True'),
+        ('shared memory', 'ledger.compare', 'None if out_g is None else out_g.clone()', 'out_g'),
+        ('no check', 'ledger.by', 'assert not out.ndim or', 'assert True or'),
+        ('missing term', 'ledger.shapes', '*edges, ', ''),
+        ('missing term', 'ledger.shapes', 'dict.fromkeys(names, 1)', 'dict.fromkeys(names, 2)'),
+        ('missing term', 'ledger.without_row', ', *layers]', ']'),
+        ('missing term', 'ledger.without_row', '*(module.__all__ if is_chapter(module) else [])', '*[]'),
+        ('no check', 'ledger.without_row', 'rows.get(name) is not o', 'name not in rows'),
+        ('no check', 'ledger.without_row', ' and not has_bwd(o)', ''),
+        ('wrong axis', 'ledger.worst_of', 'max(errors[way]', 'min(errors[way]')],
 
     errors_are_relative: [
         ('loose check', 'checks.relative_error', '((a/largest - b/largest).norm()/(b/largest).norm())', '(a - b).norm()'),
@@ -935,10 +1092,10 @@ mutants = {
         ('no check', 'checks.call_op', "{e}; got {list(inputs)}'", "'")],
     good_layers_pass: [
         ('missing term', 'checks.check_op', '(torch.float64, torch.float32)', '(torch.float64,)'),
-        ('missing term', 'checks.check_dtype', "want['the reference'] = autograd", "autograd"),
-        ('missing term', 'checks.check_dtype', "want['central differences'] = ", ''),
+        ('missing term', 'checks.trusted_grads', "want['the reference'] = autograd", "autograd"),
+        ('missing term', 'checks.trusted_grads', "want['central differences'] = ", ''),
         ('missing term', 'checks.check_dtype', "errors['value'] = ", ''),
-        ('missing factor', 'checks.our_grads', 'out.g = start', 'out.g = start*0 + 2'),
+        ('missing factor', 'checks.our_grads', 'out.g = start', 'out.g = 2*start'),
         ('wrong dtype', 'checks.check_dtype', 'copies(all_tensors(op, inputs), dtype)', 'copies(all_tensors(op, inputs))'),
         ('missing term', 'checks.random_like', 'torch.Generator().manual_seed(SEED)', 'torch.default_generator'),
         ('loose check', 'checks.random_like', 'manual_seed(SEED)', 'manual_seed(0)'),
@@ -960,7 +1117,13 @@ mutants = {
         ('loose check', 'checks.check_op', '(torch.float64, torch.float32)', '(torch.float32, torch.float64)'),
         ('no check', 'checks.check_dtype', 'if unknown := set(constants) - tensors.keys()', 'if unknown := ()'),
         ('shared memory', 'checks.copies', 'copy=True', 'copy=False'),
-        ('no check', 'checks.our_grads', 'check_unchanged(op, mine, tensors)', 'pass'),
+        ('no check', 'checks.our_grads', "check_unchanged(op, {**mine, 'out.g': getattr(out, 'g', start)}", "check_unchanged(op, {**tensors, 'out.g': start}"),
+        ('no check', 'checks.our_grads', "'out.g': getattr(out, 'g', start)", "'out.g': start"),
+        ('missing term', 'checks.copies', 'if isinstance(t, torch.Tensor) else t', 'if is_float(t) else t'),
+        ('loose check', 'checks.check_op', "if hasattr(op, 'backward'): check_adds(op, out_g, inputs)", 'pass'),
+        ('loose check', 'checks.check_adds', 'pass_on(other)\n', 'pass\n'),
+        ('= for +=', 'checks.check_adds', 'check_grads(pass_on(now), twice', 'check_grads(twice, twice'),
+        ('= for +=', 'checks.check_adds', '2*g for', 'g for'),
         ('no check', 'checks.output_of', 'check_unchanged(op, mine, inputs)', 'pass'),
         ('no check', 'checks.check_unchanged', 'not torch.allclose(now[k], t, 0, 0, equal_nan=True)', 'now[k].shape != t.shape'),
         ('missing term', 'checks.our_grads', "if hasattr(twin, 'backward'): twin.backward()", 'pass')],
