@@ -24,8 +24,9 @@ from .matmul import matmul
 from .training import (CrossEntropy, cross_entropy, log_softmax, logsumexp, nll,
                                  softmax)
 
-# %% ../nbs/support/ledger.ipynb #e2eea6a7
+# %% ../nbs/support/ledger.ipynb #29ec5c67
 #| code-fold: true
+#| code-summary: "Code: Entry, in_order, through, measured"
 class Entry(NamedTuple):
     "An operation of chapter 2, in our code and in PyTorch, and what of ours has its gradient."
     forward: Callable # our function of the tensors, in the order of the operation's letters
@@ -42,8 +43,9 @@ def in_order(method:Callable, f:Callable) -> Callable:
 def through(f:Callable) -> Callable: return in_order(autograd_grads, f)
 def measured(f:Callable) -> Callable: return in_order(difference_grads, f)
 
-# %% ../nbs/support/ledger.ipynb #1f93177e
+# %% ../nbs/support/ledger.ipynb #55424743
 #| code-fold: true
+#| code-summary: "Code: by"
 def by(make:Callable, inputs:int=1) -> Callable:
     "Gradients by a Module of ours: `make` takes the weights, its call the other tensors."
     def grads(out_g, x, *others):
@@ -57,8 +59,9 @@ def by(make:Callable, inputs:int=1) -> Callable:
         return [t.g for t in (x, *weights)]
     return grads
 
-# %% ../nbs/support/ledger.ipynb #fa828c21
+# %% ../nbs/support/ledger.ipynb #7ad3cf84
 #| code-fold: true
+#| code-summary: "Code: by_lin_grad, by_functions, by_linear"
 def by_lin_grad(out_g, x, w, b):
     out = lin(x, w, b)
     out.g = out_g
@@ -75,13 +78,15 @@ def by_linear(out_g, x, w, b):
     layer(x).backward(out_g)
     return [x.grad, layer.w.grad, layer.b.grad]
 
-# %% ../nbs/support/ledger.ipynb #5904afab
+# %% ../nbs/support/ledger.ipynb #963f53a3
 #| code-fold: true
+#| code-summary: "Code: network, torch_network"
 def network(x, w1, b1, w2, b2, t): return mse(lin(relu(lin(x, w1, b1)), w2, b2), t)
 def torch_network(x, w1, b1, w2, b2, t): return F.mse_loss(F.relu(x @ w1 + b1) @ w2 + b2, t)
 
-# %% ../nbs/support/ledger.ipynb #9845e531
+# %% ../nbs/support/ledger.ipynb #905d6813
 #| code-fold: true
+#| code-summary: "Code: ENTRIES"
 ENTRIES = dict(
     matmul=Entry(matmul, torch.matmul, dict(matmul=through(matmul))),
     lin=Entry(lin, lambda x, w, b: F.linear(x, w.t(), b),
@@ -100,8 +105,9 @@ ENTRIES = dict(
     network=Entry(network, torch_network,
                   dict(forward_and_backward=by_functions, Model=by(Model, 2))))
 
-# %% ../nbs/support/ledger.ipynb #2c1f1b49
+# %% ../nbs/support/ledger.ipynb #e668bc59
 #| code-fold: true
+#| code-summary: "Code: shapes"
 def shapes(count:int=40) -> list:
     "Sizes of examples, pixels, units and classes: all 1, each 1 in turn, the rest from 1 to 6."
     gen, names = torch.Generator().manual_seed(0), (d.n, d.m, d.nh, d.c)
@@ -110,8 +116,9 @@ def shapes(count:int=40) -> list:
     edges = [{q: 1 if q == one else 4 for q in names} for one in names]
     return [dict.fromkeys(names, 1), *edges, *drawn]
 
-# %% ../nbs/support/ledger.ipynb #55e05c73
+# %% ../nbs/support/ledger.ipynb #e4d302dd
 #| code-fold: true
+#| code-summary: "Code: draw"
 def draw(op, sizes:dict, seed:int) -> tuple:
     "Random tensors for an operation: the gradient at its output, and letter -> tensor."
     gen = torch.Generator().manual_seed(seed)
@@ -123,8 +130,9 @@ def draw(op, sizes:dict, seed:int) -> tuple:
                for q, shape in (op.args | op.given).items()}
     return randn([last for _, _, last in op.axes]) if op.axes else None, tensors
 
-# %% ../nbs/support/ledger.ipynb #503c308f
+# %% ../nbs/support/ledger.ipynb #4edb3e93
 #| code-fold: true
+#| code-summary: "Code: by_formula"
 def by_formula(e:sp.Expr, like, out_g, tensors:dict, sizes:dict) -> torch.Tensor:
     "The values of a formula for the entry `r, s`, at every entry of a tensor."
     values = {str(q): t.numpy() + (q == d.y) for q, t in tensors.items()}    # labels from 1
@@ -135,16 +143,18 @@ def by_formula(e:sp.Expr, like, out_g, tensors:dict, sizes:dict) -> torch.Tensor
         grad[at] = d.evaluate(e, **values, **{q: a + 1 for q, a in zip('rs', at)})
     return grad
 
-# %% ../nbs/support/ledger.ipynb #7599d1d7
+# %% ../nbs/support/ledger.ipynb #54cf1654
 #| code-fold: true
+#| code-summary: "Code: disagreement"
 def disagreement(got, want, what) -> float:
     "Relative error, with nothing but rounding allowed where the gradient is 0."
     if want.norm() <= 1e-12 and got.norm() <= 1e-12: got, want = got*0, want*0
     error = relative_error(got, want, what)                          # of zeros, shapes and dtypes
     return float('inf') if error != error else error                 # NaN is no agreement
 
-# %% ../nbs/support/ledger.ipynb #c4b96cb6
+# %% ../nbs/support/ledger.ipynb #51f862f7
 #| code-fold: true
+#| code-summary: "Code: WAYS, compare"
 WAYS = 'formula', 'autograd', 'differences'
 
 def compare(name:str, entry:Entry=None, op=None, count:int=40) -> dict:
@@ -166,8 +176,9 @@ def compare(name:str, entry:Entry=None, op=None, count:int=40) -> dict:
                     row[way] = max(row[way], disagreement(a, b, f'{mine}, {arg}'))
     return worst
 
-# %% ../nbs/support/ledger.ipynb #11d39497
+# %% ../nbs/support/ledger.ipynb #71bbefac
 #| code-fold: true
+#| code-summary: "Code: formula, worst_of"
 def formula(name:str, arg) -> str:
     "The LaTeX of a gradient's entry `r, s`."
     op = d.OPERATIONS[name]

@@ -656,7 +656,9 @@ def formulas_are_right(lib):
             for i in itertools.product(*map(range, got.shape)):
                 got[i] = D.evaluate(formula, **values, **dict(zip('rs', (q + 1 for q in i))))
             check_grads({'arg': got}, {'arg': want[str(arg)]}, op=name)
-            assert D.matrix_form_agrees(op, arg), (name, arg)
+    for name in in_torch:
+        op = D.OPERATIONS[name]
+        for arg in op.args: assert D.matrix_form_agrees(op, arg), (name, arg)
 
 def the_formulas_slope_at_0_is_0(lib):
     D = lib.derivatives
@@ -990,7 +992,7 @@ mutants = {
     formulas_are_told_apart: [
         ('loose check', 'derivatives.agree', 'rel_tol=1e-9', 'rel_tol=1e-3'),
         ('loose check', 'derivatives.agree', 'abs_tol=1e-15', 'abs_tol=1e-9'),
-        ('loose check', 'derivatives.agree', 'product((1, 2), repeat=5)', 'product((1,), repeat=5)'),
+        ('loose check', 'derivatives.agree', 'product((1, 2), repeat', 'product((1,), repeat'),
         ('loose check', 'derivatives.same', 'for sizes in SIZES', 'for sizes in SIZES[:1]'),
         ('loose check', 'derivatives.SIZES', '{n: 2, m: 3, nh: 4, c: 5}, {n: 4, m: 2, nh: 5, c: 3}',
          '{n: 2, m: 3, nh: 2, c: 3}, {n: 3, m: 2, nh: 3, c: 2}'),
