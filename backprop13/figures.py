@@ -109,28 +109,26 @@ def draw_broadcast(
     ax.set(xlim=(-1.9, ndim - .4), ylim=(-.5, 3)); ax.axis('off')
     return fig
 
-# %% ../nbs/support/figures.ipynb #5a188b32
+# %% ../nbs/support/figures.ipynb #760bfd2d
 def draw_chain(
     values:list, # names of the values along the chain, each with its shape: ('x', '(n, 784)')
     forward:list, # what each step computes: one fewer than values
     backward:list, # what each step back multiplies with, in the same order
 ):
-    "Draw a chain: values and shapes in boxes, arrows forward above, arrows backward below."
+    "Draw a chain, top to bottom: values in boxes, arrows forward on the left, back on the right."
     if not len(values) - 1 == len(forward) == len(backward):
         raise ValueError(
             f'draw_chain: got {len(values)} values, {len(forward)} steps forward and '
             f'{len(backward)} back; between two values there is one of each')
-    fig, ax = plt.subplots(figsize=(8.6, 2.3))
+    fig, ax = plt.subplots(figsize=(4.2, len(values) - .3))
     for i, (name, shape) in enumerate(values):
-        ax.text(2*i, 0, f'{name}\n{shape}', ha='center', va='center', fontsize=11,
-                linespacing=1.5, bbox=dict(boxstyle='round,pad=.5', fc='#f4f4f4', ec='#bbb'))
-    def arrow(start, end, y, color, text, side):
-        va = 'bottom' if side > 0 else 'top'
-        ax.annotate('', (end, y), (start, y),
-                    arrowprops=dict(arrowstyle='->', color=color, lw=1.6))
-        ax.text((start + end)/2, y + .12*side, text, ha='center', va=va, color=color)
+        ax.text(0, -i, f'{name}  {shape}', ha='center', va='center', fontsize=11,
+                bbox=dict(boxstyle='round,pad=.45', fc='#f4f4f4', ec='#bbb'))
+    def arrow(x, start, end, color, text, ha):
+        ax.annotate('', (x, end), (x, start), arrowprops=dict(arrowstyle='->', color=color, lw=1.6))
+        ax.text(1.6*x, (start + end)/2, text, ha=ha, va='center', color=color, fontsize=11)
     for i, (there, back) in enumerate(zip(forward, backward)):
-        arrow(2*i + .1, 2*i + 1.9, .75, COLORS['activations'], there, 1)
-        arrow(2*i + 1.9, 2*i + .1, -.75, COLORS['gradients'], back, -1)
-    ax.set(xlim=(-.75, 2*len(values) - 1.25), ylim=(-1.4, 1.4)); ax.axis('off')
+        arrow(-.25, -i - .25, -i - .75, COLORS['activations'], there, 'right')
+        arrow(.25, -i - .75, -i - .25, COLORS['gradients'], back, 'left')
+    ax.set(xlim=(-2.2, 2.2), ylim=(-len(values) + .6, .4)); ax.axis('off')
     return fig
