@@ -64,7 +64,7 @@ def pick(e:sp.Expr) -> sp.Expr:
     def carry_out(e): return sp.Add(*(picked(t, e.limits) for t in products(e.function)))
     return e.replace(lambda e: isinstance(e, sp.Sum), carry_out)
 
-# %% ../nbs/02_derivatives.ipynb #91c0e171
+# %% ../nbs/02_derivatives.ipynb #4ba63341
 #| code-fold: true
 #| code-summary: "Code: products, picked"
 def products(e) -> list:
@@ -78,10 +78,9 @@ def picked(t, limits):
     "The sum of the product `t` over `limits`."
     for d in t.atoms(sp.KroneckerDelta) & set(sp.Mul.make_args(t)):
         for limit in limits:
-            others = [q for q in limits if q != limit]
             if limit[0] in d.args and limit[1] == 1 and limit[2] in (n, m, nh, c):
                 other, = set(d.args) - {limit[0]}
-                return picked((t/d).subs(limit[0], other), others)
+                return picked((t/d).subs(limit[0], other), [q for q in limits if q != limit])
     for limit in limits:
         constant, rest = t.as_independent(limit[0], as_Add=False)
         t = constant*sp.Sum(rest, limit)

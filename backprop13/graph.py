@@ -153,7 +153,11 @@ def _add_to(nodes, edges, place, node, layer, given):
     place[id(node.tensor)] = len(nodes)
     nodes.append(node)
 
-# %% ../nbs/support/graph.ipynb #ccde45da
+# %% ../nbs/support/graph.ipynb #97985a2c
+def _into(graph, i) -> list:
+    "The numbers of the nodes with an edge to node `i`."
+    return [a for a, b in graph.edges if b == i]
+
 def _label(
     node:Node, # a tensor or a call
 ) -> str:
@@ -168,18 +172,14 @@ def describe(
     lines = []
     for i, node in enumerate(graph.nodes):
         if node.kind != 'call': continue
-        takes = ', '.join(_label(graph.nodes[a]) for a, b in graph.edges if b == i)
+        takes = ', '.join(_label(graph.nodes[a]) for a in _into(graph, i))
         gives = ', '.join(_label(graph.nodes[b]) for a, b in graph.edges if a == i)
         lines.append(f'{node.name} takes {takes} and gives {gives}.')
     return '\n'.join(lines)
 
-# %% ../nbs/support/graph.ipynb #416a9235
+# %% ../nbs/support/graph.ipynb #bc58ef8b
 #| code-fold: true
-#| code-summary: "Code: _into, _rows_of"
-def _into(graph, i) -> list:
-    "The numbers of the nodes with an edge to node `i`."
-    return [a for a, b in graph.edges if b == i]
-
+#| code-summary: "Code: _rows_of"
 def _rows_of(graph:Graph) -> list: # of each node
     "The row of each node, counted from the top."
     row = [0]*len(graph.nodes)

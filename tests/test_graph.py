@@ -8,7 +8,7 @@ from backprop13 import graph
 from backprop13.backprop import Lin, Model, Module, Mse, Relu, add_grad, zero_grads
 from backprop13.checks import check_grads
 from backprop13.figures import COLORS
-from backprop13.graph import Graph, Node, draw, trace
+from backprop13.graph import Graph, draw, trace
 from backprop13.training import CrossEntropy
 
 svg = '{http://www.w3.org/2000/svg}'

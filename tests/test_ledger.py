@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from backprop13 import derivatives as d, ledger
 from backprop13.backprop import Lin, Module, Relu, add_grad, lin
 from backprop13.checks import DIFFERENCE_TOLERANCE
-from backprop13.ledger import ENTRIES, WAYS, Entry, by, compare, shapes, through, without_row, worst_of
+from backprop13.ledger import ENTRIES, WAYS, Entry, by, compare, shapes, without_row, worst_of
 
 
 @pytest.mark.parametrize('name', ENTRIES)
