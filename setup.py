@@ -10,7 +10,8 @@ config.read(here/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 statuses = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
 
-dev, lab = cfg['dev_requirements'].split(), cfg['lab_requirements'].split()
+extras = {k: cfg[f'{k}_requirements'].split() for k in ('notebook', 'dev', 'lab')}
+extras['dev'] += extras['notebook']                   # what a notebook needs to run, and what a clone needs besides
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
@@ -25,6 +26,6 @@ setup(
     packages=find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]), include_package_data=True,
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': dev, 'lab': lab},
+    extras_require=extras,
     entry_points={'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
     zip_safe=False)
