@@ -5,8 +5,8 @@ import pytest, torch
 from jupyter_client.manager import start_new_kernel
 
 from backprop13 import backprop, debugger
-from backprop13.backprop import forward_and_backward, lin_grad
-from backprop13.debugger import Step, record, transcript
+from backprop13.backprop import forward_and_backward, lin, lin_grad, mse, relu
+from backprop13.debugger import Step, record, transcript, watch
 
 n, m, nh = 7, 5, 3
 SHAPES = 'p inp.shape, out.g.shape, w.shape'
@@ -88,6 +88,93 @@ def test_a_wrong_session_is_found(mutant): assert faults(mutants[mutant](held())
 def test_the_session_of_a_wrong_lin_grad_is_found():
     def wrong(inp, targ, w1, b1, w2, b2): forward_and_backward(inp[1:], targ[1:], w1, b1, w2, b2)
     assert faults(held(wrong))
+
+
+# ---- every step of a run
+
+WATCHED = [forward_and_backward, lin, relu, mse, lin_grad]
+
+
+def places(run): return [(run['frames'][s['frame']]['function'], s['line']) for s in run['steps']]
+
+def strayed(run):
+    "Where a recording leaves pdb's own walk by `s`, from the first line of forward_and_backward"
+    program = lambda: forward_and_backward(*data())
+    d = debugger.Stopping(program, ['s']*(len(run['steps']) - 1) + ['q'])     # the last leads out of it
+    d.skip = {'bdb', 'torch', 'torch.*', 'backprop13.matmul'}
+    d.stop_at(forward_and_backward)
+    debugger.session(d, program)
+    marks = {'call': '--Call--', 'return': '--Return--', 'line': '> …'}
+    bad = [i for i, (s, want) in enumerate(zip(run['steps'][1:], d.steps), 1) if not want.answer.startswith(marks[s['event']])]
+    return bad + [(a, b) for a, b in itertools.zip_longest(places(run)[1:] + [('<lambda>', 1)], [(s.function, s.line) for s in d.steps]) if a != b]
+
+
+def recording(): return watch(lambda: forward_and_backward(*data()), WATCHED)
+
+def test_a_recording_stops_where_pdb_does():
+    run = recording()
+    assert strayed(run) == []
+    cut = lambda *out: dict(run, steps=[s for i, s in enumerate(run['steps']) if i not in out])
+    assert strayed(cut(5)) and strayed(cut(2)) and strayed(cut(len(run['steps']) - 1))
+
+
+def test_a_recording_holds_the_very_numbers():
+    tensors, run = data(), recording()
+    forward_and_backward(*tensors)
+    names = run['steps'][-1]['names']
+    for name, t in zip(('inp', 'targ', 'w1', 'b1', 'w2', 'b2'), tensors):
+        for which, want in (1, t), (2, getattr(t, 'g', None)):
+            if want is None: assert names[name][which] == -1; continue
+            value = run['values'][names[name][which]]
+            assert torch.equal(torch.tensor(value['numbers']).view(value['shape']), want) and value['text'] == repr(want)
+    assert len(run['steps'][0]['names']) == 6 and len(names) == 10
+    objects = [o for o, _, _ in names.values()]
+    assert len(set(objects)) == 10                                   # ten tensors, each one object
+    inside = next(s for s, (f, line) in zip(run['steps'], places(run)) if f == 'lin_grad')
+    assert [inside['names'][k][0] for k in ('inp', 'out', 'w', 'b')] == [names[k][0] for k in ('l2', 'out', 'w2', 'b2')]
+
+
+def test_what_a_line_sets_is_noted():
+    def f(x):
+        y = x + 1
+        z = y
+        y.add_(1)
+        x.g = y
+        x.g = None
+        y = 3
+        return z
+    run = watch(lambda: f(torch.zeros(2)), [f])
+    assert [s['set'] for s in run['steps'] if 'set' in s] == [['y'], ['z'], ['y', 'z'], ['x.g'], ['x.g'], ['y'], []]
+    assert [s['reads'] for s in run['steps'] if 'reads' in s][:3] == [{'x': [2]}, {'y': [2]}, {'y': [2]}]
+    out = run['steps'][-1]['result']['what it returns']
+    assert run['values'][out[1]]['numbers'] == [2., 2.] and out[0] == run['steps'][-1]['names']['z'][0]
+
+
+def test_calls_within_calls():
+    def down(n): return n and down(n - 1)
+    run = watch(lambda: down(2), [down])
+    assert [f['caller'] for f in run['frames']] == [-1, 1, 3] and [s['frame'] for s in run['steps']] == [0, 0, 1, 1, 2, 2, 2, 1, 0]
+
+
+def test_a_recording_puts_back_the_watcher():
+    def trace(*_): return None
+    old = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        watch(lambda: relu(torch.ones(2)), [relu])
+        with pytest.raises(ValueError): watch(lambda: relu(None), [relu])
+        assert sys.gettrace() is trace
+    finally: sys.settrace(old)
+
+
+@pytest.mark.parametrize('f,functions,kind,says', [
+    (lambda: relu(torch.ones(65)), [relu], ValueError, 'x has 65 numbers, more than 64; watch a smaller network'),
+    (lambda: relu(None), [relu], ValueError, 'the program stopped with AttributeError'),
+    (lambda: 1, [relu], ValueError, 'calls none of the functions'),
+    (lambda: 1, [torch.relu], TypeError, 'wanted functions written in Python')])
+def test_what_cannot_be_recorded_is_said(f, functions, kind, says):
+    with pytest.raises(kind, match=re.escape(says)) as e: watch(f, functions)
+    assert str(e.value).startswith('watch: ') and '\n' not in str(e.value)
 
 
 # ---- names, addresses, text
