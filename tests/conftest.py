@@ -1,5 +1,6 @@
 "Fixtures that several test files share"
-import importlib.util, sys
+import functools, http.server, importlib.util, json, math, shutil, subprocess, sys, threading
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,109 @@ def clone(tmp_path):
     load_tool('notebooks')
     load_tool('check').copy(root, tmp_path/'clone')
     return tmp_path/'clone'
+
+
+# ---- the labs' arithmetic, in Node ----
+NODE = """const {readFileSync} = await import('node:fs')
+const lab = await import(process.argv[1]), {name, cases} = JSON.parse(readFileSync(0), (k, v) => v?.number ? Number(v.number) : v)
+process.stdout.write(JSON.stringify(cases.map(args => lab[name](...args)),
+  (k, v) => typeof v === 'number' && !Number.isFinite(v) ? {number: String(v)} : v?.buffer ? Array.from(v) : v))"""
+
+
+def in_node(lab, name, cases, folder):
+    """What the exported function `name` of the lab's module returns for each list of arguments in `cases`; the module is written
+    into `folder`. Infinities and nan pass both ways."""
+    from backprop13.labs import lab_module
+    def there(o):
+        if isinstance(o, float) and not math.isfinite(o): return {'number': 'NaN' if o != o else 'Infinity' if o > 0 else '-Infinity'}
+        if isinstance(o, dict): return {k: there(v) for k, v in o.items()}
+        return [there(v) for v in o] if isinstance(o, (list, tuple)) else o
+    def back(o): return float(o['number'].replace('Infinity', 'inf')) if set(o) == {'number'} else o
+    file = folder/f'{lab}.mjs'
+    file.write_text(lab_module(lab), encoding='utf-8')
+    r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', NODE, file.as_uri()], capture_output=True,
+                       text=True, encoding='utf-8', input=json.dumps({'name': name, 'cases': there(cases)}))
+    assert not r.returncode, r.stderr
+    return json.loads(r.stdout, object_hook=back)
+
+
+# ---- the site, and a browser to read it in ----
+FLAGS = ('--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
+         '--disable-component-update --disable-sync').split()
+
+
+class Reader(HTMLParser):
+    "What a page holds: ids, links, pictures, stylesheets and scripts, the current and neighbouring pages, and its words"
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.loads, self.images, self.rel, self.tags = [], [], [], [], {}, []
+        self.prose, self.code = '', 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        self.tags.append((tag, a))
+        if 'id' in a: self.ids.append(a['id'])
+        if tag == 'a' and 'href' in a: self.links.append(a['href'])
+        if tag == 'a' and a.get('rel') in ('prev', 'next'): self.rel[a['rel']] = a['href']
+        if tag == 'img': self.images.append(a)
+        if tag in ('script', 'img', 'iframe', 'source') and 'src' in a: self.loads.append(a['src'])
+        if tag == 'link': self.loads.append(a['href'])
+        self.code += tag in ('code', 'script', 'style')
+
+    def handle_endtag(self, tag): self.code -= tag in ('code', 'script', 'style')
+    def handle_data(self, text): self.prose += text if not self.code else ' '
+
+
+@pytest.fixture(scope='session')
+def docs():
+    "The built site's folder"
+    r = subprocess.run([sys.executable, root/'tools/site.py', 'build', '--no-quarto'], capture_output=True, text=True, cwd='/')
+    if r.returncode: pytest.fail(f'tools/site.py build: {r.stderr}', pytrace=False)
+    return root/'_docs'
+
+
+@pytest.fixture(scope='session')
+def pages(docs):
+    "Every page by its address, read"
+    return {f.relative_to(docs).as_posix(): Reader(f.read_text(encoding='utf-8')) for f in sorted(docs.rglob('*.html'))}
+
+
+@pytest.fixture(scope='session')
+def server(docs):
+    "The site's address on a free port of this machine"
+    handler = functools.partial(load_tool('site').Handler, directory=str(docs))
+    s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=s.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{s.server_port}/'
+    s.shutdown()
+    s.server_close()
+
+
+@pytest.fixture(scope='module')
+def browser():
+    "Headless Chromium; gone with this file, since its event loop stands in the way of others"
+    sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+    exe = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
+    if not exe: pytest.skip('no Chromium on the PATH; on Debian: apt-get install chromium')
+    with sync_api.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=exe, args=FLAGS)
+        yield b
+        b.close()
+
+
+def visit(browser, url, **context):
+    "Open a page; returns it with all that it complained about and every address that it asked for"
+    ctx = browser.new_context(**context)
+    page, said, asked = ctx.new_page(), [], []
+    page.on('console', lambda m: m.type in ('error', 'warning') and said.append(f'{m.type}: {m.text}'))
+    page.on('pageerror', lambda e: said.append(f'uncaught: {e}'))
+    page.on('response', lambda r: r.status >= 400 and said.append(f'{r.status}: {r.url}'))
+    page.on('requestfailed', lambda r: said.append(f'failed: {r.url}'))
+    page.on('request', lambda r: asked.append(r.url))
+    assert page.goto(url).status == 200
+    page.wait_for_load_state('networkidle')
+    return page, said, asked
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,0 +1,243 @@
+"The lab Descent: its networks are PyTorch's on the same bytes, drawings are made ready as MNIST was, hands and keys reach the same"
+import base64, json, re
+
+import nbformat, numpy as np, pytest, torch
+from torch.nn import functional as F
+from conftest import in_node, root, visit
+
+from backprop13.data import mnist
+
+
+@pytest.fixture(scope='module')
+def run():
+    "The recorded run that the chapter stores"
+    nb = nbformat.read(root/'nbs/04_minibatch_training.ipynb', 4)
+    pages = [o.data['text/html'] for c in nb.cells for o in c.get('outputs', []) if 'data-lab="descent"' in o.get('data', {}).get('text/html', '')]
+    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', *pages, re.S)[1])
+
+
+def tensors(net):
+    "w1, b1, w2, b2 of a stored snapshot, in float64, ready for F.linear"
+    w1, b1, w2, b2 = (torch.frombuffer(bytearray(base64.b64decode(t)), dtype=torch.int8).double()*scale for t, scale in net)
+    return w1.view(784, -1).T, b1, w2.view(-1, 10).T, b2
+
+def probs(net, images):
+    "What PyTorch says in float64 for rows of 784 bytes"
+    w1, b1, w2, b2 = tensors(net)
+    return F.softmax(F.linear(F.relu(F.linear(images.double()/255, w1, b1)), w2, b2), 1)
+
+def images(run): return torch.stack([torch.frombuffer(bytearray(base64.b64decode(t)), dtype=torch.uint8) for t, _ in run['digits']])
+
+
+def test_every_network_reads_every_digit_as_pytorch_does(run, tmp_path):
+    got = in_node('descent', 'readStored', [[net, text] for net in run['nets'] for text, _ in run['digits']], tmp_path)
+    want = torch.cat([probs(net, images(run)) for net in run['nets']])
+    assert torch.tensor(got, dtype=torch.float64).shape == want.shape and len(run['nets']) == len(run['steps']) == 12
+    torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), want, rtol=1e-9, atol=1e-12)
+    labels, last = torch.tensor([t for _, t in run['digits']]), want[-len(run['digits']):].argmax(1)
+    assert (last == labels).sum() == 10 and sorted(labels[:10]) == list(range(10))             # ten it reads, two it doesn't
+
+
+def test_its_layers_are_pytorch_s(tmp_path):
+    g = torch.Generator().manual_seed(1)
+    draw = lambda *size: torch.randn(*size, generator=g, dtype=torch.float64)
+    ends = [torch.tensor(v, dtype=torch.float64) for v in ([1000., 0., -1000.], [-800., -801., -799.], [3., 3.], [-0., 2., -5.])]
+    rows = ends + [10*draw(10) for _ in range(20)]
+    for name, ours in ('softmax', lambda x: F.softmax(x, 0)), ('relu', F.relu), ('argmax', lambda x: x.argmax()):
+        for x, got in zip(rows, in_node('descent', name, [[x.tolist()] for x in rows], tmp_path)):
+            torch.testing.assert_close(torch.tensor(got), ours(x).to(torch.tensor(got).dtype), rtol=1e-6, atol=1e-12)
+    cases = [(draw(m), draw(m, n), draw(n)) for m, n in ((1, 1), (3, 5), (50, 10))]
+    for (x, w, b), got in zip(cases, in_node('descent', 'lin', [[x.tolist(), w.flatten().tolist(), b.tolist()] for x, w, b in cases], tmp_path)):
+        assert got == pytest.approx(F.linear(x, w.T, b).tolist(), rel=1e-9)
+
+
+def test_the_accuracy_shown_is_that_of_the_rounded_networks(run):
+    data = mnist()
+    if data.source != 'MNIST': pytest.skip('the recorded run is of the real digits')
+    x = (data.x_valid*255).round()
+    for net, (loss, right) in zip(run['nets'], run['valid']):
+        p = probs(net, x)
+        assert (p.argmax(1) == data.y_valid).double().mean().item() == pytest.approx(right, abs=2e-4)     # float32 may turn a near tie
+        assert F.nll_loss(p.log(), data.y_valid).item() == pytest.approx(loss, rel=1e-4)
+
+
+# ---- a drawing made ready ----
+
+def ready(pad):
+    "MNIST's preparation of a drawing (side, side) of bytes, in NumPy: areas come from differences of a running sum"
+    ys, xs = np.nonzero(pad)
+    ink = pad[ys.min():ys.max()+1, xs.min():xs.max()+1].astype(float)
+    sizes = [max(1, int(np.floor(n*20/max(ink.shape) + .5))) for n in ink.shape]
+    for axis, n in enumerate(sizes):
+        total = np.concatenate([np.zeros_like(ink.take([0], axis)), ink.cumsum(axis)], axis)
+        cuts = np.linspace(0, ink.shape[axis], n+1)
+        at = np.apply_along_axis(lambda t: np.interp(cuts, np.arange(len(t)), t), axis, total)
+        ink = np.diff(at, axis=axis)*n/ink.shape[axis]
+    box, out = np.floor(ink + .5), np.zeros((28, 28))
+    middle = [(np.indices(box.shape)[i]*box).sum()/box.sum() for i in range(2)]
+    y, x = (int(np.clip(np.floor(14 - m + .5), 0, 28-n)) for m, n in zip(middle, sizes))
+    out[y:y+sizes[0], x:x+sizes[1]] = box
+    return out
+
+def enlarged(image, times, side, y, x):
+    "The ink of a 28 by 28 image, `times` as large, in a corner at (y, x) of an empty square"
+    rows, cols = np.nonzero(image.any(1))[0], np.nonzero(image.any(0))[0]
+    ink, pad = np.kron(image[rows[0]:rows[-1]+1, cols[0]:cols[-1]+1], np.ones((times, times))), np.zeros((side, side))
+    pad[y:y+ink.shape[0], x:x+ink.shape[1]] = ink
+    return pad
+
+
+def test_a_digit_of_mnist_drawn_anywhere_and_larger_is_itself_again(run, tmp_path):
+    draw, cases, want = np.random.default_rng(1), [], []
+    digits = [*images(run).view(-1, 28, 28).numpy()]
+    if (data := mnist()).source == 'MNIST': digits += [*(data.x_valid[:100]*255).round().view(-1, 28, 28).numpy()]
+    for image in digits:
+        times = int(draw.integers(1, 6))
+        cases.append([enlarged(image, times, 112, *draw.integers(0, 113 - 20*times, 2)).flatten().tolist()])
+        want.append(image.flatten().tolist())
+    assert in_node('descent', 'normalize', cases, tmp_path) == want
+
+
+def test_any_drawing_is_made_ready_as_in_numpy(run, tmp_path):
+    draw, pads = np.random.default_rng(2), []
+    for image in images(run).view(-1, 28, 28).numpy():
+        big = enlarged(image, 4, 112, 0, 0)
+        h, w = draw.integers(30, 112, 2)                                    # squeezed and stretched, so that no scale is whole
+        pads.append(np.pad(big[np.ix_(np.arange(h)*112//h, np.arange(w)*112//w)], ((0, 112-h), (112-w, 0))))
+    for box in ((5, 6, 7, 8), (0, 112, 50, 53), (30, 31, 2, 100), (0, 112, 0, 112)):       # a dot, lines, all of it
+        pads.append(np.zeros((112, 112))); pads[-1][box[0]:box[1], box[2]:box[3]] = 200
+    got = in_node('descent', 'normalize', [[pad.flatten().tolist()] for pad in pads], tmp_path)
+    for pad, image in zip(pads, got): assert np.abs(np.reshape(image, (28, 28)) - ready(pad)).max() <= 1       # rounding at a half
+    assert in_node('descent', 'normalize', [[[0]*112*112]], tmp_path) == [None]
+
+
+def test_the_pen_leaves_a_round_soft_line(tmp_path):
+    got, over = in_node('descent', 'stroke', [[[below]*784, [6, 9], [20, 16], 3] for below in (0, 90)], tmp_path)
+    assert over == [max(v, 90) for v in got]                                              # ink that is there stays
+    y, x = np.mgrid[:28, :28] + .5
+    end, by = np.array([6, 9.]), np.array([14, 7.])
+    far = np.min([np.hypot(x-end[0]-t*by[0], y-end[1]-t*by[1]) for t in np.linspace(0, 1, 4001)], 0)
+    got = np.reshape(got, (28, 28))
+    assert np.abs(got - 255*np.clip((3-far)/1.5 + .5, 0, 1)).max() < 1 and (got[far < 2.2] == 255).all() and not got[far > 3.8].any()
+
+
+# ---- in the page ----
+
+@pytest.fixture
+def lab(browser, server):
+    page, said, _ = visit(browser, server+'minibatch_training.html', viewport={'width': 1000, 'height': 900})
+    el = page.locator('.lab[data-lab=descent]')
+    el.scroll_into_view_if_needed()
+    page.wait_for_selector('.lab[data-lab=descent][data-live]')
+    yield el
+    assert not [o for o in said if 'willReadFrequently' not in o], said            # that one is about this test's own reading
+    page.context.close()
+
+def ink(lab, name):
+    "The bytes that a canvas shows: its opacity"
+    side, values = lab.locator(f'canvas.{name}').evaluate('''c => [c.width,
+        Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.width).data).filter((_, i) => i % 4 === 3)]''')
+    return np.reshape(values, (side, side))
+
+def shown(lab): return [float(t.split()[0]) for t in lab.locator('.bars td.num').all_inner_texts()]
+
+def agrees(lab, run, i):
+    "What the page shows at snapshot `i` is what Python computes from the pad"
+    image = ready(ink(lab, 'pad'))
+    assert np.abs(ink(lab, 'seen') - image).max() <= 1
+    seen = torch.tensor(ink(lab, 'seen')).flatten()[None]
+    assert shown(lab) == pytest.approx((100*probs(run['nets'][i], seen)[0]).tolist(), abs=.0501)
+    guesses = [probs(net, seen)[0].argmax().item() for net in run['nets']]
+    assert [int(t) for t in lab.locator('.stages b').all_inner_texts()] == guesses
+    assert lab.locator('.verdict').inner_text().endswith(f'reads a {guesses[i]}.')
+    return guesses
+
+def numbers(lab): return [t.replace('\u00a0', ' ') for t in lab.locator('.now td').all_inner_texts()]
+
+def scrub(lab): return lab.get_by_role('slider', name='step')
+
+
+def test_keys_scrub_and_the_digits_are_read_as_python_reads_them(lab, run):
+    scrub(lab).focus()
+    labels = torch.tensor([t for _, t in run['digits']])
+    for i, (step, (loss, right)) in enumerate(zip(run['steps'], run['valid'])):
+        if i: lab.page.keyboard.press('ArrowRight')
+        assert numbers(lab) == [f'{step:,}'.replace(',', ' '), f'{loss:.2f}', f'{100*right:.2f} %']
+        assert scrub(lab).get_attribute('aria-valuetext').replace('\u00a0', ' ') == f'{step:,}'.replace(',', ' ')
+        p = probs(run['nets'][i], images(run))
+        for k, text in enumerate(lab.locator('.tile .num').all_inner_texts()):
+            mark, guess, sure, _ = text.replace('\u00a0', ' ').split()
+            assert (int(guess), mark) == (p[k].argmax(), '✓' if p[k].argmax() == labels[k] else '✗')
+            assert float(sure) == pytest.approx(100*p[k].max().item(), abs=.501)
+    agrees(lab, run, 11)
+
+
+def test_the_weights_are_drawn(lab, run):
+    unit = lambda: lab.locator('.units canvas').nth(7).evaluate("c => Array.from(c.getContext('2d').getImageData(0, 0, 28, 28).data)")
+    weights = lambda i: tensors(run['nets'][i])[0][7].numpy()
+    first = np.reshape(unit(), (784, 4))
+    size = float(lab.locator('.legend .num').last.inner_text())
+    assert np.abs(first[:, 3] - 255*np.clip(np.abs(weights(0))/size, 0, 1)).max() < 255*.03            # the legend has two digits
+    for colored, sign in ((0, 1), (2, -1)):                                            # red outweighs blue where positive
+        strong = sign*weights(0) > .3*size
+        assert strong.any() and (first[strong, colored] > first[strong, 2-colored]).all()
+    lab.get_by_role('button', name='what training has changed').click()
+    assert not np.reshape(unit(), (784, 4))[:, 3].any()                               # nothing yet at step 0
+    scrub(lab).focus()
+    lab.page.keyboard.press('End')
+    size = float(lab.locator('.legend .num').last.inner_text())
+    alpha = np.reshape(unit(), (784, 4))[:, 3]
+    assert np.abs(alpha - 255*np.clip(np.abs(weights(11)-weights(0))/size, 0, 1)).max() < 255*.05 and alpha.max() > 100
+    lab.page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    lab.page.wait_for_timeout(100)
+    assert not np.array_equal(np.reshape(unit(), (784, 4))[:, :3], first[:, :3])       # the colours follow
+
+
+def test_the_pointer_draws_a_digit_and_it_is_read(lab, run):
+    scrub(lab).focus()
+    lab.page.keyboard.press('End')
+    lab.locator('canvas.pad').scroll_into_view_if_needed()
+    box = lab.locator('canvas.pad').bounding_box()
+    to = lambda x, y, **kw: lab.page.mouse.move(box['x']+x*box['width'], box['y']+y*box['height'], **kw)
+    def draw(*points):
+        to(*points[0])
+        lab.page.mouse.down()
+        for p in points[1:]: to(*p, steps=5)
+        lab.page.mouse.up()
+    draw((.2, .15), (.5, .15), (.28, .6))                                             # a seven, in a corner
+    assert lab.locator('.tile[aria-pressed=true]').count() == 0                         # it replaced the stored digit
+    assert agrees(lab, run, 11)[-1] == 7
+    lab.get_by_role('button', name='Clear').click()
+    assert not ink(lab, 'pad').any() and lab.locator('.bars td.num').first.inner_text() == '–'
+    draw((.35, .25), (.6, .2), (.68, .35), (.5, .5), (.68, .6), (.62, .8), (.35, .78))
+    assert agrees(lab, run, 11)[-1] == 3
+    lab.locator('.stages button').nth(3).click()
+    agrees(lab, run, 3)
+
+
+def test_the_keyboard_draws_and_takes_a_stored_digit(lab, run):
+    lab.locator('.tile').nth(4).focus()
+    lab.page.keyboard.press('Enter')
+    assert np.array_equal(ink(lab, 'seen'), images(run)[4].view(28, 28).numpy())         # as it was stored
+    agrees(lab, run, 0)
+    lab.locator('canvas.pad').focus()
+    press = lambda key, times=1: [lab.page.keyboard.press(key) for _ in range(times)]
+    press('ArrowUp', 9)
+    press('Space')
+    assert 'Pen down' in lab.locator('.status').inner_text()
+    press('ArrowDown', 18)                                                            # a one
+    press('Space')
+    press('ArrowRight', 5)
+    assert np.ptp(np.nonzero(ink(lab, 'pad').any(0))[0]) < 14 < 72 < np.ptp(np.nonzero(ink(lab, 'pad').any(1))[0]) < 90
+    scrub(lab).focus()
+    press('End')
+    assert agrees(lab, run, 11)[-1] == 1
+
+
+def test_play_stops_at_the_end(lab, run):
+    scrub(lab).focus()
+    for _ in range(10): lab.page.keyboard.press('ArrowRight')
+    lab.get_by_role('button', name='Play').click()
+    lab.get_by_role('button', name='Pause').wait_for()
+    lab.get_by_role('button', name='Play').wait_for()
+    assert numbers(lab)[0] == f"{run['steps'][-1]:,}".replace(',', ' ')
