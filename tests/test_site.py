@@ -1,52 +1,11 @@
 "The website without Quarto: built once, read as files, then read in headless Chromium."
-import functools, http.server, re, shutil, subprocess, sys, threading
-from html.parser import HTMLParser
+import re, subprocess, sys
 from pathlib import Path
 from posixpath import dirname, join, normpath
 from urllib.parse import unquote, urldefrag
 
 import pytest, yaml
-from conftest import load_tool, root as ROOT
-
-FLAGS = ('--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
-         '--disable-component-update --disable-sync').split()
-
-
-class Reader(HTMLParser):
-    "What a page holds: ids, links, pictures, stylesheets and scripts, the current and neighbouring pages, and its words"
-    def __init__(self, text):
-        super().__init__()
-        self.ids, self.links, self.loads, self.images, self.rel, self.tags = [], [], [], [], {}, []
-        self.prose, self.code = '', 0
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        a = dict(attrs)
-        self.tags.append((tag, a))
-        if 'id' in a: self.ids.append(a['id'])
-        if tag == 'a' and 'href' in a: self.links.append(a['href'])
-        if tag == 'a' and a.get('rel') in ('prev', 'next'): self.rel[a['rel']] = a['href']
-        if tag == 'img': self.images.append(a)
-        if tag in ('script', 'img', 'iframe', 'source') and 'src' in a: self.loads.append(a['src'])
-        if tag == 'link': self.loads.append(a['href'])
-        self.code += tag in ('code', 'script', 'style')
-
-    def handle_endtag(self, tag): self.code -= tag in ('code', 'script', 'style')
-    def handle_data(self, text): self.prose += text if not self.code else ' '
-
-
-@pytest.fixture(scope='session')
-def docs():
-    "The built site's folder"
-    r = subprocess.run([sys.executable, ROOT/'tools/site.py', 'build', '--no-quarto'], capture_output=True, text=True, cwd='/')
-    if r.returncode: pytest.fail(f'tools/site.py build: {r.stderr}', pytrace=False)
-    return ROOT/'_docs'
-
-
-@pytest.fixture(scope='session')
-def pages(docs):
-    "Every page by its address, read"
-    return {f.relative_to(docs).as_posix(): Reader(f.read_text(encoding='utf-8')) for f in sorted(docs.rglob('*.html'))}
+from conftest import Reader, load_tool, root as ROOT, visit
 
 
 @pytest.fixture(scope='session')
@@ -55,30 +14,6 @@ def order():
     site = load_tool('site')
     rows = site.sidebar(yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents'])
     return [join(dirname(nb), re.sub(r'^\d+[a-zA-Z0-9]*_', '', Path(nb).stem.lower())+'.html') for _, _, nb in rows]
-
-
-@pytest.fixture(scope='session')
-def server(docs):
-    "The site's address on a free port of this machine"
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args): pass
-    s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(docs)))
-    threading.Thread(target=s.serve_forever, daemon=True).start()
-    yield f'http://127.0.0.1:{s.server_port}/'
-    s.shutdown()
-    s.server_close()
-
-
-@pytest.fixture(scope='module')
-def browser():
-    "Headless Chromium; gone with this file, since its event loop stands in the way of others"
-    sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-    exe = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
-    if not exe: pytest.skip('no Chromium on the PATH; on Debian: apt-get install chromium')
-    with sync_api.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=exe, args=FLAGS)
-        yield b
-        b.close()
 
 
 # ---- the files ----
@@ -175,24 +110,22 @@ def test_a_page_of_the_sidebar_without_notebook_is_an_error():
 
 
 # ---- in a browser ----
-def visit(browser, url, **context):
-    "Open a page; returns it with all that it complained about and every address that it asked for"
-    ctx = browser.new_context(**context)
-    page, said, asked = ctx.new_page(), [], []
-    page.on('console', lambda m: m.type in ('error', 'warning') and said.append(f'{m.type}: {m.text}'))
-    page.on('pageerror', lambda e: said.append(f'uncaught: {e}'))
-    page.on('response', lambda r: r.status >= 400 and said.append(f'{r.status}: {r.url}'))
-    page.on('requestfailed', lambda r: said.append(f'failed: {r.url}'))
-    page.on('request', lambda r: asked.append(r.url))
-    assert page.goto(url).status == 200
-    page.wait_for_load_state('networkidle')
-    return page, said, asked
+def wake(page):
+    "Bring every lab of the page to life, and open every answer"
+    for lab in page.locator('.lab').all(): lab.scroll_into_view_if_needed()
+    page.wait_for_function("[...document.querySelectorAll('.lab')].every(e => e.dataset.live)")
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
 
 
-@pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 360)])
+@pytest.mark.parametrize('scheme,width', [('light', 1440), ('light', 768), ('dark', 360)])
 def test_every_page_in_a_browser(browser, server, pages, scheme, width):
+    "Whole, quiet, within its width and its weight; awake, with every answer open, without a serious fault in axe's eyes"
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
     for name in pages:
         page, said, asked = visit(browser, server+name, viewport={'width': width, 'height': 800}, color_scheme=scheme)
+        weight = page.evaluate("performance.getEntries().reduce((sum, e) => sum + (e.transferSize ?? 0), 0)")
+        assert 30_000 < weight < 1_000_000, (name, weight)            # before anything is scrolled, compressed as GitHub Pages does
+        wake(page)
         page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
         page.evaluate("Promise.all([...document.images].map(i => i.decode().catch(() => {})))")
         r = page.evaluate("""() => ({
@@ -203,6 +136,9 @@ def test_every_page_in_a_browser(browser, server, pages, scheme, width):
         assert not r['broken'] and not r['maths'] and not r['fonts'], (name, r)
         assert r['wide'][0] <= r['wide'][1], (name, r['wide'])
         assert r['theme'] == scheme
+        found = axe.run(page, {'exclude': [['.katex']]}, {'resultTypes': ['violations']}).response['violations'] if width != 768 else []
+        bad = [(v['id'], v['help'], [n['target'] for n in v['nodes']][:5]) for v in found if v['impact'] in ('serious', 'critical')]
+        assert not bad, (name, bad)
         assert not said, (name, said)
         assert all(u.startswith((server, 'data:')) for u in asked), (name, [u for u in asked if not u.startswith(server)])
         page.context.close()
@@ -211,20 +147,20 @@ def test_every_page_in_a_browser(browser, server, pages, scheme, width):
 def test_dark_can_be_switched_and_is_remembered(browser, server):
     page, said, _ = visit(browser, server, color_scheme='light')
     paper = lambda: page.evaluate('getComputedStyle(document.body).backgroundColor')
-    assert paper() == 'rgb(255, 255, 255)'
+    light = paper()
     button = page.locator('#theme-toggle')
     button.click()
     dark = paper()
-    assert dark != 'rgb(255, 255, 255)' and button.get_attribute('aria-pressed') == 'true'
+    assert dark != light and button.inner_text() == 'Light'
     page.goto(server+'reference.html')
-    assert paper() == dark and button.get_attribute('aria-pressed') == 'true'
+    assert paper() == dark and button.inner_text() == 'Light'
     button.click()
     page.reload()
-    assert paper() == 'rgb(255, 255, 255)' and not said
+    assert paper() == light and not said
     page.context.close()
 
 
-@pytest.mark.parametrize('word', ['log_softmax', 'lin_grad', 'Licence'])
+@pytest.mark.parametrize('word', ['log_softmax', 'logsumexp', 'lin_grad', 'Licence'])
 def test_search_finds_names(browser, server, word):
     page, said, asked = visit(browser, server+'index.html')
     page.keyboard.press('/')
@@ -240,7 +176,9 @@ def test_search_finds_names(browser, server, word):
 
 
 @pytest.mark.parametrize('question,heading', [
-    ('why the transpose', 'derivatives.html#why-the-transpose'), ('sum over the batch', 'derivatives.html#why-the-sum-over-the-batch'),
+    ('why the transpose', 'derivatives.html#why-the-transpose'), ('cross-entropy', 'derivatives.html#cross-entropy'),
+    ('logsumexp', 'derivatives.html#logsumexp'), ('chain rule', 'derivatives.html#the-chain-rule'),
+    ('mean squared error', 'derivatives.html#mean-squared-error'), ('softmax', 'derivatives.html#softmax'), ('sum over the batch', 'derivatives.html#why-the-sum-over-the-batch'),
     ('where does .g come from', 'backprop.html#where-does-.g-come-from'), ('start from the end', 'derivatives.html#why-start-from-the-end'),
     ('numerator or denominator layout', 'derivatives.html#numerator-or-denominator-layout'),
     ('calling backward twice', 'backprop.html#what-happens-on-calling-backward-twice'),
@@ -256,12 +194,100 @@ def test_search_answers_a_question(browser, server, question, heading):
     page.context.close()
 
 
+def test_accessibility_can_fail(browser, server):
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
+    page, _, _ = visit(browser, server)
+    page.evaluate("document.querySelector('main p').style.color = '#ccc'; document.querySelector('#theme-toggle').textContent = ''")
+    found = {v['id'] for v in axe.run(page).response['violations']}
+    assert {'color-contrast', 'button-name'} <= found
+    page.context.close()
+
+
+def test_an_answer_is_folded_until_asked_for(browser, server):
+    page, said, _ = visit(browser, server+'matmul.html')
+    asked = page.locator('main p', has_text='Predict:')
+    answers = page.locator('details.reveal')
+    assert 0 < asked.count() == answers.count()
+    first = answers.first
+    assert not first.locator('.cell-output').is_visible()
+    assert first.evaluate("d => d.previousElementSibling.matches('p.predict') && d.children[1].matches('.cell')")
+    first.locator('summary').focus()
+    page.keyboard.press('Enter')
+    assert first.locator('.cell-output').is_visible() and 'must match' in first.inner_text()
+    heads = page.evaluate("[...document.querySelectorAll('details.reveal')].filter(d => d.querySelector('h1, h2, h3, h4')).length")
+    assert heads == 0 and not said
+    page.evaluate("document.querySelectorAll('details.reveal').forEach(d => { d.open = false }); dispatchEvent(new Event('beforeprint'))")
+    assert answers.last.locator('.cell-output').first.is_visible()
+    page.context.close()
+
+
+def test_without_scripts_every_answer_is_readable(browser, server, pages):
+    for name, read in pages.items(): assert 'reveal' not in str(read.tags), name       # folded by a script, or not at all
+    page, _, _ = visit(browser, server+'matmul.html', java_script_enabled=False)
+    for ask in page.locator('main p:has(> strong:first-child)', has_text='Predict:').all():
+        outputs = ask.locator('xpath=following-sibling::*[1]').locator('.cell-output')
+        assert outputs.count() and all(o.is_visible() for o in outputs.all()), ask.inner_text()
+    page.context.close()
+
+
+def test_checks_that_held_are_marked(browser, server):
+    page, _, _ = visit(browser, server+'matmul.html')
+    held = page.locator('.cell.checked')
+    assert held.count() > 5 and held.locator('.held').count() == held.count()
+    for cell in held.all(): assert re.search(r'assert |test_\w+\(|check', cell.text_content())
+    assert not page.locator('.cell:not(.checked)', has_text=re.compile(r'^assert ')).count()
+    page.context.close()
+
+
+def test_progress_is_kept(browser, server):
+    page, said, _ = visit(browser, server+'matmul.html', viewport={'width': 1440, 'height': 800})
+    mine = page.locator('.menu a[aria-current] .read')
+    assert not mine.count()
+    page.evaluate('scrollTo({top: (document.documentElement.scrollHeight - innerHeight)/2, behavior: "instant"})')
+    page.wait_for_function("document.querySelector('.menu a[aria-current] .read')?.textContent == '50 %'")
+    here = page.locator('.toc [aria-current=location]')
+    assert here.count() == 1 and page.evaluate("a => document.getElementById(decodeURIComponent(a.hash.slice(1))).getBoundingClientRect().top < innerHeight/3",
+                                               here.element_handle())
+    page.goto(server+'data.html')
+    assert page.locator('.menu a[href$="matmul.html"] .read').inner_text() == '50 %' and not said
+    page.context.close()
+
+
+def test_what_a_reader_can_do_with_a_notebook(docs, pages, monkeypatch):
+    site = load_tool('site')
+    page = site.Page.__new__(site.Page)
+    page.nb = '03_backprop.ipynb'
+    assert page.actions().count('<a') == 1 and (docs/'03_backprop.ipynb').stat().st_size > 100_000
+    public = {**site.config(), 'public': True}
+    monkeypatch.setattr(site, 'config', lambda: public)
+    links = Reader(page.actions()).links
+    git = public['git']
+    assert git == 'https://github.com/backprop13/backprop13' and links == [
+        '03_backprop.ipynb', 'https://colab.research.google.com/github/backprop13/backprop13/blob/main/nbs/03_backprop.ipynb',
+        git+'/blob/main/nbs/03_backprop.ipynb', git+'/issues/new?title=nbs%2F03_backprop.ipynb%3A+']
+
+
+def test_code_leads_to_the_reference(docs, pages):
+    html = (docs/'minibatch_training.html').read_text(encoding='utf-8')
+    used = re.findall(r'<a class="ref" href="([^"]+)">(\w+)</a>', html)
+    assert ('reference.html#lin', 'lin') in used or ('reference.html#cross_entropy', 'cross_entropy') in used, used[:5]
+    assert {n for _, n in used} >= {'log_softmax', 'cross_entropy', 'accuracy'}
+    strings = re.findall(r'<span class="(?:st|co)">[^<]*<a', html)
+    assert not strings, strings[:3]
+
+
 def test_the_menu_opens_on_a_phone(browser, server):
     page, said, _ = visit(browser, server, viewport={'width': 360, 'height': 700})
     menu, button = page.locator('#site-menu'), page.locator('#menu-toggle')
     assert not menu.is_visible() and button.get_attribute('aria-expanded') == 'false'
     button.click()
-    assert menu.is_visible() and button.get_attribute('aria-expanded') == 'true' and not said
+    assert menu.is_visible() and button.get_attribute('aria-expanded') == 'true'
+    page.keyboard.press('Escape')
+    assert not menu.is_visible() and button.get_attribute('aria-expanded') == 'false'
+    page.evaluate("scrollTo({top: 2000, behavior: 'instant'})")
+    button.click()
+    assert 0 < menu.locator('a').first.bounding_box()['y'] < 300
+    assert not said
     page.context.close()
 
 

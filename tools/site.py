@@ -3,17 +3,20 @@
 With Quarto on the PATH, `build` calls nbdev_docs. Without it, the same notebooks, processed by nbdev as for Quarto, go through
 pandoc and tools/template.html: the same _quarto.yml, page addresses and heading anchors. Maths is typeset at build time by
 KaTeX, search is Pagefind's; both are local, and so is everything else that a page asks for."""
-import argparse, base64, functools, html, http.server, json, os, re, shutil, struct, subprocess, sys
+import argparse, base64, functools, gzip, html, http.server, io, json, os, re, shutil, struct, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
+from urllib.parse import urlencode
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-NBS, PROC, DOCS, LOCAL_KATEX = ROOT/'nbs', ROOT/'_proc', ROOT/'_docs', ROOT/'nbs/assets/katex'
+NBS, PROC, DOCS = ROOT/'nbs', ROOT/'_proc', ROOT/'_docs'
+LOCAL_KATEX, LOCAL_FONTS, LOCAL_LABS = (NBS/'assets'/n for n in ('katex', 'fonts', 'labs'))
 NEW = PROC/'site'                # a site that fails half-way doesn't replace the last good one
-KATEX = '0.16.47'
+FONTS = '@fontsource-variable'
+PARTS = {'katex': '0.16.47', f'{FONTS}/source-serif-4': '5.3.1', f'{FONTS}/source-sans-3': '5.3.0', f'{FONTS}/source-code-pro': '5.3.0'}
 KATEX_JS = """let a = JSON.parse(require('fs').readFileSync(0)), katex = require(process.argv[1])
 let f = ([tex, displayMode]) => { try { return {html: katex.renderToString(tex, {displayMode, strict: 'ignore'})} }
                                   catch (e) { return {error: e.message} } }
@@ -39,16 +42,37 @@ def run(args, what, **kwargs):
     return r.stdout
 
 
-def get_katex():
-    "Fetch KaTeX with npm on the first build, and put what a page needs of it at nbs/assets/katex; returns its script for node"
-    home = ROOT/'node_modules/katex'
-    if not (home/'package.json').exists() or json.loads((home/'package.json').read_text())['version'] != KATEX:
+def get_parts():
+    "Fetch KaTeX and the fonts with npm on the first build, and put what a page needs of them into nbs/assets; returns KaTeX's script"
+    home = ROOT/'node_modules'
+    def there(name, version):
+        file = home/name/'package.json'
+        return file.exists() and json.loads(file.read_text(encoding='utf-8'))['version'] == version
+    if missing := [f'{name}@{v}' for name, v in PARTS.items() if not there(name, v)]:
         flags = '--no-save --no-package-lock --ignore-scripts --no-audit --no-fund'.split()
-        run([program('npm'), 'install', '--prefix', ROOT, *flags, f'katex@{KATEX}'], f'fetching KaTeX {KATEX} with npm')
+        run([program('npm'), 'install', '--prefix', ROOT, *flags, *(f'{n}@{v}' for n, v in PARTS.items())],
+            f"fetching {', '.join(missing)} with npm")
     shutil.rmtree(LOCAL_KATEX, ignore_errors=True)
-    shutil.copytree(home/'dist', LOCAL_KATEX, ignore=lambda d, names: [
+    shutil.copytree(home/'katex/dist', LOCAL_KATEX, ignore=lambda d, names: [
         n for n in names if not re.fullmatch(r'fonts|katex\.min\.(js|css)|.*\.woff2', n)])
-    return home/'dist/katex.js'
+    shutil.rmtree(LOCAL_FONTS, ignore_errors=True)
+    LOCAL_FONTS.mkdir()
+    for name in PARTS.keys() - {'katex'}:
+        shutil.copy(home/name/'LICENSE', LOCAL_FONTS/f'{Path(name).name}-LICENSE.txt')
+        for style in 'normal', 'italic': shutil.copy(home/name/f'files/{Path(name).name}-latin-wght-{style}.woff2', LOCAL_FONTS)
+    return home/'katex/dist/katex.js'
+
+
+def get_labs():
+    "Put the labs at nbs/assets/labs, each the one module that Jupyter gets too, and their stylesheet"
+    sys.path.insert(0, str(ROOT))
+    from backprop13.labs import lab_module
+    static = ROOT/'backprop13/static'
+    shutil.rmtree(LOCAL_LABS, ignore_errors=True)
+    LOCAL_LABS.mkdir()
+    shutil.copy(static/'lab.css', LOCAL_LABS)
+    for f in static.glob('*.js'):
+        if f.stem != 'kit': (LOCAL_LABS/f.name).write_text(lab_module(f.stem), encoding='utf-8')
 
 
 def sidebar(contents, section=''):
@@ -128,11 +152,26 @@ class Page:
             if mime in data: break
         else: return ''
         s = text(data[mime])
-        if mime == 'text/html': s = raw(s)
+        if mime == 'text/html': s = raw(self.lab(s) if 'data-lab=' in s else s)
         elif mime.startswith('image/'): s = self.image(mime, s, o, opt, next(alts, None), code)
         elif mime == 'text/latex' and not s.lstrip().startswith('$'): s = f'$${s.strip()}$$'
         elif mime == 'text/plain': s = fence(s, '.output')
         return s if asis else div('.cell-output .cell-output-display', s)
+
+    def write(self, file, blob):
+        "Write a file that belongs to the page; returns its address from there"
+        (NEW/file).parent.mkdir(parents=True, exist_ok=True)
+        (NEW/file).write_bytes(blob)
+        return relpath(file, dirname(self.out))
+
+    def lab(self, s):
+        "A lab's HTML, its picture and its data in files of their own, which load when they are needed"
+        self.n += 1
+        file = f'{self.files}/lab-{self.n}'
+        s = re.sub(r'src="data:image/png;base64,([^"]*)"',
+                   lambda m: f'src="{self.write(file+".png", base64.b64decode(m[1]))}" loading="lazy"', s)
+        return re.sub(r'(<script type="application/json")>(.*?)</script>',
+                      lambda m: f'{m[1]} data-src="{self.write(file+".json", m[2].encode())}"></script>', s, flags=re.S)
 
     def image(self, mime, s, o, opt, alt, code):
         "Write a picture to a file of its own, and return the figure that shows it"
@@ -141,20 +180,19 @@ class Page:
         self.n += 1
         file = f"{self.files}/figure-{self.n}.{ {'image/png': 'png', 'image/jpeg': 'jpg'}.get(mime, 'svg')}"
         blob = s.encode() if mime == 'image/svg+xml' else base64.b64decode(s)
-        (NEW/file).parent.mkdir(parents=True, exist_ok=True)
-        (NEW/file).write_bytes(blob)
         size = o.get('metadata', {}).get(mime, {})
         if not size and mime == 'image/png': size = dict(zip(('width', 'height'), struct.unpack('>II', blob[16:24])))
         attrs = ''.join(f' {k}="{round(size[k])}"' for k in ('width', 'height') if k in size)
         wide = ' class="wide"' if float(size.get('width', 0)) > 640 else ''     # a phone scrolls it rather than shrink it
-        img = f'<img src="{relpath(file, dirname(self.out))}" alt="{html.escape(str(alt))}"{attrs}{wide} loading="lazy">'
+        img = f'<img src="{self.write(file, blob)}" alt="{html.escape(str(alt))}"{attrs}{wide} loading="lazy">'
         cap = [raw('<figcaption>'), str(opt['fig-cap']), raw('</figcaption>')] if 'fig-cap' in opt else []
         return '\n\n'.join([raw(f'<figure>{img}'), *cap, raw('</figure>')])
 
     def render(self, pandoc, nav, menu):
         "The page's HTML: through pandoc and the template"
-        var = {'root': relpath('.', dirname(self.out) or '.')+'/', 'sidebar': menu(self)}
+        var = {'root': relpath('.', dirname(self.out) or '.')+'/', 'sidebar': menu(self), 'actions': self.actions()}
         for i, row in enumerate(nav):
+            if row[2] == self.nb and (number := re.match(r'\d+(?= · )', row[1])): var['chapter'] = number[0]
             for k, j in (('prev', i+1), ('next', i-1)):                # row i is the previous page of row i+1
                 if 0 <= j < len(nav) and nav[j][2] == self.nb:
                     var |= {f'{k}-href': self.href(row[2]), f'{k}-title': html.escape(row[1])}
@@ -166,6 +204,36 @@ class Page:
         self.heads = [(i, html.unescape(re.sub('<[^>]*>', '', t)).strip()) for i, t in
                       re.findall(r'<h[1-6][^>]*? id="([^"]+)"[^>]*>(.*?)</h[1-6]>', self.html, re.S)]
         self.ids = {html.unescape(i) for i in re.findall(r'\sid="([^"]+)"', self.html)}
+
+    def actions(self):
+        "The list of what a reader can do with the page's notebook; what needs the repository only once it is public"
+        rows = [('Download the notebook', f'{Path(self.nb).name}" download="')]
+        c = config()
+        if c['public']:
+            at = f"blob/{c['branch']}/nbs/{self.nb}"
+            rows += [('Open in Colab', f"{c['git'].replace('//github.com/', '//colab.research.google.com/github/')}/{at}"),
+                     ('View its source', f"{c['git']}/{at}"),
+                     ('Report an issue', f"{c['git']}/issues/new?{urlencode({'title': 'nbs/'+self.nb+': '})}")]
+        return ''.join(f'<li><a href="{html.escape(href) if "://" in href else href}">{what}</a></li>' for what, href in rows)
+
+    def code_links(self):
+        "Make the library's names in the page's code links to the reference: those that it imports or defines"
+        page = self.pages['reference.ipynb']
+        cells = json.loads((NBS/self.nb).read_text(encoding='utf-8'))['cells']
+        code = [text(c['source']) for c in cells if c['cell_type'] == 'code']
+        said = [n for o in code for m in re.findall(r'^from backprop13[.\w]* import (?:\(([^)]*)\)|([^#(\n]+))', o, re.M) for n in m]
+        said += [n for o in code if re.match(r'#\|\s*exports', o) for n in re.findall(r'^(?:def|class) (\w+)', o, re.M)]
+        ids = {t: i for i, t in page.heads if t in set(re.findall(r'\w+', ' '.join(said)))}
+        if not ids or page is self: return
+        name = re.compile(rf"(?<![\w.])({'|'.join(ids)})(?=\(|\b(?!\s*=))")
+
+        def block(m):
+            parts, quiet = re.split(r'(<[^>]*>)', m[0]), False                # text between tags; not in strings and comments
+            for k, part in enumerate(parts):
+                if k % 2: quiet = quiet and part != '</span>' or bool(re.match(r'<span class="(st|ss|vs|sc|co|do)"', part))
+                elif not quiet: parts[k] = name.sub(lambda m: f'<a class="ref" href="{self.href(page.nb)}#{ids[m[1]]}">{m[1]}</a>', part)
+            return ''.join(parts)
+        self.html = re.sub(r'<code class="sourceCode python">.*?</code>', block, self.html, flags=re.S)
 
     def href(self, nb):
         "The address of another notebook's page, from this one"
@@ -180,7 +248,8 @@ class Page:
         def f(m):
             attrs, href, inner = m[1]+m[3], html.unescape(m[2]), m[4]
             url, _, frag = href.partition('#')
-            if href.startswith(git): return '' if inner == 'source' else inner
+            if 'download' in attrs: return m[0]
+            if href.startswith(git) and not config()['public']: return '' if inner == 'source' else inner
             if href.startswith(base):                                # made by nbdev from a name in back-ticks
                 name, page = re.sub('<[^>]*>', '', inner).removesuffix('()'), self.pages['reference.ipynb']
                 ids = [i for n in (name, name.split('.')[-1], name.split('.')[0]) for i, t in page.heads if t == n]
@@ -204,11 +273,12 @@ class Page:
 
 @functools.cache
 def config():
-    "What the pages take from settings.ini"
+    "What the pages take from settings.ini, and from _quarto.yml whether the repository is public: it then has repo-actions"
     c = ConfigParser(delimiters=['='], interpolation=None)
     c.read(ROOT/'settings.ini', encoding='utf-8')
     c = c['DEFAULT']
-    return {'site': c['title'], 'copyright': c['copyright'], 'base': c['doc_host']+c['doc_baseurl']+'/', 'git': c['git_url']}
+    public = 'repo-actions' in yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']
+    return {'public': public, 'branch': c['branch'], 'site': c['title'], 'copyright': c['copyright'], 'base': c['doc_host']+c['doc_baseurl']+'/', 'git': c['git_url']}
 
 
 def typeset(pages, katex, problems):
@@ -244,7 +314,8 @@ def build(use_quarto=True):
     for f in sorted(NBS.rglob('*.ipynb')):
         try: json.loads(f.read_text(encoding='utf-8'))['cells']
         except (ValueError, KeyError) as e: raise SiteError(f"{f.relative_to(ROOT)} is not a notebook ({e}); restore it from git")
-    katex = get_katex()
+    katex = get_parts()
+    get_labs()
     shutil.rmtree(PROC, ignore_errors=True)
     if use_quarto and shutil.which('quarto'):
         subprocess.run([sys.executable, '-c', 'from nbdev.quarto import nbdev_docs; nbdev_docs.__wrapped__()'], check=True)
@@ -258,25 +329,39 @@ def build(use_quarto=True):
     Page.pages, problems = {p.nb: p for p in pages}, []
     for p in pages: p.render(pypandoc.get_pandoc_path(), nav, menu_for(nav))
     for p in pages: p.links(problems)
+    for p in pages: p.code_links()
     typeset(pages, katex, problems)
     for p in pages:
         (NEW/p.out).parent.mkdir(parents=True, exist_ok=True)
         (NEW/p.out).write_text(p.html, encoding='utf-8')
-    run([sys.executable, '-m', 'pagefind_bin', '--site', NEW], 'making the search index with Pagefind')
+        shutil.copy(NBS/p.nb, (NEW/p.out).parent)
+    run([sys.executable, '-m', 'pagefind_bin', '--site', NEW, '--exclude-selectors', '.katex-mathml'], 'making the search index with Pagefind')
     if problems: raise SiteError('\n'.join(problems))
     shutil.rmtree(DOCS, ignore_errors=True)
     NEW.rename(DOCS)
     print(f'{len(pages)} pages in {DOCS.name}/')
 
 
+class Handler(http.server.SimpleHTTPRequestHandler):
+    "Quiet, never out of date, and text goes compressed, as from GitHub Pages"
+    def log_message(self, *args): pass
+    def end_headers(self): self.send_header('Cache-Control', 'no-cache'); super().end_headers()
+
+    def send_head(self):
+        f = Path(self.translate_path(self.path))
+        if f.is_dir(): f /= 'index.html'
+        if f.suffix not in ('.html', '.css', '.js', '.json', '.svg') or not f.is_file() or 'gzip' not in self.headers.get('Accept-Encoding', ''):
+            return super().send_head()
+        blob = gzip.compress(f.read_bytes(), 6, mtime=0)
+        self.send_response(200)
+        for k, v in (('Content-Type', self.guess_type(f)), ('Content-Encoding', 'gzip'), ('Content-Length', len(blob))): self.send_header(k, v)
+        self.end_headers()
+        return io.BytesIO(blob)
+
+
 def serve(port):
     "Serve _docs/ on this machine until Ctrl-C"
     if not (DOCS/'index.html').exists(): raise SiteError(f'there is no site in {DOCS.name}/ yet; run: make site')
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        "Quiet, and never out of date"
-        def log_message(self, *args): pass
-        def end_headers(self): self.send_header('Cache-Control', 'no-cache'); super().end_headers()
 
     for p in range(port, port+100):
         try: server = http.server.ThreadingHTTPServer(('127.0.0.1', p), functools.partial(Handler, directory=str(DOCS))); break

@@ -1,4 +1,4 @@
-// Theme, page menu and search of the site that tools/site.py renders. Quarto's rendering has its own.
+// Theme, page menu, progress and search of the site that tools/site.py renders. Quarto's rendering has its own.
 (() => {
   const root = document.currentScript.dataset.root, html = document.documentElement
   const system = matchMedia('(prefers-color-scheme: dark)')
@@ -6,7 +6,8 @@
   const dark = () => kept() ? kept() === 'dark' : system.matches
   const show = () => {
     html.dataset.theme = dark() ? 'dark' : 'light'
-    document.getElementById('theme-toggle')?.setAttribute('aria-pressed', dark())
+    const button = document.getElementById('theme-toggle')
+    if (button) button.textContent = dark() ? 'Light' : 'Dark'      // what a click gives
   }
   html.classList.add('js')
   show()                                            // before the first paint
@@ -19,19 +20,58 @@
       try { localStorage.setItem('theme', dark() ? 'light' : 'dark') } catch {}
       show()
     }
-    menu.onclick = () => menu.setAttribute('aria-expanded', html.classList.toggle('menu-open'))
+    const unfold = open => menu.setAttribute('aria-expanded', html.classList.toggle('menu-open', open))
+    menu.onclick = () => unfold()
+    document.addEventListener('keydown', e => { if (e.key === 'Escape' && html.classList.contains('menu-open')) { unfold(false); menu.focus() } })
     if (matchMedia('(max-width: 1199px)').matches) document.querySelector('.toc')?.removeAttribute('open')
     document.querySelector('.menu [aria-current]')?.scrollIntoView({block: 'nearest'})
     document.querySelectorAll('pre, .katex-display, .cell-output-display, .table-box').forEach(el => {
       if (el.scrollWidth > el.clientWidth) el.tabIndex = 0      // so that keys can scroll it
     })
 
+    // Progress: a line in the bar, the section in the contents, and in the menu how much of each chapter was read, kept on this machine
+    const read = () => { try { return JSON.parse(localStorage.getItem('read')) ?? {} } catch { return {} } }
+    const chapters = [...document.querySelectorAll('.menu a')].filter(a => /^\d/.test(a.textContent))
+    const tell = () => {
+      const far = read()
+      for (const a of chapters) {
+        const part = far[new URL(a.href).pathname]
+        if (!part) continue
+        const said = a.querySelector('.read') ?? a.appendChild(Object.assign(document.createElement('span'), {className: 'read'}))
+        said.textContent = part > .97 ? 'read' : `${Math.round(100 * part)} %`
+      }
+    }
+    const entries = [...document.querySelectorAll('.toc a')].map(a => [a, document.getElementById(decodeURIComponent(a.hash.slice(1)))])
+    let last = null
+    const bar = document.querySelector('.bar'), mine = chapters.find(a => a.ariaCurrent)
+    const scrolled = () => {
+      const room = html.scrollHeight - innerHeight, at = room > 0 ? Math.min(1, scrollY / room) : 1
+      bar.style.setProperty('--at', at)
+      const current = at === 1 && room > 0 ? entries.at(-1)?.[0] : entries.findLast(([, head]) => head?.getBoundingClientRect().top < innerHeight / 3)?.[0]
+      if (current !== last) {
+        last?.removeAttribute('aria-current')
+        current?.setAttribute('aria-current', 'location')
+        const toc = document.querySelector('.toc')
+        if (current) toc.scrollTop = current.offsetTop - toc.clientHeight / 2
+        last = current
+      }
+      const far = read(), path = mine && new URL(mine.href).pathname
+      if (!mine || at <= (far[path] ?? 0)) return
+      try { localStorage.setItem('read', JSON.stringify({...far, [path]: at})) } catch {}
+      tell()
+    }
+    let due
+    addEventListener('scroll', () => { due ??= requestAnimationFrame(() => { due = null; scrolled() }) }, {passive: true})
+    scrolled()
+    tell()
+
     const load = (tag, attrs) => new Promise((ok, no) =>
       document.head.append(Object.assign(document.createElement(tag), attrs, {onload: ok, onerror: no})))
     // Of a page's sections Pagefind shows the three with most hits, so that a short one whose heading is the question would be
     // left out. We choose the three: words of the query in the heading count first, hits second.
     const best = result => {
-      const words = new Set(box.querySelector('input').value.toLowerCase().match(/\w+/g))
+      const small = /^(an?|the|of|is|are|and|or|why|what|how|to|in|on|it|do|does)$/
+      const words = new Set((box.querySelector('input').value.toLowerCase().match(/\w+/g) ?? []).filter(w => !small.test(w)))
       const said = r => (r.title.toLowerCase().match(/\w+/g) ?? []).filter(w => words.has(w)).length
       const [top, rest] = [r => r.url === result.url, r => r.url !== result.url].map(f => result.sub_results.filter(f))
       rest.sort((a, b) => said(b) - said(a) || b.locations.length - a.locations.length)
@@ -45,13 +85,14 @@
           load('link', {rel: 'stylesheet', href: root + 'pagefind/pagefind-ui.css'}),
           load('script', {src: root + 'pagefind/pagefind-ui.js'})])
         new PagefindUI({element: '#search', bundlePath: new URL(root + 'pagefind/', location).pathname,
-                        showSubResults: true, showImages: false, resetStyles: false, pageSize: 8,
+                        showSubResults: true, showImages: false, resetStyles: false, pageSize: 8, excerptLength: 24,
                         processResult: best})
       })()
       await ready
       box.querySelector('input')?.focus()
     }
     document.getElementById('search-open').onclick = open
+    document.getElementById('search-close').onclick = () => box.close()
     document.addEventListener('keydown', e => {
       if (e.key !== '/' || e.ctrlKey || e.metaKey || e.target.matches('input, textarea, select, [contenteditable]')) return
       e.preventDefault()
