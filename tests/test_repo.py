@@ -100,7 +100,7 @@ def canonical(name): return re.sub(r'[-_.]+', '-', name).lower()
 def unpinned(folder):
     "Requirements of settings.ini that constraints.txt doesn't pin to a version that satisfies them"
     pins = [Requirement(o) for o in (folder/'constraints.txt').read_text().splitlines() if o and not o.startswith('#')]
-    for key in 'requirements', 'dev_requirements', 'lab_requirements':
+    for key in 'requirements', 'notebook_requirements', 'dev_requirements', 'lab_requirements':
         for req in map(Requirement, config(folder)[key].split()):
             mine = [p for p in pins if canonical(p.name) == canonical(req.name)]
             versions = [next(iter(p.specifier)) for p in mine]
@@ -226,8 +226,9 @@ def set_long(nb): nb.cells[2].source += '\n'*25 + 'x'
 def set_stderr(nb): nb.cells[2].outputs += [new_output('stream', name='stderr', text='Warning: old\n')]
 def set_error(nb): nb.cells[2].outputs += [new_output('error', ename='ValueError', evalue='bad', traceback=[])]
 def set_last(nb): nb.cells.pop()
+def set_widget(nb): nb.cells[2].outputs += [new_output('display_data', {notebooks.WIDGET: {'model_id': 'x'}, 'text/html': 'a lab'})]
 
-@pytest.mark.parametrize('mutate', [set_first, set_meta, set_long, set_stderr, set_error, set_last])
+@pytest.mark.parametrize('mutate', [set_first, set_meta, set_long, set_stderr, set_error, set_last, set_widget])
 def test_a_fault_of_form_is_caught(tmp_path, mutate):
     nb, path = sound(), tmp_path/'a.ipynb'
     nbformat.write(nb, path)
@@ -235,6 +236,18 @@ def test_a_fault_of_form_is_caught(tmp_path, mutate):
     mutate(nb)
     nbformat.write(nb, path)
     assert len(list(form(path))) == 1
+
+
+INSTALL = '''#| hide
+try: import backprop13
+except ModuleNotFoundError:   # in Colab, or beside a notebook that was downloaded
+    %pip install -q "backprop13[notebook] @ git+{git_url}"
+    %env IN_TEST=1'''
+
+
+def test_a_chapter_that_was_downloaded_installs_what_it_needs(project):
+    want = INSTALL.format(git_url=config(project)['git_url'])
+    for f in project.glob('nbs/[0-9]*.ipynb'): assert [c.source for c in nbformat.read(f, 4).cells].count(want) == 1, f.name
 
 
 # ---- stored outputs

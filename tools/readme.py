@@ -12,6 +12,7 @@ def block(s, lang=''): return f'```{lang}\n{s.rstrip()}\n```'
 def output(o):
     "One stored output, as text"
     data = o.get('data', {})
+    if 'text/html' in data: return ''                       # a lab stays on the site
     if 'text/markdown' in data: return ''.join(data['text/markdown'])
     s = ''.join(o.get('text', data.get('text/plain', '')))
     return block(s) if s.strip() else ''
