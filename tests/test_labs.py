@@ -7,22 +7,18 @@ from conftest import root as ROOT, visit
 from backprop13 import labs
 from backprop13.figures import COLORS
 
-STATIC = ROOT/'backprop13/static'
-NAMES = sorted(f.stem for f in STATIC.glob('*.js') if f.stem != 'kit')
+NAMES = labs.lab_names()
 
 
 @pytest.fixture(scope='session')
 def places(pages):
-    "Where each lab stands: {name: page}, the chapter's rather than the page Labs"
-    found = {}
-    for page, read in pages.items():
-        for _, attrs in read.tags:
-            if 'data-lab' in attrs and not (page.startswith('support/') and attrs['data-lab'] in found): found[attrs['data-lab']] = page
-    return found
+    "The chapter in which each lab stands: {name: page}"
+    chapters = {f.stem.split('_', 1)[1]+'.html' for f in (ROOT/'nbs').glob('[0-9]*.ipynb')}
+    return {attrs['data-lab']: page for page in chapters for _, attrs in pages[page].tags if 'data-lab' in attrs}
 
 
 def test_every_lab_stands_in_a_chapter(places):
-    assert set(places) == set(NAMES) and not [p for p in places.values() if p.startswith('support/')], places
+    assert set(places) == set(NAMES)
 
 
 def test_one_palette():
@@ -41,7 +37,7 @@ def test_a_lab_loads_when_scrolled_to_and_says_nothing(browser, server, places, 
     lab = page.locator(f'.lab[data-lab={name}]').first
     mine = lambda: [u for u in asked if u.endswith(f'/{name}.js')]
     far = lab.evaluate('e => e.getBoundingClientRect().top > innerHeight + 600')
-    assert not (far and mine())
+    assert far and not mine()
     lab.scroll_into_view_if_needed()
     page.wait_for_selector(f'.lab[data-lab={name}][data-live]')
     assert len(mine()) == 1 and not said and all(u.startswith((server, 'data:')) for u in asked), (said, asked)
@@ -68,7 +64,10 @@ def test_data_that_is_not_plain_is_refused_in_a_sentence():
 
 
 def test_a_lab_s_data_cannot_end_its_script():
-    page = labs.Lab('wheels', {'x': '</script><b>'}, labs.plt.figure(), 'a "b"', '<i>').page
-    assert page.count('</script>') == 1 and 'alt="a &quot;b&quot;"' in page and '&lt;i&gt;' in page
+    text = '</script><b><!--<script>'
+    page = labs.Lab('wheels', {'x': text}, labs.plt.figure(), 'a "b"', '<i>').page
+    assert page.count('</script>') == 1 and '<!--' not in page and 'alt="a &quot;b&quot;"' in page and '&lt;i&gt;' in page
     data = re.search(r'<script type="application/json">(.*)</script>', page)[1]
-    assert json.loads(data) == {'x': '</script><b>'}
+    assert json.loads(data) == {'x': text}
+    for sizes in ((4, 2), (4, 0, 1), (4, 2.5, 1)):
+        with pytest.raises(ValueError, match='wanted three whole numbers from 1 to 8'): labs.wheels(sizes)

@@ -14,7 +14,7 @@ def tree(folder):
         if (folder/'.git').exists() and shutil.which('git') else None
     if git and git.returncode == 0: files = {folder/o for o in git.stdout.split('\0') if o}
     else:
-        skip = {'__pycache__', 'node_modules', 'build', 'dist', '_docs', '_proc', 'katex',
+        skip = {'__pycache__', 'node_modules', 'build', 'dist', '_docs', '_proc', 'katex', 'fonts', 'labs',
                 '.git', '.venv', '.venv-ci', '.pytest_cache', '.ipynb_checkpoints'}
         def generated(f): return any(p in skip or p.endswith('.egg-info') for p in f.relative_to(folder).parts)
         files = {f for f in folder.rglob('*') if not generated(f)}

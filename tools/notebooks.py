@@ -26,6 +26,7 @@ root = Path(__file__).resolve().parent.parent
 if os.environ.get('BACKPROP13_DATA') not in (None, '', 'synthetic'):    # notebooks run in folders of their own
     os.environ['BACKPROP13_DATA'] = os.path.abspath(os.path.expanduser(os.environ['BACKPROP13_DATA']))
 rtol, atol, size_tol = 1e-2, 1e-6, .05
+WIDGET = 'application/vnd.jupyter.widget-view+json'     # names a widget of the kernel that ran, so it isn't stored
 number = re.compile(r' *(?<![\w.])([-+]?(?:\d*\.\d+(?:e[-+]?\d+)?|\d+\.?e[-+]?\d+))(?!\w|\.\d) *', re.I)
 
 
@@ -58,9 +59,6 @@ async def execute(path, timeout=600):
         for o in c.get('outputs', []): o.get('data', {}).pop(WIDGET, None)
     clean_nb(nb)
     return nb
-
-
-WIDGET = 'application/vnd.jupyter.widget-view+json'     # names a widget of the kernel that ran, so it isn't stored
 
 
 def outputs(cell):

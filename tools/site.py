@@ -66,13 +66,11 @@ def get_parts():
 def get_labs():
     "Put the labs at nbs/assets/labs, each the one module that Jupyter gets too, and their stylesheet"
     sys.path.insert(0, str(ROOT))
-    from backprop13.labs import lab_module
-    static = ROOT/'backprop13/static'
+    from backprop13.labs import lab_module, lab_names
     shutil.rmtree(LOCAL_LABS, ignore_errors=True)
     LOCAL_LABS.mkdir()
-    shutil.copy(static/'lab.css', LOCAL_LABS)
-    for f in static.glob('*.js'):
-        if f.stem != 'kit': (LOCAL_LABS/f.name).write_text(lab_module(f.stem), encoding='utf-8')
+    shutil.copy(ROOT/'backprop13/static/lab.css', LOCAL_LABS)
+    for name in lab_names(): (LOCAL_LABS/f'{name}.js').write_text(lab_module(name), encoding='utf-8')
 
 
 def sidebar(contents, section=''):
@@ -152,7 +150,7 @@ class Page:
             if mime in data: break
         else: return ''
         s = text(data[mime])
-        if mime == 'text/html': s = raw(self.lab(s) if 'data-lab=' in s else s)
+        if mime == 'text/html': s = raw(self.lab(s) if '<div class="lab" data-lab=' in s else s)
         elif mime.startswith('image/'): s = self.image(mime, s, o, opt, next(alts, None), code)
         elif mime == 'text/latex' and not s.lstrip().startswith('$'): s = f'$${s.strip()}$$'
         elif mime == 'text/plain': s = fence(s, '.output')
@@ -207,14 +205,14 @@ class Page:
 
     def actions(self):
         "The list of what a reader can do with the page's notebook; what needs the repository only once it is public"
-        rows = [('Download the notebook', f'{Path(self.nb).name}" download="')]
+        rows = [('Download the notebook', Path(self.nb).name, ' download')]
         c = config()
         if c['public']:
             at = f"blob/{c['branch']}/nbs/{self.nb}"
-            rows += [('Open in Colab', f"{c['git'].replace('//github.com/', '//colab.research.google.com/github/')}/{at}"),
-                     ('View its source', f"{c['git']}/{at}"),
-                     ('Report an issue', f"{c['git']}/issues/new?{urlencode({'title': 'nbs/'+self.nb+': '})}")]
-        return ''.join(f'<li><a href="{html.escape(href) if "://" in href else href}">{what}</a></li>' for what, href in rows)
+            rows += [('Open in Colab', f"{c['git'].replace('//github.com/', '//colab.research.google.com/github/')}/{at}", ''),
+                     ('View its source', f"{c['git']}/{at}", ''),
+                     ('Report an issue', f"{c['git']}/issues/new?{urlencode({'title': 'nbs/'+self.nb+': '})}", '')]
+        return ''.join(f'<li><a href="{html.escape(href)}"{attrs}>{what}</a></li>' for what, href, attrs in rows)
 
     def code_links(self):
         "Make the library's names in the page's code links to the reference: those that it imports or defines"
@@ -283,14 +281,15 @@ def config():
 
 def typeset(pages, katex, problems):
     "Typeset every formula of every page with KaTeX, in one call of node"
-    pat = r'<span class="math (inline|display)">(.*?)</span>'
+    pat = r'<span class="math (inline|display)">(.*?)</span>([,.;:?)]*)'
     sums = [(p, m[1], html.unescape(m[2])) for p in pages for m in re.finditer(pat, p.html, re.S)]
     done = iter(json.loads(run([program('node'), '-e', KATEX_JS, katex], 'typesetting maths with KaTeX',
                                input=json.dumps([(tex, kind == 'display') for _, kind, tex in sums]))))
     def f(m):
         r = next(done)
         if 'error' in r: problems.append(f"nbs/{p.nb}: KaTeX can't typeset {html.unescape(m[2]).strip()}: {r['error']}")
-        return f'<span class="math {m[1]}">{r.get("html", m[2])}</span>'
+        s = f'<span class="math {m[1]}">{r.get("html", m[2])}</span>'+m[3]
+        return f'<span class="keep">{s}</span>' if m[3] and len(m[2]) < 40 else s      # a comma stays on its formula's line
     for p in pages: p.html = re.sub(pat, f, p.html, flags=re.S)
 
 

@@ -1,6 +1,6 @@
 // Descent: what does training change, step by step? A recorded run to scrub through: every snapshot is a whole network, and reads
 // digits in the page.
-import {LAB, h, s, set, drawing, slider, button, fmt, clamp, scale, line, status, bytes} from './kit.js'
+import {LAB, unique, h, s, set, drawing, slider, button, fmt, clamp, scale, line, status, bytes} from './kit.js'
 
 // ---- the network ----
 // A snapshot's tensors as numbers: each is [whole numbers of 8 bits in base64, their scale]
@@ -104,7 +104,7 @@ const chart = ({label, steps, curve, dots, ends, ticks, text, kind}) => {
     ...[0, 10, 100, 1000].filter(k => k <= steps.at(-1)).map(k => tick(x(log(k)), BOTTOM + 17, 'middle', fmt(k, 0))),
     tick(WIDTH - 12, BOTTOM + 32, 'end', 'step, logarithmic axis'),
     s('g', {class: kind}, curve && s('path', {class: 'curve', 'stroke-opacity': .5, 'stroke-width': 1.5, d: line(curve.map(at))}),
-      s('path', {class: 'curve', d: line(places)}), ...marks, mark, dot))
+      s('path', {class: 'curve', 'stroke-width': 2.5, d: line(places)}), ...marks, mark, dot))
   return Object.assign(pic, {show: i => {
     const [px, py] = places[i]
     set(mark, {x1: px, x2: px})
@@ -146,9 +146,9 @@ const render = ({model, el}) => {
   })
 
   // the pad, and what each network reads there
-  const board = picture(PAD, {class: 'pad', tabindex: 0, role: 'application', 'aria-describedby': 'descent-keys',
+  const keys = unique(), board = picture(PAD, {class: 'pad', tabindex: 0, role: 'application', 'aria-describedby': keys,
     'aria-label': 'Drawing pad: arrow keys move the pen, space puts it down and lifts it'})
-  const cursor = h('span', {class: 'cursor', 'aria-hidden': true}), seen = picture(SIDE, {class: 'seen', role: 'img'})
+  const cursor = h('span', {class: 'cursor', 'aria-hidden': 'true'}), seen = picture(SIDE, {class: 'seen', role: 'img'})
   const bars = Array.from({length: 10}, (_, d) => {
     const bar = h('span', {}), num = h('td', {class: 'num'})
     return {bar, num, el: h('tr', {}, h('th', {scope: 'row'}, d), h('td', {class: 'amount activations'}, bar), num)}
@@ -299,7 +299,7 @@ const render = ({model, el}) => {
         verdict)),
     how('What the network of each step reads there, and how sure it is:'),
     h('div', {class: 'stages'}, ...stages.map(t => t.el)),
-    h('p', {class: 'how', id: 'descent-keys'}, 'Draw with pointer or finger. By keyboard: focus the pad, move with the arrow ' +
+    h('p', {class: 'how', id: keys}, 'Draw with pointer or finger. By keyboard: focus the pad, move with the arrow ' +
       'keys, and press space to put the pen down or to lift it.'))))
 
   // the pictures' colours follow the page's switch and the system's, and are known once the lab is in the page

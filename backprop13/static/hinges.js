@@ -1,5 +1,5 @@
 // Hinges: which rectified lines make this curve? A baseline and up to eight a * relu(side * (x - at)), by hand or by descent.
-import {LAB, h, s, set, drawing, draggable, button, fmt, clamp, scale, line, status} from './kit.js'
+import {LAB, unique, h, s, set, drawing, draggable, button, fmt, clamp, scale, line, status} from './kit.js'
 
 const relu = z => Math.max(0, z)
 
@@ -75,7 +75,7 @@ const render = ({model, el}) => {
   const {x: xs, p: ps, errors, chance, start} = model.get('data')
   const top = 1.15 * Math.max(...ps), low = -.12 * top
   let state = copy(start), run = null, knobs = [], X, Y, Z, reach
-  const uid = Math.random().toString(36).slice(2)
+  const uid = unique()
 
   // ---- the drawing: the curve above, below it the pieces that it is the sum of, on the same scale ----
   const dots = xs.map(() => s('circle', {r: 3.5, fill: 'currentColor'}))

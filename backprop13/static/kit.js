@@ -8,7 +8,7 @@ const put = (el, attrs, children) => {
     else if (v === false || v == null) el.removeAttribute(k)
     else el.setAttribute(k, v === true ? '' : v)
   }
-  el.append(...children.flat())
+  el.append(...children.flat().filter(c => c != null && c !== false))
   return el
 }
 // An HTML element: h('p', {class: 'x', onclick: f}, 'text', child); false and null leave an attribute out
@@ -77,8 +77,10 @@ export const draggable = (el, {label, min, max, value, text = v => fmt(v), move,
   return el
 }
 
-// What every lab's outermost element has; the second keeps JupyterLab from taking a key as its own command
-export const LAB = {class: 'lab-live', 'data-lm-suppress-shortcuts': 'true'}
+// What every lab's outermost element has; a key pressed in a lab is not also JupyterLab's command
+export const LAB = {class: 'lab-live', onkeydown: e => e.stopPropagation()}
+// A name that no other element of the page has
+export const unique = () => `lab-${Math.random().toString(36).slice(2)}`
 // A line for what just happened, read aloud by screen readers
 export const status = () => h('p', {class: 'status', role: 'status'})
 // The bytes of a base64 text

@@ -1,5 +1,5 @@
 // Softmax and cross-entropy: how do scores become a loss, and which way of computing it survives large ones?
-import {LAB, h, s, set, draggable, slider, button, status, scale, clamp, fmt} from './kit.js'
+import {LAB, unique, h, s, set, draggable, slider, button, status, scale, clamp, fmt} from './kit.js'
 
 // JavaScript computes in float64. Rounding after every operation gives what float32 gives, overflow included.
 const rounding = bits => bits === 32 ? Math.fround : v => v
@@ -55,7 +55,7 @@ const END = 8, WIDTH = 200, HEIGHT = 34                                // scores
 
 const render = ({model, el}) => {
   const data = model.get('data'), {names} = data
-  const name = `softmax-${Math.random().toString(36).slice(2)}`        // radios belong together by name
+  const name = unique()        // radios belong together by name
   let scores = [...data.scores], target = data.target, times = 1, shift = 0, bits = 32, stable = false
   const across = scale([-END, END], [12, WIDTH - 12]), said = status()
 

@@ -107,7 +107,7 @@ export const cells = ({shape, numbers}) => {
 const render = ({model, el}) => {
   const data = model.get('data'), {run, roots, notes, back} = data, last = run.steps.length - 1
   const stops = [...data.stops], trail = []
-  let at = data.start, again = 'n', shown = ''
+  let at = 1, again = 'n', shown = ''
   const phase = i => i < back ? 'forward' : 'backward'
 
   // the source, with the debugger's arrow
@@ -205,7 +205,7 @@ const render = ({model, el}) => {
   const type = text => {
     const command = text.trim() || again, [, asked] = /^(?:p\s+|p$)?(.*)$/.exec(command)
     again = command
-    if (command in commands && command !== 'p') return commands[command]()
+    if (Object.hasOwn(commands, command) && command !== 'p') return commands[command]()
     const answer = ask(run, at, asked)
     write(command, answer)
     tell(answer, true)
@@ -222,7 +222,7 @@ const render = ({model, el}) => {
     if (e.key === 'Escape' && e.target === prompt) return code.focus()
     if (e.target === prompt) return
     const key = {ArrowLeft: 'b', ArrowRight: 'n'}[e.key] ?? e.key
-    if (!(key in commands) || (e.key.startsWith('Arrow') && e.target.matches('input'))) return
+    if (!Object.hasOwn(commands, key) || (e.key.startsWith('Arrow') && e.target.matches('input'))) return
     e.preventDefault()
     e.stopPropagation()
     commands[key]()

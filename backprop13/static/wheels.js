@@ -1,5 +1,5 @@
 // Wheels: how much faster does the last wheel turn than the first? The chain rule as three wheels on two belts.
-import {LAB, h, s, set, drawing, draggable, slider, fmt} from './kit.js'
+import {LAB, h, s, set, drawing, draggable, slider, fmt, clamp} from './kit.js'
 
 // The slopes and the turns of three wheels with these circumferences when the first has turned `x` times
 export const turn = ([X, U, Y], x) => {
@@ -19,7 +19,7 @@ const belt = (a, p, b, q) => {
 const render = ({model, el}) => {
   const {sizes, x: start} = model.get('data'), size = [...sizes]
   let x = start
-  const belts = [0, 1].map(() => s('path', {class: 'belt', fill: 'none', stroke: 'var(--soft)', 'stroke-width': 2}))
+  const belts = [0, 1].map(() => s('path', {fill: 'none', stroke: 'var(--soft)', 'stroke-width': 2}))
   const wheels = KINDS.map((kind, i) => {
     const rim = s('circle', {fill: 'currentColor', 'fill-opacity': .13, stroke: 'currentColor', 'stroke-width': 3})
     const spoke = s('line', {stroke: 'currentColor', 'stroke-width': 3})
@@ -56,11 +56,11 @@ const render = ({model, el}) => {
   draggable(wheels[0].rim, {
     label: 'turn the wheel x', min: 0, max: 2, value: () => x, step: 1,
     move: (dx, dy, at) => {
-      if (!at) return turnTo(Math.min(2, Math.max(0, x + (dx - dy) / 100)))
+      if (!at) return turnTo(clamp(x + (dx - dy) / 100, 0, 2))
       const angle = (px, py) => Math.atan2(py - MIDDLE, px - CENTERS[0]) / (2 * Math.PI)
       let by = angle(at.x, at.y) - angle(at.x - dx, at.y - dy)
       by -= Math.round(by)                                           // the short way round
-      turnTo(Math.min(2, Math.max(0, x + by)))
+      turnTo(clamp(x + by, 0, 2))
     }})
   const row = (label, ...cells) => h('tr', {}, h('th', {scope: 'row'}, label), ...cells)
   el.append(h('div', LAB,

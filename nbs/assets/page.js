@@ -12,7 +12,7 @@ const looks = () => looks.loaded ??= new Promise((ok, no) =>
   document.head.append(make('link', {rel: 'stylesheet', href: new URL('lab.css', labs), onload: ok, onerror: no})))
 const mount = async el => {
   const inside = el.querySelector('script[type="application/json"]')
-  const read = inside.dataset.src ? fetch(inside.dataset.src).then(r => r.json()) : JSON.parse(inside.textContent)
+  const read = inside.dataset.src ? fetch(inside.dataset.src).then(r => r.ok ? r.json() : Promise.reject(new Error(`${r.url}: ${r.status}`))) : JSON.parse(inside.textContent)
   const [{default: lab}, data] = await Promise.all([import(new URL(`${el.dataset.lab}.js`, labs)), read, looks()])
   const room = make('div')
   // as much of anywidget's model as a lab without a kernel needs
@@ -41,16 +41,16 @@ for (const ask of document.querySelectorAll('main p:has(> strong:first-child)'))
   for (let next; (next = answer.nextElementSibling) && !next.matches('h1, h2, h3, h4, section, blockquote, p.predict, .cell:has(.cell-output)');)
     answer.append(next)
 }
-const opened = () => document.getElementById(decodeURIComponent(location.hash.slice(1)))?.closest('details.reveal')?.setAttribute('open', '')
+const opened = () => document.querySelector(':target')?.closest('details.reveal')?.setAttribute('open', '')
 addEventListener('hashchange', opened)
 opened()
 addEventListener('beforeprint', () => document.querySelectorAll('details.reveal').forEach(d => { d.open = true }))
 
-// ---- checks that held: the notebooks run before the page is made, and a check that fails stops them; inside a def none has run ----
+// ---- checks: the tests run every cell, and one that fails stops them; inside a def none has run ----
 for (const cell of document.querySelectorAll('.cell')) {
   const code = [...cell.querySelectorAll('code')].map(c => c.textContent).join('\n')
   const inside = /^\s*(def|class) /m.test(code) ? '' : '\\s*'
   if (!new RegExp(`^(${inside}|for .*: )(assert |(test|check)_\\w+\\(|check\\()`, 'm').test(code)) continue
   cell.classList.add('checked')
-  cell.append(make('span', {className: 'held', textContent: '✓ holds', title: 'This cell ran without complaint when the page was made.'}))
+  cell.append(make('span', {className: 'held', textContent: '✓ holds', title: 'The tests run this cell, and stop if a check in it fails.'}))
 }

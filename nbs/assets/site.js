@@ -2,8 +2,10 @@
 (() => {
   const root = document.currentScript.dataset.root, html = document.documentElement
   const system = matchMedia('(prefers-color-scheme: dark)')
-  const kept = () => { try { return localStorage.getItem('theme') } catch { return null } }
-  const dark = () => kept() ? kept() === 'dark' : system.matches
+  const keep = {}                                   // where localStorage is refused, for as long as the page stands
+  const kept = k => { try { return localStorage.getItem(`backprop13-${k}`) ?? keep[k] } catch { return keep[k] } }
+  const store = (k, v) => { keep[k] = v; try { localStorage.setItem(`backprop13-${k}`, v) } catch {} }
+  const dark = () => kept('theme') ? kept('theme') === 'dark' : system.matches
   const show = () => {
     html.dataset.theme = dark() ? 'dark' : 'light'
     const button = document.getElementById('theme-toggle')
@@ -17,7 +19,7 @@
     show()
     const menu = document.getElementById('menu-toggle'), box = document.getElementById('search-box')
     document.getElementById('theme-toggle').onclick = () => {
-      try { localStorage.setItem('theme', dark() ? 'light' : 'dark') } catch {}
+      store('theme', dark() ? 'light' : 'dark')
       show()
     }
     const unfold = open => menu.setAttribute('aria-expanded', html.classList.toggle('menu-open', open))
@@ -30,7 +32,7 @@
     })
 
     // Progress: a line in the bar, the section in the contents, and in the menu how much of each chapter was read, kept on this machine
-    const read = () => { try { return JSON.parse(localStorage.getItem('read')) ?? {} } catch { return {} } }
+    const read = () => { try { return JSON.parse(kept('read')) ?? {} } catch { return {} } }
     const chapters = [...document.querySelectorAll('.menu a')].filter(a => /^\d/.test(a.textContent))
     const tell = () => {
       const far = read()
@@ -57,7 +59,7 @@
       }
       const far = read(), path = mine && new URL(mine.href).pathname
       if (!mine || at <= (far[path] ?? 0)) return
-      try { localStorage.setItem('read', JSON.stringify({...far, [path]: at})) } catch {}
+      store('read', JSON.stringify({...far, [path]: at}))
       tell()
     }
     let due
@@ -88,7 +90,11 @@
                         showSubResults: true, showImages: false, resetStyles: false, pageSize: 8, excerptLength: 24,
                         processResult: best})
       })()
-      await ready
+      try { await ready } catch {
+        ready = null
+        document.getElementById('search').textContent = 'The search could not be loaded; it needs the pages to come from a server, as make serve does.'
+        return
+      }
       box.querySelector('input')?.focus()
     }
     document.getElementById('search-open').onclick = open
