@@ -27,9 +27,14 @@
     document.addEventListener('keydown', e => { if (e.key === 'Escape' && html.classList.contains('menu-open')) { unfold(false); menu.focus() } })
     if (matchMedia('(max-width: 1199px)').matches) document.querySelector('.toc')?.removeAttribute('open')
     document.querySelector('.menu [aria-current]')?.scrollIntoView({block: 'nearest'})
-    document.querySelectorAll('pre, .katex-display, .cell-output-display, .table-box').forEach(el => {
+    const reach = () => document.querySelectorAll('pre, .katex-display, .cell-output-display, .table-box').forEach(el => {
       if (el.scrollWidth > el.clientWidth) el.tabIndex = 0      // so that keys can scroll it
+      else el.removeAttribute('tabindex')
     })
+    reach()
+    document.fonts.ready.then(reach)                  // widths are known when the fonts are
+    addEventListener('resize', reach)
+    document.addEventListener('toggle', reach, true)
 
     // Progress: a line in the bar, the section in the contents, and in the menu how much of each chapter was read, kept on this machine
     const read = () => { try { return JSON.parse(kept('read')) ?? {} } catch { return {} } }
