@@ -46,11 +46,13 @@ def test_a_lab_loads_when_scrolled_to_and_says_nothing(browser, server, places, 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_without_scripts_a_lab_shows_its_picture_and_a_sentence(browser, server, places, name):
-    page, said, _ = visit(browser, server+places[name], java_script_enabled=False)
+    page, said, _ = visit(browser, server+places[name], java_script_enabled=False, viewport={'width': 768, 'height': 900}, color_scheme='dark')
     lab = page.locator(f'.lab[data-lab={name}]').first
     img = lab.locator('img')
     img.scroll_into_view_if_needed()
     assert img.bounding_box()['height'] > 60 and len(img.get_attribute('alt')) > 30
+    assert img.evaluate('''i => { const r = i.getBoundingClientRect()
+        return document.elementFromPoint(r.x + r.width/2, r.y + r.height/2) === i }''')           # nothing lies over it
     sentence = lab.locator('figcaption').inner_text()
     assert lab.locator('figcaption').is_visible() and len(sentence) > 40 and sentence.endswith('.') and not said
     page.context.close()
