@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=['='], interpolation=None)
@@ -23,7 +23,7 @@ setup(
         f"Natural Language :: {cfg['language']}",
         *(f'Programming Language :: Python :: 3.{v}' for v in range(10, 14)),
         'Topic :: Scientific/Engineering :: Artificial Intelligence'],
-    packages=find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]), include_package_data=True,
+    packages=find_namespace_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]), include_package_data=True,
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require=extras,
