@@ -238,7 +238,7 @@ def cache_folder() -> Path:
     places = os.environ.get('XDG_CACHE_HOME', ''), os.path.expanduser('~/.cache'), tempfile.gettempdir()
     return Path(next(p for p in places if os.path.isabs(p)))/'backprop13'
 
-# %% ../nbs/00_data.ipynb #58f2b085
+# %% ../nbs/00_data.ipynb #ed2c24f8
 #| code-fold: true
 #| code-summary: "Code: write a file, read a file"
 def _save(path:Path, data:bytes):
@@ -247,6 +247,9 @@ def _save(path:Path, data:bytes):
     fd, aside = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
         with open(fd, 'wb') as f: f.write(data)
+        mask = os.umask(0)               # a temporary file is private; this one is to be as any other
+        os.umask(mask)
+        os.chmod(aside, 0o666 & ~mask)
         os.replace(aside, path)
     except BaseException:
         Path(aside).unlink(missing_ok=True)

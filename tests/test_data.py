@@ -247,6 +247,12 @@ def test_damaged_synthetic_cache(made, synthetic_cache):
         assert mnist_files('synthetic', cache_dir=synthetic_cache) == (made, 'synthetic')
     assert path.read_bytes() == made[IMAGES_TEST]
 
+def test_a_file_has_the_usual_rights(tmp_path):
+    was = os.umask(0o027)
+    try: data._save(tmp_path/'a', b'new')
+    finally: os.umask(was)
+    assert (tmp_path/'a').stat().st_mode & 0o777 == 0o640
+
 def test_stopped_while_writing(tmp_path, monkeypatch):
     path = fill(tmp_path)/IMAGES
     def stop(*_): raise KeyboardInterrupt

@@ -150,10 +150,11 @@ def missing(module, names):
 
 
 def test_the_names_that_others_rely_on():
-    from backprop13 import backprop, data, training
+    from backprop13 import backprop, data, fitting, training
     assert missing(data, 'mnist') == []
     assert missing(backprop, 'lin relu mse lin_grad forward_and_backward Module Relu Lin Mse Model Linear') == []
-    assert missing(training, 'log_softmax logsumexp nll cross_entropy accuracy report') == []
+    assert missing(training, 'log_softmax logsumexp nll cross_entropy accuracy report Dataset fit get_dls') == []
+    assert missing(fitting, 'accuracy report Dataset fit get_dls') == []
     assert missing(SimpleNamespace(lin=1, relu=2, __all__=['lin']), 'lin relu mse') == ['relu', 'mse']
 
 

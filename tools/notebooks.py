@@ -49,11 +49,12 @@ async def execute(path, timeout=600):
     for c in nb.cells:
         if c.cell_type == 'code' and 'eval:false' in directives(c): c.source = ''
     km = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))  # no kernelspec of the user's
-    client = NotebookClient(nb, km=km, timeout=timeout, record_timing=False, store_widget_state=False,
+    client = NotebookClient(nb, km=km, timeout=timeout, record_timing=False, store_widget_state=False, coalesce_streams=True,
                             extra_arguments=['--IPKernelApp.log_level=40'],  # only errors
                             resources={'metadata': {'path': str(Path(path).parent)}})
     path_var = os.pathsep.join([str(root), *filter(None, [os.environ.get('PYTHONPATH')])])
-    await client.async_execute(env={**os.environ, 'PYTHONPATH': path_var, 'IN_TEST': '1'})  # IN_TEST: nbdev_export() does nothing
+    env = {'PYTHONPATH': path_var, 'IN_TEST': '1', 'TQDM_DISABLE': '1'}    # nbdev_export() does nothing; no bars in outputs
+    await client.async_execute(env={**os.environ, **env})
     for c, source in zip(nb.cells, stored): c.source = source
     for c in nb.cells:
         for o in c.get('outputs', []): o.get('data', {}).pop(WIDGET, None)

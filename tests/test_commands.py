@@ -1,0 +1,440 @@
+"The two commands, run as a user runs them: in a process of their own, in a log or on a terminal"
+import contextlib, fcntl, gzip, io, os, pty, re, signal, struct, subprocess, sys, termios, threading, time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np, pytest, torch
+from PIL import Image
+from conftest import root
+from test_repo import config, edit, sh
+from torch import nn
+
+from backprop13 import commands
+from backprop13.backprop import Linear
+from backprop13.data import mnist
+from backprop13.fitting import evaluate, load_weights, set_seed
+from backprop13.training import cross_entropy
+
+NO_NETWORK = dict.fromkeys(('http_proxy', 'https_proxy'), 'http://127.0.0.1:9')  # nobody listens there
+
+
+def command(name, *words):
+    "The command line that the installed command's script stands for"
+    return [sys.executable, '-c', f'from backprop13.commands import {name}; {name}()', *map(str, words)]
+
+
+def environment(**env):
+    e = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1', **env)
+    e.pop('TQDM_DISABLE', None)
+    return e
+
+
+def start(folder, name, *words, **env):
+    "A command whose output goes to a log"
+    return subprocess.Popen(command(name, *words), cwd=folder, env=environment(**env), text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def shell(folder, name, *words, **env):
+    "Exit code, stdout and stderr of a command"
+    with start(folder, name, *words, **env) as p: out, err = p.communicate(timeout=100)
+    return p.returncode, out, err
+
+
+def here(name, *words):
+    "The same in this process, where anything but a sentence is an exception"
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try: code = getattr(commands, name)([*map(str, words)])
+        except SystemExit as e: code = e.code
+    return code or 0, out.getvalue(), err.getvalue()
+
+
+def is_sentence(err, name):
+    "Is that one line, by the command, without a traceback?"
+    return err.startswith(f'backprop13-{name}: ') and err.count('\n') == 1 and err.endswith('\n') and 'Traceback' not in err
+
+
+def table(out):
+    "The rows of the final table: training loss, validation loss, accuracy in percent"
+    lines = out.splitlines()
+    lines = lines[lines.index('epoch  training loss  validation loss  accuracy  seconds') + 1:]
+    rows = [o.replace('%', '').split() for o in lines[:lines.index('')]]
+    assert [int(o[0]) for o in rows] == [*range(1, len(rows) + 1)]
+    assert all(0 < float(o[4]) < 100 for o in rows)
+    return np.array([o[1:4] for o in rows], float)
+
+
+def network(weights):
+    model = nn.Sequential(Linear(784, 20), nn.ReLU(), Linear(20, 10))
+    load_weights(model, weights)
+    return model
+
+
+@pytest.fixture(scope='module')
+def digits(): return mnist()
+
+@pytest.fixture(scope='module')
+def valid_dl(digits): return [(digits.x_valid, digits.y_valid)]
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    "A run of two epochs in a log: its folder, what it printed, what it complained about"
+    folder = tmp_path_factory.mktemp('run')
+    code, *said = shell(folder, 'train', '--epochs', 2, '--hidden', 20, '--weights', 'w.safetensors')
+    assert code == 0, said
+    return folder, *said
+
+
+# ---- a run
+
+def test_a_log_has_lines_only(trained):
+    _, out, err = trained
+    assert err == '' and '\r' not in out and '\x1b' not in out and '|' not in out, err
+    assert re.search(r'^epoch 2 of 2: training loss 0\.\d{3}, validation loss', out, re.M)
+
+
+def test_what_it_trains_on_is_said(trained, digits):
+    out = trained[1]
+    source = 'digits made by code' if digits.source == 'synthetic' else f"MNIST in {os.environ.get('BACKPROP13_DATA') or ''}"
+    assert f'data:     {source}' in out and '50000 images to train on, 10000 to validate' in out
+    assert '20 hidden units' in out and 'learning rate 0.5, seed 1, gradients by our layers' in out
+
+
+def test_the_table_and_the_weights_agree(trained, valid_dl):
+    folder, out, _ = trained
+    rows, model = table(out), network(folder/'w.safetensors')
+    loss, accuracy = evaluate(model, cross_entropy, valid_dl)
+    assert rows.shape == (2, 3) and rows[1, 0] < rows[0, 0] < 1 and rows[1, 2] > 90
+    np.testing.assert_allclose(rows[1, 1:], [loss, 100*accuracy], atol=.0051)
+    assert f'accuracy on the validation set: {rows[1, 2]:.2f}%\n' in out
+    assert f'weights:  {folder}/w.safetensors\n' in out
+
+
+def test_a_loop_in_python_gives_the_same(trained, digits):
+    "What the command prints is what a few lines of Python compute, whose backward pass is PyTorch's"
+    set_seed(1)
+    model = nn.Sequential(Linear(784, 20), nn.ReLU(), Linear(20, 10))
+    g = torch.Generator().manual_seed(torch.randint(2**62, ()).item())
+    means = []
+    for _ in range(2):
+        torch.empty((), dtype=torch.int64).random_(generator=g)
+        total = 0
+        for batch in torch.randperm(50000, generator=g).split(64):
+            loss = nn.functional.cross_entropy(model(digits.x_train[batch]), digits.y_train[batch])
+            model.zero_grad()
+            loss.backward()
+            with torch.no_grad():
+                for p in model.parameters(): p -= .5*p.grad
+            total += loss.item()*len(batch)
+        means.append(total/50000)
+    np.testing.assert_allclose(table(trained[1])[:, 0], means, atol=.002)
+
+
+def test_the_worst_errors_are_drawn(trained, digits, valid_dl):
+    folder, out, _ = trained
+    assert f'picture:  {folder}/worst-errors.png\n' in out
+    picture = np.array(Image.open(folder/'worst-errors.png').convert('L'))
+    h, w = picture.shape
+    assert Image.open(folder/'worst-errors.png').format == 'PNG' and 1000 < w < 1500 and 400 < h < 900
+    for cell in (picture[i*h//3:(i + 1)*h//3, j*w//8:(j + 1)*w//8] for i in range(3) for j in range(8)):
+        assert .02 < (cell < 128).mean() < .5                     # ink of a digit, on paper
+
+
+def test_the_worst_errors_are_the_worst(trained, digits):
+    model = network(trained[0]/'w.safetensors')
+    worst, guess = commands.worst_errors(model, digits.x_valid, digits.y_valid, 10)
+    with torch.no_grad(): out = model(digits.x_valid)
+    losses = nn.functional.cross_entropy(out, digits.y_valid, reduction='none')
+    wrong = [i for i in losses.argsort(descending=True).tolist() if out[i].argmax() != digits.y_valid[i]]
+    assert worst.tolist() == wrong[:10] and guess.tolist() == out[worst].argmax(1).tolist()
+    few = torch.tensor([*wrong[:3], *(out.argmax(1) == digits.y_valid).nonzero()[:5, 0].tolist()])
+    assert sorted(commands.worst_errors(model, digits.x_valid[few], digits.y_valid[few])[0].tolist()) == [0, 1, 2]
+
+
+def test_no_errors_no_picture(trained, digits, tmp_path, capsys):
+    model = network(trained[0]/'w.safetensors')
+    with torch.no_grad(): right = model(digits.x_valid).argmax(1) == digits.y_valid
+    commands._draw_worst(tmp_path/'a.png', model, digits._replace(x_valid=digits.x_valid[right], y_valid=digits.y_valid[right]))
+    assert 'no picture' in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('ending,magic', [('.jpg', b'\xff\xd8'), ('.PDF', b'%PDF'), ('.svg', b'<?xml')])
+def test_other_kinds_of_pictures(trained, digits, tmp_path, ending, magic):
+    path = commands._new_file('.jpg', '.pdf', '.svg')(str(tmp_path/f'a{ending}'))
+    commands._draw_worst(path, network(trained[0]/'w.safetensors'), digits)
+    assert path.read_bytes().startswith(magic)
+
+
+def test_both_backward_passes_workers_and_seeds(trained):
+    "Autograd gives what our layers give; so do two workers, to the digit; another seed doesn't"
+    folder, out, _ = trained
+    two = '--epochs', 2, '--hidden', 20, '--no-picture'
+    before = sorted(p.name for p in folder.iterdir())
+    runs = [shell(folder, 'train', *two, '--workers', 2), here('train', *two, '--backward', 'autograd'), here('train', *two, '--seed', 2)]
+    assert [(code, err) for code, _, err in runs] == [(0, '')]*3
+    workers, auto, other = (out for _, out, _ in runs)
+    assert 'gradients by autograd' in auto and 'seed 2' in other
+    np.testing.assert_allclose(table(auto)[:, :2], table(out)[:, :2], atol=.002)
+    assert (table(workers) == table(out)).all()                   # which also is the run repeated
+    assert abs(table(other) - table(out)).max() > .003
+    assert sorted(p.name for p in folder.iterdir()) == before     # --no-picture, no weights: no files
+
+
+def test_our_backward_pass_runs_without_autograd(monkeypatch, digits):
+    seen = {}
+    monkeypatch.setattr(commands, 'mnist', lambda source: digits)
+    def fit(epochs, model, loss, opt, *_, **__): seen[torch.is_grad_enabled()] = type(model)
+    monkeypatch.setattr(commands, 'fit', fit)
+    for backward in 'ours', 'autograd': here('train', '--backward', backward, '--no-picture')
+    from backprop13.fitting import Sequential
+    assert seen == {False: Sequential, True: nn.Sequential} and torch.is_grad_enabled()
+
+
+def test_the_options_arrive(monkeypatch, digits):
+    "Those that change no result included: workers, and the device"
+    seen = []
+    monkeypatch.setattr(commands, 'mnist', lambda source: digits)
+    monkeypatch.setattr(commands, 'fit', lambda *args, **kwargs: seen.append((args, kwargs)))
+    here('train', *'--epochs 7 --hidden 9 --bs 32 --lr .25 --workers 2 --device cpu --no-picture'.split())
+    (epochs, model, _, opt, train_dl, valid_dl), kwargs = seen[0]
+    assert (epochs, opt.lr, train_dl.num_workers, valid_dl.num_workers, train_dl.batch_sampler.bs) == (7, .25, 2, 2, 32)
+    assert kwargs['device'] == torch.device('cpu') and [len(p) for p in model.parameters()] == [784, 9, 9, 10]
+
+
+# ---- a terminal
+
+def on_terminal(folder, *words):
+    "Exit code and output of backprop13-train on a terminal"
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack('4H', 24, 80, 0, 0))       # one of no size has no room for a bar
+    with subprocess.Popen(command('train', *words), cwd=folder, env=environment(TERM='xterm'), stdin=side, stdout=side,
+                          stderr=side, close_fds=True) as p:
+        os.close(side)
+        got = []
+        with contextlib.suppress(OSError):                        # the other end is closed
+            while block := os.read(main, 4096): got.append(block)
+    os.close(main)
+    return p.returncode, b''.join(got).decode()
+
+
+def test_a_terminal_has_a_bar(tmp_path):
+    code, said = on_terminal(tmp_path, '--epochs', 1, '--hidden', 20, '--bs', 16, '--no-picture')
+    assert code == 0 and re.search(r'\repoch 1 of 1: +[1-9]\d*%\|', said), said
+    assert len(table(said.replace('\r\n', '\n'))) == 1
+
+
+# ---- stopped
+
+def stopped(folder, *words, at):
+    "A command that gets SIGINT when it has printed a line that starts so: exit code, stdout and stderr"
+    with start(folder, 'train', *words) as p:
+        out = ''
+        while not out.endswith('\n') or not out.splitlines()[-1].startswith(at):
+            line = p.stdout.readline()
+            assert line, p.stderr.read()
+            out += line
+        time.sleep(.3)
+        p.send_signal(signal.SIGINT)
+        rest, err = p.communicate(timeout=60)
+    return p.returncode, out + rest, err
+
+
+def test_ctrl_c_keeps_what_was_learnt(tmp_path, valid_dl):
+    code, out, err = stopped(tmp_path, '--epochs', 500, '--hidden', 20, '--weights', 'w.safetensors', at='epoch 1 of')
+    assert code == 130 and err == '' and 'Stopped by Ctrl-C in ' in out, out + err
+    assert 1 <= len(table(out)) < 100 and 'w.safetensors (the last good ones)' in out and 'picture' not in out
+    assert evaluate(network(tmp_path/'w.safetensors'), cross_entropy, valid_dl).accuracy > .8
+
+
+def test_ctrl_c_in_the_first_epoch(tmp_path):
+    code, out, err = stopped(tmp_path, '--hidden', 3000, '--workers', 2, at='training:')
+    assert code == 130 and err == '' and 'No epoch was completed.' in out, out + err
+
+
+def test_ctrl_c_before_the_training(monkeypatch):
+    def mnist(source): raise KeyboardInterrupt
+    monkeypatch.setattr(commands, 'mnist', mnist)
+    assert here('train') == (130, '', 'backprop13-train: stopped by Ctrl-C\n')
+
+
+def test_a_reader_that_leaves(tmp_path):
+    "As in `backprop13-train | head -1`"
+    with start(tmp_path, 'train', '--epochs', 2) as p:
+        p.stdout.readline(); p.stdout.close()
+        err = p.stderr.read()
+    assert p.returncode == 141 and err == ''
+
+
+# ---- what goes wrong
+
+def test_a_loss_of_nan(tmp_path):
+    code, out, err = here('train', '--lr', 1e30, '--hidden', 20, '--no-picture', '--weights', tmp_path/'w.safetensors')
+    assert code == 2 and is_sentence(err, 'train') and 'the loss became' in err and 'lower the learning rate' in err, err
+    assert 'w.safetensors (the last good ones)' in out
+    assert all(p.isfinite().all() for p in network(tmp_path/'w.safetensors').parameters())
+
+
+BAD = [('--bs 0', "--bs: got '0', wanted a whole number from 1"), ('--bs 50001', '--bs is 50001, wanted at most 50000'),
+       ('--bs x', 'a whole number'), ('--hidden 0', 'from 1'), ('--hidden 10000000000', '--hidden is 10000000000'),
+       (f'--hidden {10**19}', 'too many'), ('--epochs 0', 'from 1'), ('--epochs 1.5', "got '1.5'"), ('--lr -1', "got '-1'"),
+       ('--lr nan', "got 'nan'"), ('--lr inf', "got 'inf'"), ('--seed -1', 'from 0 to 4294967295'), ('--seed 4294967296', 'from 0 to'),
+       ('--workers -1', 'from 0'), ('--device abacus', "got 'abacus'"), ('--device meta', "got 'meta'"),
+       ('--backward both', 'ours or autograd'), ('--data nowhere', 'nowhere has no train-images'), ('--data=', 'or the word synthetic'),
+       ('--data ~nobody/x', 'has no train-images'), ('--weights nowhere/w.safetensors', 'wanted a folder that is there; make /'),
+       ('--weights w.pt', 'ends in .safetensors'), ('--weights d.safetensors', 'a file, and that is none'),
+       ('--weights /proc/w.safetensors', '/proc refuses'), ('--picture nowhere/p.png', 'nowhere'), ('--picture p.doc', 'ends in .png'),
+       ('--picture p', 'ends in .png'), ('--picture p.png --no-picture', 'not allowed with'), ('--epoch 3', 'unrecognized arguments: --epoch'),
+       ('--bs', 'expected one argument'), ('words', 'unrecognized arguments: words')]
+
+@pytest.mark.parametrize('line,why', BAD, ids=[o for o, _ in BAD])
+def test_a_bad_input(tmp_path, monkeypatch, line, why):
+    "Each is a sentence and exit code 2, before any training"
+    if '/proc' in line and not Path('/proc').is_dir(): pytest.skip('no /proc here')
+    (tmp_path/'d.safetensors').mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, 'fit', None)
+    code, out, err = here('train', *line.split())
+    assert code == 2 and out == '' and is_sentence(err, 'train') and why in err, err
+    assert [p.name for p in tmp_path.iterdir()] == ['d.safetensors']
+
+
+@pytest.mark.parametrize('name,line', [('train', '--sb 3'), ('train', '--bs 50001'), ('train', '--data nowhere'),
+                                       ('data', '--data nowhere')])
+def test_a_bad_input_in_a_process_of_its_own(tmp_path, name, line):
+    code, out, err = shell(tmp_path, name, *line.split())
+    assert code == 2 and out == '' and is_sentence(err, name), err
+
+
+def test_a_folder_that_is_read_only(tmp_path, monkeypatch):
+    "Refused before the training, by the default picture too"
+    def refuse(**_): raise PermissionError(13, 'Permission denied')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands.tempfile, 'TemporaryFile', refuse)
+    monkeypatch.setattr(commands, 'fit', None)
+    for line in [], ['--no-picture', '--weights', 'w.safetensors']:
+        code, _, err = here('train', *line)
+        assert code == 2 and is_sentence(err, 'train') and 'refuses (Permission denied)' in err, err
+
+
+def test_other_faults(monkeypatch, digits):
+    "A worker that dies is a sentence; an error of the program itself is none, and keeps its traceback"
+    monkeypatch.setattr(commands, 'mnist', lambda source: digits)
+    def fails(e):
+        def fit(*_, **__): raise e
+        monkeypatch.setattr(commands, 'fit', fit)
+        return here('train', '--no-picture')
+    code, out, err = fails(RuntimeError('DataLoader: worker 0 died\n\nIn the worker: ...'))
+    assert code == 2 and err == 'backprop13-train: DataLoader: worker 0 died\n' and 'No epoch' in out
+    for e in RuntimeError('mat1 and mat2'), KeyError('x'):
+        with pytest.raises(type(e)): fails(e)
+
+
+def test_help_and_version(tmp_path):
+    for name in 'train', 'data':
+        code, out, err = here(name, '--help')
+        assert code == 0 and err == '' and f'usage: backprop13-{name}' in out
+        assert here(name, '--version')[1] == f'backprop13-{name} {config(root)["version"]}\n'
+    out = ' '.join(here('train', '--help')[1].split())
+    for o in ('test set stays closed', 'learning rate; default: 0.5', 'images; default: 3', 'layer; default: 50', 'batch; default: 64',
+              'default: cpu', 'default: worst-errors.png', 'autograd; default: ours'): assert o in out, o
+
+
+# ---- the data
+
+@pytest.fixture
+def files(tmp_path, digits):
+    "MNIST's files in a folder, gzipped, with a server; or a skip"
+    source = Path(os.environ.get('BACKPROP13_DATA') or commands.cache_folder()/'mnist')
+    if digits.source == 'synthetic': pytest.skip('MNIST is not here')
+    folder = tmp_path/'served'
+    folder.mkdir()
+    for name in commands.SHA256:
+        path = commands._find(source, name)
+        data = path.read_bytes()
+        (folder/f'{name}.gz').write_bytes(data if path.suffix == '.gz' else gzip.compress(data, 1))
+    return folder
+
+
+@pytest.fixture
+def mirror(files):
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *args): super().__init__(*args, directory=str(files))
+        def log_message(self, *_): pass
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}/'
+    server.shutdown(); server.server_close()
+
+
+def sizes(out): return [int(o) for o in re.findall(r'(\d+) bytes, checksum right', out)]
+
+
+def test_data_is_fetched_and_verified(tmp_path, mirror, monkeypatch):
+    monkeypatch.delenv('BACKPROP13_DATA', raising=False)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(commands, 'MIRRORS', (mirror,))
+    code, out, err = here('data')
+    assert code == 0, err
+    assert f'MNIST in {tmp_path}/backprop13/mnist\n' in out and sizes(out) == [47040016, 60008, 7840016, 10008]
+    assert out.endswith('50000 images to train on, 10000 to validate, 10000 to test\n')
+    monkeypatch.setattr(commands, 'MIRRORS', ())
+    assert here('data') == (0, out, '')                           # nothing left to fetch
+
+
+def test_data_in_a_folder(files, tmp_path):
+    code, out, err = shell(tmp_path, 'data', '--data', files)
+    assert (code, err) == (0, '') and f'MNIST in {files}\n' in out
+    assert sizes(out) == [(files/f'{name}.gz').stat().st_size for name in commands.SHA256]
+    (files/'t10k-labels-idx1-ubyte.gz').write_bytes(b'\x00\x00\x08\x01\x00\x00\x27\x10' + bytes(10000))
+    code, out, err = here('data', '--data', files)
+    assert code == 2 and out == '' and is_sentence(err, 'data') and 't10k-labels-idx1-ubyte: wrong checksum' in err, err
+
+
+def test_no_network(tmp_path):
+    "Synthetic digits in place of MNIST are a failure, and none are made"
+    code, out, err = shell(tmp_path, 'data', BACKPROP13_DATA='', XDG_CACHE_HOME=str(tmp_path), **NO_NETWORK)
+    assert code == 2 and out == '' and is_sentence(err, 'data') and 'no mirror sent train-images' in err, err
+    assert not (tmp_path/'backprop13'/'synthetic-1').exists()
+
+
+def test_synthetic_digits_on_demand():
+    code, out, err = here('data', '--data', 'synthetic')
+    assert (code, err) == (0, '') and 'Digits made by code in' in out and sizes(out) == [47040016, 60008, 7840016, 10008]
+
+
+def test_training_on_synthetic_digits_in_place_of_mnist_is_said(monkeypatch, tmp_path):
+    "The data module's warning is a sentence on stderr"
+    from backprop13 import data
+    def download(mirrors, name, wanted): raise ConnectionError(f'no mirror sent {name}')
+    monkeypatch.delenv('BACKPROP13_DATA', raising=False)
+    monkeypatch.setattr(data, 'download', download)
+    real = data.cache_folder()/'synthetic-1'
+    if not real.exists(): here('data', '--data', 'synthetic')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    (tmp_path/'backprop13').mkdir()
+    (tmp_path/'backprop13'/'synthetic-1').symlink_to(real)
+    code, out, err = here('train', '--epochs', 1, '--hidden', 20, '--no-picture')
+    assert code == 0 and is_sentence(err, 'train') and 'SYNTHETIC DIGITS, NOT MNIST: no mirror sent' in err, err
+    assert 'data:     digits made by code\n' in out
+
+
+# ---- the installed commands
+
+def entry_points(folder):
+    "The commands that an installation would make, by name"
+    rc, out = sh(sys.executable, 'setup.py', '-q', 'egg_info', cwd=folder)
+    assert rc == 0, out
+    text = (folder/'backprop13.egg-info'/'entry_points.txt').read_text()
+    return dict(o.replace(' ', '').split('=') for o in text.split('[console_scripts]')[1].split('[')[0].strip().splitlines()), text
+
+
+def test_the_commands_are_installed(clone):
+    scripts, text = entry_points(clone)
+    assert sorted(scripts) == ['backprop13-data', 'backprop13-train'] and 'backprop13._modidx:d' in text
+    for name, where in scripts.items():
+        module, function = where.split(':')
+        assert getattr(import_module(module), function) is getattr(commands, name.removeprefix('backprop13-'))
+    edit(clone/'settings.ini', 'backprop13-data=', 'backprop13-mutant=')
+    assert 'backprop13-mutant' in entry_points(clone)[0]
