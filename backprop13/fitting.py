@@ -26,7 +26,7 @@ from .backprop import Lin, Linear, Module, Relu, add_grad, zero_grads
 from .data import _save
 from .training import accuracy, report
 
-# %% ../nbs/05_fitting.ipynb #5673aa97
+# %% ../nbs/05_fitting.ipynb #2ba3edea
 class SGD:
     "Stochastic gradient descent, `p -= lr*p.grad`, as `torch.optim.SGD` without momentum."
     def __init__(self,
@@ -34,7 +34,7 @@ class SGD:
         lr:float, # learning rate, at least 0
     ):
         if isinstance(params, Tensor): raise TypeError('SGD: got one tensor; pass a list of them')
-        self.params, self.lr = list(params), lr         # a list: a generator could be used once
+        self.params, self.lr = list(params), lr     # a list: parameters() can be looped over once
         if not self.params:
             raise ValueError('SGD: got no parameters; are the layers attributes of the model?')
         if not lr >= 0: raise ValueError(f'SGD: the learning rate is {lr}, wanted 0 or more')
@@ -80,7 +80,7 @@ class Sampler:
         if not self.shuffle: return iter(range(self.n))
         return iter(torch.randperm(self.n, generator=self.generator).tolist())
 
-# %% ../nbs/05_fitting.ipynb #64a1cd1a
+# %% ../nbs/05_fitting.ipynb #b075834e
 class BatchSampler:
     "The numbers of a sampler in lists of `bs`; the last may be shorter, or be left out."
     def __init__(self,
@@ -94,14 +94,17 @@ class BatchSampler:
                              f'from 1 to {len(sampler)}, the number of items')
         self.sampler, self.bs, self.drop_last = sampler, operator.index(bs), drop_last
     def __len__(self):
-        return len(self.sampler)//self.bs if self.drop_last else -(-len(self.sampler)//self.bs)
+        n = len(self.sampler)
+        return n//self.bs if self.drop_last else -(-n//self.bs)     # rounded up
     def __iter__(self):
         it = iter(self.sampler)
         while batch := list(islice(it, self.bs)):       # the next bs numbers; none at the end
             if len(batch) == self.bs or not self.drop_last: yield batch
 
-# %% ../nbs/05_fitting.ipynb #cc69d50d
-_numpy = np.random.MT19937()             # what NumPy draws from while a batch is made
+# %% ../nbs/05_fitting.ipynb #106e8f5b
+#| code-fold: true
+#| code-summary: "Code: random numbers from a seed, for a while"
+_idle = []               # NumPy's generators that no `seeded` uses: to make one is slow
 
 @contextlib.contextmanager
 def seeded(
@@ -109,7 +112,8 @@ def seeded(
 ):
     "Random numbers of Python, NumPy and PyTorch start from `seed`, and after it go on."
     was = random.getstate(), np.random.get_bit_generator(), torch.get_rng_state()
-    np.random.set_bit_generator(_numpy)  # fast; a copy is slow, though it keeps spare normals
+    numpy = _idle.pop() if _idle else np.random.MT19937()
+    np.random.set_bit_generator(numpy)       # fast; only a spare normal number is forgotten
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
@@ -117,6 +121,7 @@ def seeded(
     finally:
         random.setstate(was[0])
         np.random.set_bit_generator(was[1])
+        _idle.append(numpy)
         torch.set_rng_state(was[2])
 
 # %% ../nbs/05_fitting.ipynb #65ada818
@@ -158,15 +163,16 @@ class DataLoader:
     def __len__(self): return len(self.batch_sampler)
     def __iter__(self): return _loop(self)
 
-# %% ../nbs/05_fitting.ipynb #af6c8669
+# %% ../nbs/05_fitting.ipynb #52b4ae4b
 def _loop(dl):
     "The batches of one epoch."
-    seed = torch.empty((), dtype=torch.int64).random_(generator=dl.generator).item() // 2
+    draw = torch.empty((), dtype=torch.int64).random_(generator=dl.generator)    # as PyTorch's
+    seed = draw.item() // 2                                  # so that seed + i is still in range
     batches = ((batch, seed + i) for i, batch in enumerate(dl.batch_sampler))
     if dl.num_workers: yield from _by_workers(dl, list(batches))
     else: yield from (make_batch(dl.dataset, dl.collate_fn, *b) for b in batches)
 
-# %% ../nbs/05_fitting.ipynb #cb6d5f65
+# %% ../nbs/05_fitting.ipynb #3cc187eb
 #| code-fold: true
 #| code-summary: "Code: the order, and options that make no sense"
 def _in_batches(dataset, generator, batch_size, shuffle, sampler, batch_sampler, drop_last):
@@ -188,17 +194,18 @@ def _in_batches(dataset, generator, batch_size, shuffle, sampler, batch_sampler,
 def _check_workers(num_workers, timeout):
     if not isinstance(num_workers, int) or num_workers < 0:
         raise ValueError(f'DataLoader: num_workers is {num_workers!r}, wanted 0, 1, 2, ...')
-    if not timeout >= 0:
-        raise ValueError(f'DataLoader: timeout is {timeout!r}, wanted seconds, 0 or more')
+    if not 0 <= timeout <= 10**6:
+        raise ValueError(f'DataLoader: timeout is {timeout!r}, wanted seconds, 0 to a million')
 
-# %% ../nbs/05_fitting.ipynb #e2ec98aa
+# %% ../nbs/05_fitting.ipynb #dc999deb
 def _work(conn, job):
     "A worker process: make the batches of the job, one after another, and send each."
     signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for the one who loops
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)       # and so is the program's own end
     threading.Thread(target=_follow, args=(parent_process(),), daemon=True).start()
     torch.set_num_threads(1)                            # the workers share the cores
     with contextlib.suppress(OSError):                  # nobody listens any more: done
-        try: dataset, collate_fn, batches = job or conn.recv()
+        try: dataset, collate_fn, batches = job or pickle.loads(conn.recv_bytes())
         except Exception as e: return conn.send_bytes(_failure(e))
         for batch in batches:
             try: result = _packed((make_batch(dataset, collate_fn, *batch), None))
@@ -210,15 +217,18 @@ def _follow(process):
     process.join()
     os._exit(1)
 
-# %% ../nbs/05_fitting.ipynb #b1b8d6e9
+# %% ../nbs/05_fitting.ipynb #ecd00138
 #| code-fold: true
 #| code-summary: "Code: a batch as bytes"
 class _Packer(pickle.Pickler):
     "Writes plain tensors as NumPy arrays; all else as pickle does."
     def reducer_override(self, o):
         plain = type(o) is Tensor and o.device.type == 'cpu' and o.layout == torch.strided
-        if not plain or o.requires_grad or o.dtype == torch.bfloat16: return NotImplemented
-        return torch.from_numpy, (o.resolve_conj().resolve_neg().numpy(),)
+        if not plain or o.requires_grad or o.is_quantized: return NotImplemented
+        raw = o.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+        return _tensor, (raw.numpy(), o.dtype, o.shape)
+
+def _tensor(raw, dtype, shape): return torch.from_numpy(raw).view(dtype).reshape(shape)
 
 def _packed(o) -> bytes:
     "Any object as bytes, for `pickle.loads` at the other end of a pipe."
@@ -244,7 +254,7 @@ def _by_workers(dl, batches):
             process.join()
             conn.close()
 
-# %% ../nbs/05_fitting.ipynb #b42d5154
+# %% ../nbs/05_fitting.ipynb #746069f2
 #| code-fold: true
 #| code-summary: "Code: start a worker"
 def _start(ctx, job):
@@ -252,18 +262,31 @@ def _start(ctx, job):
     here, there = ctx.Pipe()
     forks = ctx.get_start_method() == 'fork'
     process = ctx.Process(target=_work, args=(there, job if forks else None), daemon=True)
-    process.start()
+    with _no_ctrl_c(): process.start()
     there.close()                                       # the worker's end is the worker's alone
-    try: forks or here.send(job)
+    try: forks or here.send_bytes(_packed(job))
     except BrokenPipeError: pass                        # it died already; _receive says so
     except BaseException as e:
-        process.kill()
+        process.kill(); process.join()
         if not isinstance(e, (pickle.PicklingError, AttributeError, TypeError)): raise
         raise TypeError('DataLoader: the dataset or collate_fn cannot be sent to a worker '
                         f'({e}); define them in a module, or take num_workers=0') from e
     return process, here
 
-# %% ../nbs/05_fitting.ipynb #d4864b71
+# %% ../nbs/05_fitting.ipynb #d3488bf9
+#| code-fold: true
+#| code-summary: "Code: leave Ctrl-C to the program"
+@contextlib.contextmanager
+def _no_ctrl_c():
+    "What starts here doesn't hear Ctrl-C."
+    main = threading.current_thread() is threading.main_thread()
+    was = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    try: yield
+    finally: main and signal.signal(signal.SIGINT, was)
+
+# %% ../nbs/05_fitting.ipynb #66a8fbcd
+#| code-fold: true
+#| code-summary: "Code: wait for a batch"
 def _receive(process, conn, i, w, timeout):
     "Batch `i` from worker `w`; `RuntimeError` if it raised, died, or is `timeout` seconds late."
     def bad(what): return RuntimeError(f'DataLoader: worker {w} {what}')
@@ -273,12 +296,16 @@ def _receive(process, conn, i, w, timeout):
                   'timeout, or num_workers=0 to see where it hangs')
     try:
         if conn not in ready and not conn.poll(): raise EOFError
-        batch, error = pickle.loads(conn.recv_bytes())
+        sent = conn.recv_bytes()
     except (EOFError, OSError):                         # all it sent was read, and it is gone
         raise bad(f'died before batch {i} came: {_died_of(process)}') from None
-    if error: raise bad(f'could not make batch {i}: {error[0]}\n\nIn the worker:\n{error[1]}')
-    return batch
+    batch, error = pickle.loads(sent)
+    if not error: return batch
+    raise bad(f'could not make batch {i}: {error[0]}\n\nIn the worker:\n{error[1]}')
 
+# %% ../nbs/05_fitting.ipynb #6d6b16cf
+#| code-fold: true
+#| code-summary: "Code: what a worker died of"
 def _died_of(process) -> str:
     "What a process died of, in words."
     process.join(1)
@@ -360,7 +387,7 @@ def to_device(
     if isinstance(x, (list, tuple)): return type(x)(to_device(v, device) for v in x)
     return x.to(device)
 
-# %% ../nbs/05_fitting.ipynb #3b56fbe7
+# %% ../nbs/05_fitting.ipynb #efa93e57
 class Epoch(NamedTuple):
     "What `fit` notes at the end of an epoch."
     train_loss:float # mean over the epoch's items, each before its batch's step
@@ -373,12 +400,13 @@ class History:
     "What `fit` saw: `losses`, the training loss of each batch, and `epochs`, an `Epoch` each."
     def __init__(self): self.losses, self.epochs = [], []
     def plot(self, ax=None):
-        "Draw both losses over the steps, training as a mean over 50 batches; returns the axes."
+        "Draw both losses over the steps, training as a mean of up to 50; returns the axes."
         import matplotlib.pyplot as plt
         ax = ax or plt.subplots()[1]
-        k = min(50, len(self.losses))
+        k = min([50, len(self.losses), *(e.steps for e in self.epochs[:1])])
         smooth = torch.tensor(self.losses).unfold(0, k, 1).mean(1) if k else []
-        ax.plot(range(k, k + len(smooth)), smooth, color='#999999', lw=1, label='training')
+        look = dict(color='#999999', lw=1, label=f'training, mean of {k}')
+        ax.plot(range(k, k + len(smooth)), smooth, **look)
         valid = [(e.steps, e.valid_loss) for e in self.epochs]
         ax.plot(*zip(*valid), 'o-', color='#444444', ms=4, label='validation') if valid else None
         ax.set(xlabel='step', ylabel='loss', ylim=(0, None))
@@ -533,7 +561,9 @@ def save_weights(
     state = {k: t.detach().cpu().contiguous().clone() for k, t in model.state_dict().items()}
     _save(Path(path), save(state))
 
-# %% ../nbs/05_fitting.ipynb #77382085
+# %% ../nbs/05_fitting.ipynb #f400e626
+#| code-fold: true
+#| code-summary: "Code: load_weights"
 def load_weights(
     model, # gets the weights; one of the same layers
     path, # a safetensors file
@@ -552,7 +582,7 @@ def load_weights(
     with torch.no_grad():
         for k, t in now.items(): t.copy_(new[k])
 
-# %% ../nbs/05_fitting.ipynb #7c3d9a45
+# %% ../nbs/05_fitting.ipynb #292df29a
 #| code-fold: true
 #| code-summary: "Code: what fit, an optimizer and a file ask of a model"
 class _Trained(Module):
@@ -573,12 +603,12 @@ class _Trained(Module):
 def _weights_of(module) -> dict:
     "The tensors that a module holds, and those of the modules in it, by name."
     if hasattr(module, 'weights'): return module.weights
-    own = {k: v for k, v in vars(module).items() if k != 'out'}      # its last output is no weight
+    own = {k: v for k, v in vars(module).items() if k != 'out'}   # its last output is no weight
     inner = {f'{k}.{name}': t for k, v in own.items() if isinstance(v, Module)
              for name, t in _weights_of(v).items()}
     return {k: v for k, v in own.items() if isinstance(v, Tensor)} | inner
 
-# %% ../nbs/05_fitting.ipynb #ae47dabe
+# %% ../nbs/05_fitting.ipynb #09cf3b1a
 class Sequential(_Trained):
     "Our layers one after another, with their own backward pass: for `fit`, without autograd."
     def __init__(self, *layers): # modules such as `Lin`; the tensors they hold are the weights
@@ -589,7 +619,7 @@ class Sequential(_Trained):
     def forward(self, x):
         zero_grads(*self.parameters())                   # in case a backward pass was broken off
         outs = [x := layer(x) for layer in self.layers]
-        out = x.view_as(x)                               # a tensor that remembers this call's
+        out = x.view_as(x)                               # a tensor to remember this call's outs
         out.outs = outs
         return out
     def bwd(self, out, x):
@@ -600,7 +630,8 @@ class Sequential(_Trained):
         super().backward(out)
         for p in self.parameters():
             if (g := getattr(p, 'g', None)) is not None:
-                p.grad, p.g = g if p.grad is None else p.grad + g, None
+                p.grad = g if p.grad is None else p.grad + g
+                p.g = None
 
 # %% ../nbs/05_fitting.ipynb #227c1a98
 def by_hand(
