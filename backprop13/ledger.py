@@ -191,7 +191,7 @@ def worst_of(rows:dict, arg) -> dict:
     mine = [errors for (_, letter), errors in rows.items() if letter == str(arg)]
     return {way: max(errors[way] for errors in mine) for way in WAYS}
 
-# %% ../nbs/support/ledger.ipynb #0f498dd8
+# %% ../nbs/support/ledger.ipynb #fd80067a
 NO_ROW = {
     'data': 'the module reads files', 'derivatives': 'the module makes formulas',
     'matmul.broadcast_shape': 'works on shapes',
@@ -199,7 +199,9 @@ NO_ROW = {
     'backprop.call_of': 'looks up what a layer remembers', 'backprop.zero_grads': 'forgets',
     'training.largest': 'a constant for autograd, inside logsumexp',
     'training.check_labels': 'raises errors', 'training.accuracy': 'a count, without a slope',
-    'training.report': 'prints'}
+    'training.report': 'prints', 'fitting': 'the module trains with what others made',
+    'fitting.Sequential': 'calls the backward passes of its layers',
+    'fitting._Trained': 'gives weights their names'}
 
 def modules() -> dict:
     "Name -> module, of the whole package."
@@ -212,18 +214,21 @@ def is_chapter(module) -> bool:
     text = Path(module.__file__).read_text(encoding='utf-8')
     return bool(re.search(r'File to edit: \.\./nbs/\d', text))
 
-# %% ../nbs/support/ledger.ipynb #ce0d6082
+# %% ../nbs/support/ledger.ipynb #ea0573ff
 def has_bwd(o) -> bool: return isinstance(o, type) and hasattr(o, 'bwd')
 
 def without_row(found:dict=None) -> list:
     "What chapters export, and any class with a `bwd`, that has neither a row nor a reason."
     rows = {name: globals().get(name) for entry in ENTRIES.values() for name in entry.ours}
-    def home(o, module): return o.__module__ == getattr(module, '__name__', o.__module__)
+    def home(o, module):                        # not passed on from another module
+        made = getattr(o, '__module__', None)
+        return made is None or made == getattr(module, '__name__', made)
     missing = []
     for k, module in (found or modules()).items():
         layers = [q for q, o in vars(module).items() if has_bwd(o) and home(o, module)]
-        for name in dict.fromkeys([*(module.__all__ if is_chapter(module) else []), *layers]):
-            o = getattr(module, name)
+        exported = module.__all__ if is_chapter(module) else []
+        for name in dict.fromkeys([*exported, *layers]):
+            if not home(o := getattr(module, name), module): continue
             excused = f'{k}.{name}' in NO_ROW or k in NO_ROW and not has_bwd(o)
             if rows.get(name) is not o and not excused: missing.append(f'{k}.{name}')
     return missing
