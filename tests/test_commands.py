@@ -126,7 +126,7 @@ def test_a_loop_in_python_gives_the_same(trained, digits):
             model.zero_grad()
             loss.backward()
             with torch.no_grad():
-                for p in model.parameters(): p -= .5*p.grad
+                for p in model.parameters(): p -= .05*p.grad
             total += loss.item()*len(batch)
         means.append(total/50000)
     np.testing.assert_allclose(table(trained[1])[:, 0], means, atol=.002)
