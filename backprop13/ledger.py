@@ -214,14 +214,14 @@ def is_chapter(module) -> bool:
     text = Path(module.__file__).read_text(encoding='utf-8')
     return bool(re.search(r'File to edit: \.\./nbs/\d', text))
 
-# %% ../nbs/support/ledger.ipynb #ea0573ff
+# %% ../nbs/support/ledger.ipynb #6a8ec5e9
 def has_bwd(o) -> bool: return isinstance(o, type) and hasattr(o, 'bwd')
 
 def without_row(found:dict=None) -> list:
     "What chapters export, and any class with a `bwd`, that has neither a row nor a reason."
     rows = {name: globals().get(name) for entry in ENTRIES.values() for name in entry.ours}
     def home(o, module):                        # not passed on from another module
-        made = getattr(o, '__module__', None)
+        made = o.__module__ if hasattr(o, '__qualname__') else None     # a function or class
         return made is None or made == getattr(module, '__name__', made)
     missing = []
     for k, module in (found or modules()).items():

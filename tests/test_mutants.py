@@ -1511,7 +1511,7 @@ mutants = {
         ('missing term', 'ledger.shapes', '*edges, ', ''),
         ('missing term', 'ledger.shapes', 'dict.fromkeys(names, 1)', 'dict.fromkeys(names, 2)'),
         ('missing term', 'ledger.without_row', ', *layers]', ']'),
-        ('missing term', 'ledger.without_row', '*(module.__all__ if is_chapter(module) else [])', '*[]'),
+        ('missing term', 'ledger.without_row', 'module.__all__ if is_chapter(module) else []', '[]'),
         ('no check', 'ledger.without_row', 'rows.get(name) is not o', 'name not in rows'),
         ('no check', 'ledger.without_row', ' and not has_bwd(o)', ''),
         ('wrong axis', 'ledger.worst_of', 'max(errors[way]', 'min(errors[way]')],
