@@ -68,8 +68,8 @@ def _thread_limit(thread, seconds, up):
     try: yield
     finally: done.set()
 
-# %% ../nbs/support/grading.ipynb #2da162ff
-AUTOGRAD = frozenset('backward grad requires_grad_ vjp jvp make_dual'.split()) | {'requires_grad.set'}
+# %% ../nbs/support/grading.ipynb #cf91209c
+AUTOGRAD = frozenset('backward grad requires_grad_ requires_grad.set vjp jvp make_dual'.split())
 
 def torch_name(func) -> str:
     "The name of a function of PyTorch's: `matmul` also for `@`; `grad.set` for an attribute."
@@ -78,6 +78,7 @@ def torch_name(func) -> str:
     if name in ('__get__', '__set__'): return f'{owner}.{name[2:-2]}'
     return re.sub(r'^_+(.*?)_*$', r'\1', name)       # what begins with _ is the same, inside
 
+# %% ../nbs/support/grading.ipynb #adbd5aea
 class Watch(TorchFunctionMode):
     "Raises a `Fault` when one of the `banned` functions of PyTorch's is called, or autograd."
     def __init__(self, banned:frozenset, autograd:bool):
@@ -96,7 +97,7 @@ class Watch(TorchFunctionMode):
         self.fault = Fault(*fault)
         raise self.fault
 
-# %% ../nbs/support/grading.ipynb #68841fb8
+# %% ../nbs/support/grading.ipynb #bbbd03d2
 @contextlib.contextmanager
 def no_calls(
     codes:dict, # code object -> name, of functions that must not be called
@@ -113,6 +114,7 @@ def no_calls(
     try: yield
     finally: sys.setprofile(was)
 
+# %% ../nbs/support/grading.ipynb #a82136c1
 def codes_of(
     *objects, # functions and classes
 ) -> dict:
@@ -125,7 +127,7 @@ def codes_of(
             if isinstance(f, FunctionType): found[f.__code__] = o.__name__
     return found
 
-# %% ../nbs/support/grading.ipynb #06ff8cec
+# %% ../nbs/support/grading.ipynb #d7138318
 class Caught(io.StringIO):
     "Takes what is printed, and keeps the start of it."
     total = 0
@@ -134,6 +136,7 @@ class Caught(io.StringIO):
         super().write(s[:max(0, 10_000 - self.tell())])
         return len(s)
 
+# %% ../nbs/support/grading.ipynb #e7fb99f3
 @contextlib.contextmanager
 def quiet(
     out:Caught, # takes what is printed
@@ -154,7 +157,7 @@ def quiet(
             plt.close(i)
             out.figures = getattr(out, 'figures', 0) + 1
 
-# %% ../nbs/support/grading.ipynb #6c3fe60b
+# %% ../nbs/support/grading.ipynb #6c30c66e
 SECONDS, EMPTY = 10, 'its body is still to be written'
 
 def run(
@@ -166,26 +169,29 @@ def run(
     seconds:float=SECONDS,
 ):
     "The result of `job()`, which calls `f`; `Fault` if that raises, is too slow or forbidden."
-    names = frozenset(o for o in banned if isinstance(o, str))
-    watch = Watch(names, autograd)
+    watch = Watch(frozenset(o for o in banned if isinstance(o, str)), autograd)
     codes = codes_of(*(o for o in banned if not isinstance(o, str)))
     try:
         with seeded(13), quiet(out or Caught()), time_limit(seconds) as up, watch, \
              no_calls(codes, watch.say): result = job()
         if up: raise TimeUp                             # the code caught it
     except KeyboardInterrupt: raise
-    except Fault as e: raise watch.fault or e from None
-    except TimeUp as e:
-        why = f'it did not finish within {seconds:g} seconds, and was stopped{line_of(f, e)}'
-        raise Fault('time', why) from None
-    except BaseException as e:
-        if isinstance(e, NotImplementedError) and _lines(f, e)[-1:] == _lines(None, e)[-1:]:
-            raise Fault('empty', EMPTY) from None
-        raise watch.fault or Fault('exception', _told(f, e)) from None
+    except BaseException as e: raise watch.fault or _as_fault(f, e, seconds) from None
     if watch.fault: raise watch.fault
     return result
 
-# %% ../nbs/support/grading.ipynb #34e3181d
+# %% ../nbs/support/grading.ipynb #546893c8
+def _as_fault(f, e, seconds) -> Fault:
+    "What somebody's code raised, as a fault."
+    if isinstance(e, Fault): return e
+    if isinstance(e, TimeUp):
+        why = f'it did not finish within {seconds:g} seconds, and was stopped{line_of(f, e)}'
+        return Fault('time', why)
+    if isinstance(e, NotImplementedError) and _lines(f, e)[-1:] == _lines(None, e)[-1:]:
+        return Fault('empty', EMPTY)
+    return Fault('exception', _told(f, e))
+
+# %% ../nbs/support/grading.ipynb #b9c546ef
 #| code-fold: true
 #| code-summary: "Code: which line it was"
 def _file(f):
@@ -197,6 +203,9 @@ def _lines(f, e):
     lines = traceback.extract_tb(e.__traceback__)
     return [o for o in lines if f is None or o.filename == _file(f)]
 
+# %% ../nbs/support/grading.ipynb #7cf9a7cb
+#| code-fold: true
+#| code-summary: "Code: a line, an exception"
 def line_of(
     f, # somebody's function or class
     e:BaseException,
@@ -238,12 +247,13 @@ def compare(
             raise Fault(property or what[0], what[1] + ok + (where and f', for {where}'))
         right.append(name)
 
-# %% ../nbs/support/grading.ipynb #3407d680
+# %% ../nbs/support/grading.ipynb #4b84c660
 def _property(name):
     "The property that fails if what goes by this name is wrong."
     if name.endswith(' afterwards'): return 'inputs unchanged'
     return 'gradient' if name.endswith('.g') else 'value'
 
+# %% ../nbs/support/grading.ipynb #370b657e
 def differs(
     g, # got
     w:Tensor, # wanted
@@ -266,6 +276,7 @@ def differs(
     seen += f' is {_number(g[at], w[at])}, wanted {_number(w[at], g[at])}'
     return kind, seen + (f'; {why}' if (why := diagnose(g, w)) else '')
 
+# %% ../nbs/support/grading.ipynb #f2b5807d
 def agree(g:Tensor, w:Tensor) -> bool:
     "Are all numbers equal, to the tolerance of their dtype?"
     return bool(_close(g, w).all())
@@ -296,7 +307,7 @@ def kind_of(
     elif type(o) in (int, float): name = f'Python {name}'
     return ('an ' if name[0] in 'aeiou' else 'a ') + name
 
-# %% ../nbs/support/grading.ipynb #c51b2a2e
+# %% ../nbs/support/grading.ipynb #7faae3ff
 def diagnose(
     g:Tensor, # got
     w:Tensor, # wanted, of the same shape and dtype
@@ -308,14 +319,17 @@ def diagnose(
         return f'{n} of {g.numel()} numbers are nan or infinite where they should not be'
     if not g.isfinite().all() or not w.isfinite().all(): return ''
     if not g.any(): return 'all of it is zero'
-    def same(a, b=w, tolerance=1e-4): return bool(((a - b).abs() <= tolerance*b.abs().max()).all())
-    if exact and same(g, w, 1e-6): return 'right to about seven digits: is a step in float32, or a small number added?'
+    def same(a, b=w, tolerance=1e-4):
+        return bool(((a - b).abs() <= tolerance*b.abs().max()).all())
+    if exact and same(g, w, 1e-6):
+        return 'right to about seven digits: is a step in float32, or a small number added?'
     if same(g, w, 1e-3): return 'near, but not near enough: an exact formula is wanted'
     return _relation(g, w, same)
 
+# %% ../nbs/support/grading.ipynb #1da7533c
 def _relation(g, w, same) -> str:
     "By which sign, factor, transpose or sum `g` differs from `w`."
-    if same(-g): return 'every sign is the opposite' if g.numel() > 1 else 'the sign is the opposite'
+    if same(-g): return f'{"every" if g.numel() > 1 else "the"} sign is the opposite'
     factor = ((g*w).sum()/(w*w).sum()).item() if w.any() else 0
     if factor and same(g/factor): return _times(factor, w.numel())
     if g.ndim == 2 and g.shape[0] == g.shape[1] and same(g.t()): return 'it is transposed'
@@ -327,6 +341,7 @@ def _relation(g, w, same) -> str:
     right = int(_close(g, w).sum())
     return f'{right} of {g.numel()} numbers are right' if right else ''
 
+# %% ../nbs/support/grading.ipynb #8b9d2861
 def _times(factor, n) -> str:
     "That all `n` numbers are so many times what they should be; of one, only if that is neat."
     who = 'every number' if n > 1 else 'it'
@@ -334,7 +349,7 @@ def _times(factor, n) -> str:
         if abs(k - round(k)) < 1e-3*abs(k): return f'{who} is {round(k)} times too {size}'
     return f'{who} is {factor:.4g} times what it should be' if n > 1 else ''
 
-# %% ../nbs/support/grading.ipynb #cc412fbc
+# %% ../nbs/support/grading.ipynb #70409d95
 @dataclass
 class Trial:
     "Inputs by name, in order, and the property that fails if the numbers are wrong with them."
@@ -342,6 +357,7 @@ class Trial:
     property:str='' # by default, what differs is the property
     what:str='' # describes the inputs; by default their shapes
 
+# %% ../nbs/support/grading.ipynb #c9cea27f
 @dataclass
 class Exercise:
     "A task, its hints and its solution, and what a solution is tried with."
@@ -359,7 +375,7 @@ class Exercise:
     changes:tuple=() # inputs that it may change
     seconds:float=SECONDS
 
-# %% ../nbs/support/grading.ipynb #2b4e55c7
+# %% ../nbs/support/grading.ipynb #d1c078f0
 _NOTHING = {'RESUME', 'NOP', 'LOAD_CONST', 'RETURN_CONST', 'RETURN_VALUE', 'CACHE'}
 
 def does_nothing(
@@ -373,6 +389,7 @@ def does_nothing(
 
 def _methods(cls): return {k: v for k, v in vars(cls).items() if isinstance(v, FunctionType)}
 
+# %% ../nbs/support/grading.ipynb #317d2f5c
 def check_signature(f, wanted):
     "`Fault` unless `f` is of the kind of `wanted`, and can be called as that can."
     name = wanted.__name__
@@ -385,7 +402,8 @@ def check_signature(f, wanted):
             raise Fault('signature', f'`{name}` is no `{base.__name__}`; begin with '
                         f'`class {name}({base.__name__}):`')
     for k, method in _methods(wanted).items():
-        if not any(k in vars(c) for c in f.__mro__[:-1]): raise Fault('signature', f'`{name}` has no method `{k}`')
+        if not any(k in vars(c) for c in f.__mro__[:-1]):
+            raise Fault('signature', f'`{name}` has no method `{k}`')
         _check_call(getattr(f, k), method, f'{name}.{k}')
 
 # %% ../nbs/support/grading.ipynb #cbc34380
@@ -402,7 +420,7 @@ def _check_call(f, wanted, name):
         mine = ', '.join(got.parameters)
         raise Fault('signature', f'`{name}` takes ({mine}), wanted ({args})') from None
 
-# %% ../nbs/support/grading.ipynb #a9817086
+# %% ../nbs/support/grading.ipynb #7024bd53
 def try_out(
     exercise:Exercise,
     f, # somebody's solution
@@ -424,6 +442,7 @@ def try_out(
             raise Fault(property, f'{e}, for {where}') from None
         raise
 
+# %% ../nbs/support/grading.ipynb #38682018
 def _unchanged(now, before, changes, where):
     for k, t in before.items():
         if k in changes or not isinstance(t, Tensor): continue
@@ -441,7 +460,7 @@ def describe(
         return f'{k} {tuple(v.shape)}{dtype}'
     return ', '.join(filter(None, (one(k, v) for k, v in inputs.items())))
 
-# %% ../nbs/support/grading.ipynb #d817a0b3
+# %% ../nbs/support/grading.ipynb #cd707998
 LOOK = {
     'empty': 'Write the body in place of the dots, run its cell, then this one.',
     'signature': 'Take the first line as it was given: names and order.',
@@ -455,33 +474,35 @@ LOOK = {
     'inputs unchanged': '`x[...] =`, `x +=` and methods that end in _ write into a tensor; and '
                         '`y = x` is a second name of the same one.',
     'gradients add up': '`=` replaces what is there; `add_grad` adds to it.',
-    'two calls': 'The layer was called again before the walk back. `bwd` is given what belongs to '
-                 'this call: use that.',
+    'two calls': 'The layer was called again before the walk back. `bwd` is given what belongs '
+                 'to this call: use that.',
     'batch of one': 'Which line looks at the number of rows, or drops an axis of length 1?',
     'no autograd': 'Write the gradient as a formula of what you were given.',
     'no ready-made function': 'Build it from smaller steps.',
-    'right one accepted': 'Is that line true of every right one? Floats that were added in another '
-                          'order differ in the last digits.',
+    'right one accepted': 'Is that line true of every right one? Floats that were added in '
+                          'another order differ in the last digits.',
     'bugs killed': 'Which property would a bug of that kind change? Assert that it is right.',
 }
 
-# %% ../nbs/support/grading.ipynb #72570f68
+# %% ../nbs/support/grading.ipynb #3831c0f7
 SHAPES = 'Print the shapes before that line.'
 EXCEPTIONS = {
-    'Boolean value of Tensor': '`if`, `and` and `max` want one True or False; here is a tensor of them.',
-    "has no attribute 'g'": 'No `.g` has been set on that tensor when this line runs: what sets it?',
+    'Boolean value of Tensor': '`if`, `and` and `max` want one True or False; here is a tensor.',
+    "has no attribute 'g'": 'No `.g` has been set on that tensor yet: what sets it?',
     'size of tensor': SHAPES, 'mat1 and mat2': SHAPES, 'shape': SHAPES, 'must match': SHAPES,
     'imension': SHAPES, 'out of bounds': SHAPES, 'out of range': SHAPES,
     'NameError': 'A name that nobody has given a value: is it spelt as where you set it?',
-    "'NoneType'": 'Something is None there: a function without `return`, a `.g` not yet set, or a '
-                  'gradient that was forgotten too soon?',
-    'only one element tensors': '`math` works on one number; a tensor has its own `.exp()`, `.log()`.',
+    "'NoneType'": 'Something is None there: a function without `return`, a `.g` not yet set, or '
+                  'a gradient that was forgotten too soon?',
+    'only one element tensors': '`math` works on one number; tensors have `.exp()`, `.log()`.',
     'backward() missing': '`Module` has a `backward`, which calls yours: name yours `bwd`.',
-    'no gradient has reached': 'Which is first on the way back? And did the loss get the predictions '
-                               'as its first argument?',
-    'leaf Variable that requires grad': 'To move a weight is no part of the network; what tells autograd so?',
+    'no gradient has reached': 'Which is first on the way back? And did the loss get the '
+                               'predictions as its first argument?',
+    'leaf Variable that requires grad': 'To move a weight is no part of the network; what tells '
+                                        'autograd so?',
 }
 
+# %% ../nbs/support/grading.ipynb #7b463893
 def look(
     fault:Fault,
 ) -> str:
@@ -490,10 +511,11 @@ def look(
     if 'it raises' in str(fault):
         advice = next((v for k, v in EXCEPTIONS.items() if k in str(fault)),
                       'Read the last words of the error, then that line again.')
-    if '.g was not set' in str(fault): advice = 'Set it: `x.g = ...`, or in a layer `add_grad(x, ...)`. PyTorch has `.grad`, we `.g`.'
+    if '.g was not set' in str(fault):
+        advice = 'Set it: `x.g = ...`, or in a layer `add_grad(x, ...)`. PyTorch has `.grad`.'
     return advice
 
-# %% ../nbs/support/grading.ipynb #7882770b
+# %% ../nbs/support/grading.ipynb #c17e525f
 @dataclass
 class Report:
     "What became of a solution; shows itself as Markdown in a notebook, else as text."
@@ -505,27 +527,26 @@ class Report:
     def passed(self): return self.fault is None
     @property
     def message(self): return str(self.fault or '')
-    def lines(self, bold=''):
-        yield from (f'✓ {o}' for o in self.held)
-        if not self.passed:
-            end = '' if self.message.endswith('?') else '.'
-            yield f'✗ {bold}{self.property}{bold}: {self.message}{end}'
-            if advice := look(self.fault): yield f'Look: {advice}'
-        yield from self.notes
-    def title(self):
-        if self.property == 'name': return "That can't be checked."
-        return f'`{self.name}` ' + ('is right.' if self.passed else 'is not right yet.')
     def _repr_markdown_(self):
-        lines = (f'{_escaped(o)}  \n' for o in self.lines('**'))
-        return f'**{self.title()}**\n\n' + ''.join(lines)
-    def __repr__(self):
-        return '\n'.join([self.title(), *(f'  {o}' for o in self.lines())])
+        title, *lines = _lines_of(self, '**')
+        return f'**{title}**\n\n' + ''.join(f'{_escaped(o)}  \n' for o in lines)
+    def __repr__(self): return '\n  '.join(_lines_of(self))
     @property
     def property(self): return self.fault.property if self.fault else ''
 
-# %% ../nbs/support/grading.ipynb #04dbe3db
+# %% ../nbs/support/grading.ipynb #1686d359
 #| code-fold: true
-#| code-summary: "Code: text in Markdown"
+#| code-summary: "Code: a report's lines, and text in Markdown"
+def _lines_of(report, bold=''):
+    right = 'is right.' if report.passed else 'is not right yet.'
+    yield "That can't be checked." if report.property == 'name' else f'`{report.name}` {right}'
+    yield from (f'✓ {o}' for o in report.held)
+    if not report.passed:
+        end = '' if report.message.endswith('?') else '.'
+        yield f'✗ {bold}{report.property}{bold}: {report.message}{end}'
+        if advice := look(report.fault): yield f'Look: {advice}'
+    yield from report.notes
+
 def _escaped(line):
     "What Markdown and HTML would take for their own, but for bold and what is in back-ticks."
     parts = re.split(r'(`[^`]*`|\*\*[a-z -]+\*\*)', line)
@@ -579,7 +600,7 @@ def _head(lines, f) -> str:
     indent = ' '*(f.col_offset + 4)
     return '\n'.join([*lines[f.lineno - 1:body.lineno - 1], indent + '...'])
 
-# %% ../nbs/support/grading.ipynb #4df23159
+# %% ../nbs/support/grading.ipynb #12753240
 def broken(
     o, # a function or class
     old:str='', # stands once in its source
@@ -591,5 +612,6 @@ def broken(
         raise ValueError(f'{o.__name__}: {old!r} stands {text.count(old)} times in its source, '
                          'wanted once; the chapter was changed, so change the bug')
     names = dict(vars(sys.modules[o.__module__]))
-    exec(compile(text.replace(old, new) if old else text, f'<a broken {o.__name__}>', 'exec'), names)
+    text = text.replace(old, new) if old else text
+    exec(compile(text, f'<a broken {o.__name__}>', 'exec'), names)
     return names[o.__name__]

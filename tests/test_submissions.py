@@ -1,0 +1,378 @@
+"""The teacher's command, run as a teacher runs it: a folder with good, wrong, broken and hostile submissions, graded in one go. What the
+hostile ones do, they do in the processes that the command makes for them."""
+import csv, hashlib, json, os, re, signal, socket, subprocess, sys, time, uuid
+from pathlib import Path
+
+import pytest
+from conftest import root
+
+from backprop13 import submissions
+from backprop13.exercises import EXERCISES, PAGES, starter
+from backprop13.submissions import Limits, Row, by_exercise, by_student, collect, run_all, to_csv
+
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='processes are looked up in /proc, and only Linux limits their memory')
+CELL_SECONDS = 4
+
+IMPORTS = 'import torch\nfrom backprop13.exercises import check, hint, progress'
+LIN = 'def lin(x, w, b):\n    return x @ w + b'
+RELU = 'def relu(x):\n    return x*(x > 0)'
+MSE = 'def mse(output, targ):\n    return (output - targ).pow(2).mean()'
+GOOD = [LIN, RELU, MSE]
+NAMES = 'lin', 'relu', 'mse'
+
+
+def notebook(*cells):
+    return json.dumps(dict(cells=[dict(cell_type='markdown', source=['# Practice'], metadata={})] + [
+        dict(cell_type='code', source=o.splitlines(True), metadata={}, outputs=[], execution_count=None) for o in cells],
+        metadata={}, nbformat=4, nbformat_minor=5))
+
+
+def between(*deeds):
+    "A notebook that does these after it defines lin, before relu and mse"
+    return notebook(IMPORTS, LIN, *deeds, RELU, MSE)
+
+
+HOSTILE = dict(
+    loops='while True: pass',
+    allocates='x = torch.zeros(5_000_000_000)\ny = bytearray(20_000_000_000)',
+    fills='x = []\nwhile True: x.append(torch.empty(100_000_000))',
+    exits='import sys\nsys.exit(3)',
+    exits_at_once='import os\nos._exit(7)',
+    kills_itself='import os, signal\nos.kill(os.getpid(), signal.SIGKILL)',
+    kills_its_parent='import os, signal\nos.kill(os.getppid(), signal.SIGKILL)',
+    deletes='import os, shutil\nopen("x", "w").close()\nfor o in os.getcwd(), os.path.expanduser("~"): shutil.rmtree(o, ignore_errors=True)',
+    prints='while True: print("x"*1000)',
+    closes='import os\nos.closerange(0, 100)',
+    babbles=('import os\nfor fd in range(3, 50):\n    for o in b"}{\\n", b\'["graded", "mse"]\\n["cell", 99, 0]\\n[[]]\\n\', b"\\xff\\n":\n'
+             '        try: os.write(fd, o)\n        except OSError: pass'),
+    stays='import os, subprocess\nsubprocess.Popen(["sleep", "600"])\nif not os.fork():\n    import time\n    time.sleep(600)',
+    asks='import os\nos.read(0, 1)\nname = input("your name? ")')
+SAID = dict(                                          # what the command says about them, in sentences
+    loops=[f'cell 3 was stopped after {CELL_SECONDS} seconds'], prints=[f'cell 3 was stopped after {CELL_SECONDS} seconds'],
+    allocates=['cell 3 needed more than 1000 MB, and was stopped'], fills=['cell 3 needed more than 1000 MB, and was stopped'],
+    exits_at_once=['cell 3 ended its process'], kills_itself=['cell 3 ended its process'], closes=['cell 3 ended its process'])
+
+
+def hand_in(folder):
+    "Good, wrong, hostile and broken submissions, in an order that mixes them"
+    def put(name, text):
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        (folder/name).write_text(text, encoding='utf-8')
+    for name, deed in HOSTILE.items(): put(f'{name}.ipynb', between(deed))
+    put('ada.ipynb', notebook(IMPORTS, *GOOD, 'check(lin)', 'hint("relu")', 'progress()', 'from backprop13.backprop import lin'))
+    put('zoe.ipynb', notebook(IMPORTS, *GOOD))
+    put('ben.ipynb', notebook(IMPORTS, LIN.replace('+', '-'), starter('relu'), 'from backprop13.backprop import mse'))
+    put('gina.ipynb', notebook(IMPORTS, 'import os\n' + LIN.replace('return', 'while True: pass;'), RELU.replace('return', 'os._exit(5);'), MSE))
+    put('hugo.ipynb', notebook(IMPORTS, LIN + '\n1/0\n' + RELU, LIN.replace('+', '-'), 'def f(:', MSE + '\nwhile True: pass'))
+    put('kim.ipynb', notebook('%pip install nothing\n!touch here\nx = %timeit 1', IMPORTS, '%%time\n' + LIN, '%%bash\nexit 1', RELU,
+                              'def another(output, targ): return 0\nmse = another'))
+    put('lea/a.ipynb', notebook(IMPORTS, LIN.replace('+', '-')))
+    put('lea/page/one.ipynb', notebook(IMPORTS, LIN, 'from helper import half\n' + RELU, 'open("one", "w").close()'))
+    put('lea/page/helper.py', 'half = .5\n')
+    put('lea/two.py', IMPORTS + '\n' + MSE + '\n' + starter('lin') + '\nwhile True: pass\n')
+    put('lea/.ipynb_checkpoints/two.ipynb', notebook(LIN.replace('+', '-')))
+    put('.hidden.ipynb', notebook(*GOOD))
+    put('broken.ipynb', '{"cells": [')
+    put('list.ipynb', '[1, 2]')
+    put('deep.ipynb', '['*200_000)
+    put('letter.pdf', '%PDF')
+    (folder/'nobody').mkdir()
+    os.mkfifo(folder/'nobody'/'pipe.ipynb')           # to read it would wait for ever
+    put('=cmd.ipynb', notebook('def lin(x, w, b): raise ValueError("\\x1b[31m\\n")'))
+
+
+def sums(folder):
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else '' for p in folder.rglob('*')}
+
+
+def start(folder, mark, *words, stdin=subprocess.DEVNULL):
+    "The command, in a process of its own; whatever comes of it has `mark` in its environment"
+    for o in 'home', 'tmp': (folder/o).mkdir(exist_ok=True)
+    env = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1', MARK=mark, HOME=str(folder/'home'), TMPDIR=str(folder/'tmp'),
+               MPLCONFIGDIR=str(folder/'matplotlib'), BACKPROP13_DATA='synthetic')
+    for o in 'XDG_CACHE_HOME', 'XDG_DATA_HOME', 'TQDM_DISABLE': env.pop(o, None)
+    code = 'from backprop13.submissions import grade; grade()'
+    return subprocess.Popen([sys.executable, '-c', code, *map(str, words)], cwd=folder, env=env, text=True, stdin=stdin,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def left(mark, seconds=10):
+    "The processes with that mark which don't end within that time"
+    until = time.monotonic() + seconds
+    while True:
+        found = []
+        for p in Path('/proc').glob('[0-9]*'):
+            try:
+                if mark.encode() in (p/'environ').read_bytes(): found.append((p/'cmdline').read_bytes().decode()[:100])
+            except OSError: pass
+        if not found or time.monotonic() > until: return found
+        time.sleep(.1)
+
+
+@pytest.fixture(scope='module')
+def graded(tmp_path_factory):
+    "One run of the command over all of them"
+    folder, mark = tmp_path_factory.mktemp('grade'), uuid.uuid4().hex
+    hand_in(folder/'handed in')
+    for o in 'home', 'home as it was':
+        (folder/o).mkdir()
+        (folder/o/'letter').write_text('mine')
+    before = sums(folder/'handed in')
+    words = '--cell-seconds', CELL_SECONDS, '--seconds', 60, '--memory', 1000, '--jobs', 4, '--csv', 'results.csv'
+    keyboard = os.pipe()                              # nobody types
+    with start(folder, mark, 'handed in', *words, stdin=keyboard[0]) as p: out, err = p.communicate(timeout=200)
+    for fd in keyboard: os.close(fd)
+    assert (p.returncode, err) == (0, ''), err
+    with open(folder/'results.csv', encoding='utf-8-sig', newline='') as f: rows = list(csv.DictReader(f))
+    found = {(r['student'], r['exercise']): r for r in rows}
+    assert len(found) == len(rows) and rows[0].keys() == set(Row._fields)
+    return dict(folder=folder, mark=mark, before=before, out=out, rows=found)
+
+
+def results(graded, student): return {name: graded['rows'][student, name]['result'] for name in NAMES}
+
+def said(graded, student):
+    return [o.partition(': ')[2] for o in graded['out'].splitlines() if re.match(rf'{student}[:,]', o)]
+
+
+# ---- what each comes to
+
+@pytest.mark.parametrize('student', HOSTILE)
+def test_a_hostile_one_is_graded_around_what_it_does(graded, student):
+    assert results(graded, student) == dict.fromkeys(NAMES, 'passed')
+    heard = [o.split(' (')[0] for o in said(graded, student)]       # who told the exit code may have been ended by a neighbour
+    assert heard == SAID.get(student, [])
+
+
+@pytest.mark.parametrize('student', ['ada', 'zoe'])
+def test_a_good_one_between_them_passes(graded, student):
+    assert results(graded, student) == dict.fromkeys(NAMES, 'passed') and said(graded, student) == []
+
+
+def test_a_wrong_one_is_wrong(graded):
+    assert results(graded, 'ben') == dict(lin='failed', relu='empty', mse='missing')    # an import is no solution
+    row = graded['rows']['ben', 'lin']
+    assert row['property'] == 'value' and 'wanted' in row['message']
+
+
+def test_what_happens_inside_a_solution(graded):
+    found = results(graded, 'gina')
+    assert found.pop('lin') in ('stopped', 'failed')        # by the command or, where that is slower, by check's own limit
+    assert found == dict(relu='ended', mse='passed')
+    assert graded['rows']['gina', 'lin']['property'] == 'time'
+    assert graded['rows']['gina', 'relu']['message'] in ('relu ended its process (exit code 5)', 'relu ended its process')
+
+
+def test_the_cells_of_one_that_raises(graded):
+    "What was defined before the error counts, what would have come after it doesn't, and later cells are run"
+    rows = graded['rows']
+    assert results(graded, 'hugo') == dict(lin='failed', relu='failed', mse='passed')
+    assert rows['hugo', 'lin']['property'] == 'value'                                   # the last definition
+    assert rows['hugo', 'relu']['property'] == 'exception'
+    assert rows['hugo', 'relu']['message'] == 'cell 2 raises ZeroDivisionError: division by zero'
+    assert said(graded, 'hugo') == [f'cell 5 was stopped after {CELL_SECONDS} seconds']
+
+
+def test_magics_are_passed_over_and_timed_cells_run(graded):
+    assert results(graded, 'kim') == dict(lin='passed', relu='passed', mse='failed') and said(graded, 'kim') == []
+    assert graded['rows']['kim', 'mse']['property'] == 'signature'
+
+
+def test_a_folder_is_one_student(graded):
+    assert results(graded, 'lea') == dict.fromkeys(NAMES, 'passed')                     # the last lin that isn't empty
+    assert said(graded, 'lea') == [f'cell 1 was stopped after {CELL_SECONDS} seconds']
+    assert not any(s in ('page', 'one', 'two', 'helper', '.hidden') for s, _ in graded['rows'])
+
+
+@pytest.mark.parametrize('student,why', [
+    ('broken', "broken.ipynb can't be read as a notebook: Expecting"), ('list', "list.ipynb can't be read as a notebook: it has no cells"),
+    ('deep', "deep.ipynb can't be read as a notebook: maximum recursion"), ('nobody', 'nobody has no .ipynb and no .py file')])
+def test_what_cannot_be_read_is_told_and_in_the_table(graded, student, why):
+    assert results(graded, student) == dict.fromkeys(NAMES, 'missing')
+    assert [o for o in graded['out'].splitlines() if o.startswith(why)]
+    assert re.search(rf'^{student} .* -$', graded['out'], re.M)
+
+
+def test_what_is_no_submission_is_told(graded):
+    assert '\nletter.pdf is no .ipynb, .py or folder: passed over\n' in graded['out']
+    assert 'letter' not in {s for s, _ in graded['rows']}
+
+
+# ---- what it leaves
+
+def test_the_originals_are_as_they_were(graded): assert sums(graded['folder']/'handed in') == graded['before']
+
+def test_no_process_and_no_file_is_left(graded):
+    assert left(graded['mark']) == []
+    assert list((graded['folder']/'tmp').iterdir()) == []
+    assert sums(graded['folder']/'home') == sums(graded['folder']/'home as it was'), 'progress, or something else, was written'
+    assert {p.name for p in graded['folder'].iterdir()} <= {'handed in', 'home', 'home as it was', 'tmp', 'matplotlib', 'results.csv'}
+
+
+def test_the_table(graded):
+    out, students = graded['out'], len({s for s, _ in graded['rows']})
+    lines = out.split('\n\n')[0].splitlines()
+    assert lines[0].split() == ['student', *(p.partition('_')[0] for p in PAGES if any(e.page == p for e in EXERCISES.values())), 'all']
+    assert len([o for o in lines[1:] if not o.startswith(('pages:', '0'))]) == students and 'ada' in out
+    row = next(o for o in lines if o.startswith('ben ')).split()
+    page = sum(e.page == EXERCISES['lin'].page for e in EXERCISES.values())
+    assert row.count('-') == len(row) - 3 and f'0/{page}' in row and row[-1] == f'0/{len(EXERCISES)}'
+    assert max(map(len, out.split('\n\n')[0].splitlines())) <= 100 and '\x1b' not in out
+
+
+def test_the_lesson_to_give_next(graded):
+    rows, out = graded['rows'].values(), graded['out']
+    line = next(o for o in out.splitlines() if o.startswith('mse '))
+    n = {k: sum(r['exercise'] == 'mse' and r['result'] == k for r in rows) for k in ('passed', 'failed', 'empty', 'missing')}
+    assert line.split() == ['mse', *map(str, n.values()), 'signature', '1']
+    assert re.search(r'^lin .* value 2, time 1, exception 1$|^lin .* value 2, exception 1, time 1$', out, re.M)
+    assert f'handed in by nobody: {len(EXERCISES) - 3} more' in out
+
+
+def test_the_file_for_spreadsheets(graded):
+    data = (graded['folder']/'results.csv').read_bytes()
+    assert data.startswith(b'\xef\xbb\xbfstudent,exercise,result,property,message\r\n') and b'\x1b' not in data
+    assert graded['rows']["'=cmd", 'lin']['property'] == 'exception'                  # an apostrophe: no formula
+    assert graded['out'].rstrip().endswith('results: results.csv')
+
+
+# ---- the parts
+
+@pytest.mark.parametrize('text', ['=1+1', '+1', '-1', '@SUM(A1)', ' =1', '\t=1', '\n=1'])
+def test_no_cell_of_the_file_is_a_formula(text):
+    cell = list(csv.reader(to_csv([Row(text, 'lin', 'failed', 'value', text)]).decode('utf-8-sig').splitlines()))[1][0]
+    assert cell[:1] == "'" or cell[:1] == '\ufffd'
+
+def test_a_message_keeps_its_lines():
+    rows = list(csv.reader(to_csv([Row('a', 'lin', 'failed', 'value', 'one, "two"\nthree')]).decode('utf-8-sig').splitlines(True)))
+    assert rows[1] == ['a', 'lin', 'failed', 'value', 'one, "two"\nthree']
+
+
+def test_fifty_students_fit_a_terminal():
+    kinds = [('passed', '', ''), ('failed', 'no ready-made function', 'm'), ('failed', 'inputs unchanged', 'm'), ('stopped', 'time', 'm'),
+             ('failed', 'right one accepted', 'm'), ('ended', 'process ended', 'm'), ('empty', 'empty', 'm'), ('missing', '', '')]
+    rows = [Row(f'a student with a long name, number {i}', name, *kinds[(i + j) % len(kinds)])
+            for i in range(50) for j, name in enumerate(EXERCISES)]
+    one, two = by_student(rows), by_exercise(rows)
+    assert max(map(len, (one + '\n' + two).splitlines())) <= 100 and len(one.splitlines()) in (52, 53)
+    assert len(two.splitlines()) == 1 + len(EXERCISES)
+
+
+def test_names_cannot_move_the_cursor():
+    assert '\x1b' not in by_student([Row('\x1b[2J\r', 'lin', 'passed', '', '')])
+
+
+def test_a_babbling_process_is_not_believed():
+    file = submissions.File('a', Path('a.ipynb'), None, ['1', '2'])
+    heard = submissions._Heard(file, {})
+    heard.hear(b'["cell", 5, 0]\n["check", "none"]\n["graded", "lin", "passed"]\n["graded", "lin", 1, 2, 3]\n' + b'['*100_000 + b'\n{}\n3\n\xff\n')
+    assert heard.at is None and heard.graded == {} and not heard.said
+    heard.hear(b'["cell", 1, 0]\n["graded", "lin", "pas')
+    heard.hear(b'sed", "", ""]\n')
+    assert heard.at == ('cell', 1) and heard.graded == {'lin': ('passed', '', '')}
+
+
+@pytest.mark.parametrize('failures', [0, 1, 2, 3])
+def test_a_server_that_somebody_ended_is_replaced(failures):
+    class Process:
+        def start(self):
+            self.n = getattr(self, 'n', 0) + 1
+            if self.n <= failures: raise EOFError if self.n == 1 else ConnectionRefusedError
+    if failures < 3: submissions._start(Process())
+    else:
+        with pytest.raises(OSError, match='no process could be started'): submissions._start(Process())
+
+
+@pytest.mark.parametrize('said', [b'["memory"]\n', b'["done"]\n'])
+def test_what_was_said_in_time_counts_when_it_is_read_late(said, monkeypatch):
+    "A new server takes seconds to start, and the command listens to nobody meanwhile"
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+        heard = submissions._Heard(submissions.File('a', Path('a.ipynb'), None, ['1']), {})
+        task = submissions._watched(here, heard, 1, 100)
+        next(task)
+        there.sendall(b'["cell", 0, 0]\n')
+        next(task)
+        there.sendall(said)
+        now = time.monotonic()
+        monkeypatch.setattr(submissions.time, 'monotonic', lambda: now + 5)
+        with pytest.raises(StopIteration) as e: next(task)
+        assert e.value.value[0] == json.loads(said)[0]
+
+
+def at_home(tmp_path, monkeypatch, text, limits):
+    "Grade one notebook from this process"
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path/'in').mkdir()
+    (tmp_path/'in'/'a.ipynb').write_text(text, encoding='utf-8')
+    students, files, notes = collect(tmp_path/'in')
+    rows, said = run_all(files, students, limits)
+    return {r.exercise: r for r in rows if r.result != 'missing'}, notes + said
+
+
+def test_the_time_for_a_notebook_is_limited(tmp_path, monkeypatch):
+    text = notebook(IMPORTS, *['import time\nfor _ in range(100): time.sleep(.5)']*9, LIN)
+    began = time.monotonic()
+    rows, notes = at_home(tmp_path, monkeypatch, text, Limits(1, 3, 10**9, 'synthetic'))
+    assert time.monotonic() - began < 60                            # it would take 450
+    assert notes[-1] == 'a: all of it was stopped after 3 seconds' and 2 <= len(notes) <= 4
+    assert rows['lin'][2:] == ('stopped', 'time', 'not graded: all of it was stopped after 3 seconds')
+
+
+def test_the_number_of_starts_is_limited(tmp_path, monkeypatch):
+    text = notebook(IMPORTS, HOSTILE['kills_itself'], *['import os\nos._exit(0)']*(submissions._STARTS + 2), LIN)
+    rows, notes = at_home(tmp_path, monkeypatch, text, Limits(10, 60, 10**9, 'synthetic'))
+    assert len(notes) == submissions._STARTS + 1 and f'{submissions._STARTS} starts' in notes[-1]
+    assert notes[:2] == ['a: cell 2 ended its process (signal 9)', 'a: cell 3 ended its process (exit code 0)']
+    assert set(rows) == {'lin'} and rows['lin'].result == 'ended'
+
+
+def test_a_large_file_is_refused_and_a_large_notebook_too(tmp_path, monkeypatch):
+    deed = 'try:\n    with open("x", "wb") as f: f.write(bytes(200_000_000))\nexcept OSError: pass\nelse: 1/0\n'
+    rows, notes = at_home(tmp_path, monkeypatch, notebook(deed + LIN), Limits(10, 60, 10**9, 'synthetic'))
+    assert rows['lin'].result == 'passed' and notes == []
+    monkeypatch.setattr(submissions, '_LARGEST', 10)
+    assert 'wanted at most 10' in collect(tmp_path/'in')[2][0]
+
+
+def test_another_way_of_making_processes_will_do(tmp_path, monkeypatch):
+    "Windows has no fork server, and no module `resource`"
+    monkeypatch.setattr(submissions, 'get_all_start_methods', lambda: ['spawn'])
+    rows, notes = at_home(tmp_path, monkeypatch, between('import os\nos._exit(7)'), Limits(20, 60, 10**9, 'synthetic'))
+    assert {k: r.result for k, r in rows.items()} == dict.fromkeys(NAMES, 'passed')
+    assert notes == ['a: cell 3 ended its process (exit code 7)']
+
+
+# ---- stopped, and refused
+
+@pytest.mark.parametrize('sign,code', [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_what_ends_the_command_ends_its_processes(tmp_path, sign, code):
+    (tmp_path/'in').mkdir()
+    for o in 'ab': (tmp_path/'in'/f'{o}.ipynb').write_text(between(HOSTILE['stays'] + '\nopen("../here", "w").close()\nwhile True: pass'))
+    mark = uuid.uuid4().hex
+    with start(tmp_path, mark, 'in', '--jobs', 2, '--csv', 'r.csv') as p:
+        until = time.monotonic() + 60
+        while len(list((tmp_path/'tmp').glob('*/here'))) < 2 and time.monotonic() < until: time.sleep(.05)
+        assert len(left(mark, 0)) > 4
+        p.send_signal(sign)
+        out, err = p.communicate(timeout=30)
+    assert p.returncode == code and out == '' and not (tmp_path/'r.csv').exists()
+    assert err == ('backprop13-grade: stopped by Ctrl-C\n' if code == 130 else '')
+    assert left(mark) == []
+    if code == 130: assert list((tmp_path/'tmp').iterdir()) == []
+
+
+@pytest.mark.parametrize('words,why', [
+    (['nowhere'], 'nowhere is no folder; name one that is there'), (['empty'], 'empty has no submission: no .ipynb, no .py, no folder'),
+    (['a.ipynb'], 'a.ipynb is no folder'), ([], 'the following arguments are required: FOLDER'), (['in', '--jobs', '0'], "--jobs: got '0'"),
+    (['in', '--cell-seconds', 'x'], "--cell-seconds: got 'x'"), (['in', '--memory', '5'], "--memory: got '5', wanted a whole number from 100"),
+    (['in', '--csv', 'a.txt'], "--csv: got 'a.txt'"), (['in', '--csv', 'no/a.csv'], "--csv: got 'no/a.csv'"),
+    (['in', '--data', 'nowhere'], '--data is nowhere, wanted a folder with'), (['in', 'in'], 'unrecognized arguments: in')])
+def test_what_is_refused_is_a_sentence(tmp_path, monkeypatch, capsys, words, why):
+    for o in 'empty', 'in': (tmp_path/o).mkdir()
+    for o in 'a.ipynb', 'in/a.ipynb', 'empty/letter.pdf': (tmp_path/o).write_text(notebook(LIN))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as e: submissions.grade(words)
+    out, err = capsys.readouterr()
+    assert e.value.code == 2 and out == '' and err.startswith('backprop13-grade: ') and err.count('\n') == 1 and why in err
