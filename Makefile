@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV = .venv
 BIN = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/
-.PHONY: help serve site test lab outputs readme setup clean
+.PHONY: help serve site test lab outputs readme practice setup clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ outputs: setup  ## run notebooks on the real data, store their outputs, make the
 
 readme: setup  ## make README.md from nbs/index.ipynb
 	@$(BIN)python tools/readme.py
+
+practice: setup  ## make the notebooks in nbs/practice from the chapters and the exercises
+	@$(BIN)python tools/practice.py
 
 setup:  ## make .venv with everything installed, or bring it up to date; PYTHON=python3.12 names another Python
 	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' dev

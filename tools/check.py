@@ -58,7 +58,9 @@ def stale(copied):
     quietly(bin/'nbdev_export', cwd=copied)
     res += changes("isn't what the notebooks export", 'run nbdev_export, and remove modules that no notebook has')
     quietly(sys.executable, 'tools/readme.py', cwd=copied)
-    return res + changes("isn't what the notebooks generate", 'run make readme')
+    res += changes("isn't what the notebooks generate", 'run make readme')
+    quietly(sys.executable, 'tools/practice.py', cwd=copied)
+    return res + changes("isn't what chapters and exercises generate", 'run make practice')
 
 
 def main():

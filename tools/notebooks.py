@@ -164,13 +164,14 @@ def data_source():
 if __name__ == '__main__':
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('command', choices=['run', 'check'])
-    parser.add_argument('notebooks', nargs='*', type=Path, help='notebooks; all of nbs/ if none is named')
+    parser.add_argument('notebooks', nargs='*', type=Path, help='notebooks; all of nbs/ but practice/ if none is named')
     args = parser.parse_args()
     for o in args.notebooks:
         if not o.is_file(): sys.exit(f'There is no notebook {o}: name one as in nbs/03_backprop.ipynb.')
     if args.command == 'run' and data_source() != 'MNIST':
         sys.exit('Outputs are stored from the real MNIST, and there are only synthetic digits here: '
                  'let BACKPROP13_DATA name a folder with its four files.')
-    problems = work(args.command, args.notebooks or notebooks(root/'nbs'))
+    chosen = args.notebooks or [o for o in notebooks(root/'nbs') if o.parent.name != 'practice']      # those are generated, without outputs
+    problems = work(args.command, chosen)
     if problems: sys.exit('\n'.join([*problems, f'Outputs to mend: {len(problems)}. `make outputs` stores them anew.']))
     print('Stored.' if args.command == 'run' else 'Stored outputs are fresh.')
