@@ -194,6 +194,7 @@ class Page:
             for k, j in (('prev', i+1), ('next', i-1)):                # row i is the previous page of row i+1
                 if 0 <= j < len(nav) and nav[j][2] == self.nb:
                     var |= {f'{k}-href': self.href(row[2]), f'{k}-title': html.escape(row[1])}
+        if self.nb.startswith('practice/'): var['practice'] = '1'            # left out of the search: exercises.html has all
         meta = {'title': self.front['title'], 'description': self.front.get('description', ''), 'lang': 'en', **config()}
         args = [pandoc, *'-f markdown -t html5 --katex --toc --toc-depth=3 --wrap=none --columns=9999'.split(),
                 f"--template={ROOT/'tools/template.html'}"]

@@ -66,10 +66,11 @@ const guessForm = (parts, solved) => {
 }
 
 // ---- predict, then reveal: after "**Predict:** ..." the next cell is folded, with the text and silent cells that follow it ----
-for (const ask of document.querySelectorAll('main p:has(> strong:first-child)')) {
+const predicts = [...document.querySelectorAll('main p:has(> strong:first-child)')]
+  .filter(p => /^Predict:/.test(p.textContent) && p.nextElementSibling?.matches('.cell'))
+predicts.forEach(p => p.classList.add('predict'))
+for (const ask of predicts) {
   const cell = ask.nextElementSibling
-  if (!/^Predict:/.test(ask.textContent) || !cell?.matches('.cell')) continue
-  ask.classList.add('predict')
   const answer = make('details', {className: 'reveal'}, make('summary', {textContent: 'Show the answer'})), parts = mayGuess(cell)
   cell.before(...parts ? [guessForm(parts, () => { answer.open = true })] : [], answer)
   answer.append(cell)
