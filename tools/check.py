@@ -87,7 +87,7 @@ def main():
         print(f'[{n}/4] {what}: skipped, because only synthetic digits are at hand; '
               'let BACKPROP13_DATA name a folder with the four MNIST files.', flush=True)
 
-    step('Notebooks are clean; library and README are what they generate', fresh)
+    step('Notebooks are clean; library, README and practice notebooks are what they generate', fresh)
     real = data_source() == 'MNIST'
     synthetic = {**env, 'BACKPROP13_DATA': 'synthetic'}
     if not real: env = synthetic                 # so that nothing tries to download again
