@@ -68,8 +68,8 @@ def _thread_limit(thread, seconds, up):
     try: yield
     finally: done.set()
 
-# %% ../nbs/support/grading.ipynb #cf91209c
-AUTOGRAD = frozenset('backward grad requires_grad_ requires_grad.set vjp jvp make_dual'.split())
+# %% ../nbs/support/grading.ipynb #07177407
+AUTOGRAD = tuple('backward grad requires_grad_ requires_grad.set vjp jvp make_dual'.split())
 
 def torch_name(func) -> str:
     "The name of a function of PyTorch's: `matmul` also for `@`; `grad.set` for an attribute."
@@ -127,16 +127,16 @@ def codes_of(
             if isinstance(f, FunctionType): found[f.__code__] = o.__name__
     return found
 
-# %% ../nbs/support/grading.ipynb #d7138318
+# %% ../nbs/support/grading.ipynb #3365db62
 class Caught(io.StringIO):
     "Takes what is printed, and keeps the start of it."
-    total = 0
+    total = figures = 0
     def write(self, s):
         self.total += len(s)
         super().write(s[:max(0, 10_000 - self.tell())])
         return len(s)
 
-# %% ../nbs/support/grading.ipynb #e7fb99f3
+# %% ../nbs/support/grading.ipynb #77af5961
 @contextlib.contextmanager
 def quiet(
     out:Caught, # takes what is printed
@@ -155,7 +155,7 @@ def quiet(
         plt = plt or sys.modules.get('matplotlib.pyplot')
         for i in set(plt.get_fignums() if plt else []) - set(was):
             plt.close(i)
-            out.figures = getattr(out, 'figures', 0) + 1
+            out.figures += 1
 
 # %% ../nbs/support/grading.ipynb #6c30c66e
 SECONDS, EMPTY = 10, 'its body is still to be written'
@@ -552,7 +552,7 @@ def _escaped(line):
     parts = re.split(r'(`[^`]*`|\*\*[a-z -]+\*\*)', line)
     return ''.join(o if i % 2 else re.sub(r'([*<$\\])', r'\\\1', o) for i, o in enumerate(parts))
 
-# %% ../nbs/support/grading.ipynb #41780704
+# %% ../nbs/support/grading.ipynb #fc879e67
 def judge(
     exercise:Exercise,
     f, # somebody's solution
@@ -570,8 +570,8 @@ def judge(
     except Exception as e: report.fault = Fault('exception', f"it can't be examined: {e!r:.200}")
     if out.total: report.notes.append(
         f'It prints {out.total} characters, which are left out here.')
-    if n := getattr(out, 'figures', 0): report.notes.append(
-        f'It draws {n} figure{"s"*(n > 1)}, left out here.')
+    if out.figures: report.notes.append(
+        f'It draws {out.figures} figure{"s"*(out.figures > 1)}, left out here.')
     return report
 
 # %% ../nbs/support/grading.ipynb #067b421f
