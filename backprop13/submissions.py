@@ -199,8 +199,8 @@ def _work(sock, home, folder, file, stops, graded, limits):
     say('done')
     threading.Event().wait()                            # until it is ended from outside
 
-# %% ../nbs/support/submissions.ipynb #359f8682
-_STARTS, _PATIENCE = 12, 120                            # of one file; seconds until one has begun
+# %% ../nbs/support/submissions.ipynb #7792fb5b
+_STARTS, _PATIENCE, _AGAIN = 12, 120, 10    # of a file; seconds until one has begun, of trying to
 
 def _context():
     "How processes are made."
@@ -211,10 +211,12 @@ def _context():
 
 def _start(p):
     "Start it, with a new server if somebody's code has just ended the old one."
-    for last in False, False, True:
+    until = time.monotonic() + _AGAIN
+    while True:
         try: return p.start()
         except (EOFError, OSError):
-            if last: raise OSError('no process could be started') from None
+            if time.monotonic() > until: raise OSError('no process could be started') from None
+            time.sleep(.05)                             # until the old one is gone
 
 def _end(p):
     "End a process, and what is left of its session."
@@ -331,7 +333,7 @@ def _graded(file, limits):
         lost |= dict.fromkeys(_defined(source), (*why, f'not graded: {notes[-1]}'))
     return lost | graded, notes
 
-# %% ../nbs/support/submissions.ipynb #3eb76079
+# %% ../nbs/support/submissions.ipynb #5c02b7c9
 def _all(tasks, jobs):
     "Follow generators, `jobs` at a time; yields the number of each and what it returned."
     waiting, running = list(enumerate(tasks))[::-1], {}
@@ -339,7 +341,9 @@ def _all(tasks, jobs):
         while waiting or running:
             while waiting and len(running) < jobs:
                 i, task = waiting.pop()
-                running[i] = task, *next(task)
+                try: running[i] = task, *next(task)
+                except StopIteration as e: yield i, e.value
+            if not running: continue
             soon = min(until for _, _, until in running.values()) - time.monotonic()
             ready = wait([sock for _, sock, _ in running.values()], max(0, soon))
             for i, (task, sock, until) in list(running.items()):

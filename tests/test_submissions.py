@@ -272,15 +272,23 @@ def test_a_babbling_process_is_not_believed():
     assert heard.at == ('cell', 1) and heard.graded == {'lin': ('passed', '', '')}
 
 
-@pytest.mark.parametrize('failures', [0, 1, 2, 3])
-def test_a_server_that_somebody_ended_is_replaced(failures):
+@pytest.mark.parametrize('failures', [0, 1, 2, 10, 10**9])
+def test_a_server_that_somebody_ended_is_replaced(failures, monkeypatch):
+    monkeypatch.setattr(submissions, '_AGAIN', 1)
     class Process:
         def start(self):
             self.n = getattr(self, 'n', 0) + 1
             if self.n <= failures: raise EOFError if self.n == 1 else ConnectionRefusedError
-    if failures < 3: submissions._start(Process())
+    if failures < 100: submissions._start(Process())
     else:
         with pytest.raises(OSError, match='no process could be started'): submissions._start(Process())
+
+
+def test_a_file_for_which_no_process_starts_is_told_and_the_others_go_on():
+    def never(k):
+        return k
+        yield
+    assert list(submissions._all(map(never, 'abc'), 2)) == [(0, 'a'), (1, 'b'), (2, 'c')]
 
 
 @pytest.mark.parametrize('said', [b'["memory"]\n', b'["done"]\n'])
