@@ -199,7 +199,7 @@ def _work(sock, home, folder, file, stops, graded, limits):
     say('done')
     threading.Event().wait()                            # until it is ended from outside
 
-# %% ../nbs/support/submissions.ipynb #7792fb5b
+# %% ../nbs/support/submissions.ipynb #85828be7
 _STARTS, _PATIENCE, _AGAIN = 12, 120, 10    # of a file; seconds until one has begun, of trying to
 
 def _context():
@@ -218,6 +218,7 @@ def _start(p):
             if time.monotonic() > until: raise OSError('no process could be started') from None
             time.sleep(.05)                             # until the old one is gone
 
+# %% ../nbs/support/submissions.ipynb #37107f02
 def _end(p):
     "End a process, and what is left of its session."
     if p.pid is None: return
