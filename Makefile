@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV = .venv
 BIN = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/
-.PHONY: help serve site test lab outputs readme practice setup clean
+.PHONY: help serve site test lab outputs readme practice bench setup clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,10 @@ readme: setup  ## make README.md from nbs/index.ipynb
 
 practice: setup  ## make the notebooks in nbs/practice from the chapters and the exercises
 	@$(BIN)python tools/practice.py
+
+bench:  ## compare ways to train on this machine, store the result (minutes; keep it idle); DEVICE=cuda measures a GPU
+	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' bench
+	@$(BIN)backprop13-bench --device $(or $(DEVICE),cpu) --out backprop13/static/benchmarks$(if $(DEVICE),-$(DEVICE)).json
 
 setup:  ## make .venv with everything installed, or bring it up to date; PYTHON=python3.12 names another Python
 	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' dev

@@ -10,7 +10,7 @@ config.read(here/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 statuses = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
 
-extras = {k: cfg[f'{k}_requirements'].split() for k in ('notebook', 'dev', 'lab')}
+extras = {k: cfg[f'{k}_requirements'].split() for k in ('notebook', 'dev', 'lab', 'bench')}
 extras['dev'] += extras['notebook']                   # what a notebook needs to run, and what a clone needs besides
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],

@@ -301,9 +301,7 @@ OPERATIONS['cross_entropy'] = Operation(
     out=sp.Sum(sp.log(_exp_sum) - x[i, y[i]], (i, 1, n))/n, axes=(), args={x: (n, c)},
     forms={x: (_p - _Y)/n}, where=_onehot, given={y: (n,)})
 
-# %% ../nbs/02_derivatives.ipynb #55cd0f9e
-#| code-fold: true
-#| code-summary: "Code: name_layers"
+# %% ../nbs/02_derivatives.ipynb #b44af9a8
 _w1, _b1, _w2, _b2 = map(letter, ('w1', 'b1', 'w2', 'b2'))
 _l1 = _b1[k] + sp.Sum(x[i, j]*_w1[j, k], (j, 1, m))
 _out = _b2[1] + sp.Sum(rect(_l1)*_w2[k, 1], (k, 1, nh))
@@ -311,13 +309,24 @@ OPERATIONS['network'] = Operation(
     out=sp.Sum((_out - t[i, 1])**2, (i, 1, n))/n, axes=(), forms={}, given={t: (n, 1)},
     args={x: (n, m), _w1: (m, nh), _b1: (nh,), _w2: (nh, 1), _b2: (1,)})
 
+# %% ../nbs/02_derivatives.ipynb #f17a7019
+#| code-fold: true
+#| code-summary: "Code: classifier, name_layers"
+_q = sp.symbols('q', integer=True, positive=True)                  # another class
+def _score(hidden, k2): return _b2[k2] + sp.Sum(rect(hidden)*_w2[k, k2], (k, 1, nh))
+_losses = sp.log(sp.Sum(sp.exp(_score(_l1, _q)), (_q, 1, c))) - _score(_l1, y[i])
+OPERATIONS['classifier'] = Operation(
+    out=sp.Sum(_losses, (i, 1, n))/n, axes=(), forms={}, given={y: (n,)},
+    args={x: (n, m), _w1: (m, nh), _b1: (nh,), _w2: (nh, c), _b2: (c,)})
+
 def name_layers(e:sp.Expr) -> sp.Expr:
-    "`e` with `o[i]` for the network's output and `l[i, k]` for the inputs of its hidden units."
+    "`e` with `o[i]` or `o[i, q]` for the network's outputs, `l[i, k]` for its hidden inputs."
     l, o = letter('l'), letter('o')
-    out = _b2[1] + sp.Sum(rect(l[i, k])*_w2[k, 1], (k, 1, nh))
     def named(e):
         for a, q in product((i, r), (k, r, s)): e = e.subs(_l1.subs({i: a, k: q}), l[a, q])
-        for a in (i, r): e = e.subs(out.subs(i, a), o[a])
+        for a in (i, r):
+            e = e.subs(_score(l[a, k], 1), o[a])
+            for q in (_q, r, s): e = e.subs(_score(l[a, k], q), o[a, q])
         return e
     def inside(e): return e.func(named(e.function), *e.limits)      # its index is free there
     return named(e.replace(lambda e: isinstance(e, sp.Sum), inside))

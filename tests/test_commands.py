@@ -10,7 +10,7 @@ from conftest import root
 from test_repo import config, edit, sh
 from torch import nn
 
-from backprop13 import commands, submissions
+from backprop13 import benchmarks, commands, submissions
 from backprop13.backprop import Linear
 from backprop13.data import mnist
 from backprop13.fitting import evaluate, load_weights, set_seed
@@ -432,10 +432,11 @@ def entry_points(folder):
 
 def test_the_commands_are_installed(clone):
     scripts, text = entry_points(clone)
-    assert sorted(scripts) == ['backprop13-data', 'backprop13-grade', 'backprop13-train'] and 'backprop13._modidx:d' in text
+    assert sorted(scripts) == ['backprop13-bench', 'backprop13-data', 'backprop13-grade', 'backprop13-train'] and 'backprop13._modidx:d' in text
     for name, where in scripts.items():
         module, function = where.split(':')
-        made_by = submissions if name == 'backprop13-grade' else commands
-        assert getattr(import_module(module), function) is getattr(made_by, name.removeprefix('backprop13-'))
+        made = {'backprop13-bench': benchmarks.main, 'backprop13-grade': submissions.grade}
+        want = made.get(name) or getattr(commands, name.removeprefix('backprop13-'))
+        assert getattr(import_module(module), function) is want
     edit(clone/'settings.ini', 'backprop13-data=', 'backprop13-mutant=')
     assert 'backprop13-mutant' in entry_points(clone)[0]

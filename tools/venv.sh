@@ -1,5 +1,5 @@
 #!/bin/sh
-# tools/venv.sh PYTHON VENV EXTRA: make VENV with the project and its EXTRA (dev or lab) installed, unless that is done.
+# tools/venv.sh PYTHON VENV EXTRA: make VENV with the project and its EXTRA (dev, lab or bench) installed, unless that is done.
 set -eu
 python=$1; venv=$2; extra=$3
 cd "$(dirname "$0")/.."
