@@ -9,13 +9,14 @@ import numpy as np
 import pytest, torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import backprop13
 from backprop13 import backprop, training
 from backprop13.checks import autograd_grads, check_close, check_grads, check_op, our_grads
 
 folder = Path(backprop13.__file__).parent
-modules = 'matmul', 'backprop', 'training', 'checks', 'fitting'
+modules = 'matmul', 'backprop', 'training', 'checks', 'fitting', 'speed'
 inf, nan, f64 = float('inf'), float('nan'), torch.float64
 
 
@@ -644,7 +645,7 @@ def formulas_are_right(lib):
     short = D.sp.Sum(D.sp.KroneckerDelta(D.j, D.r)*D.x[D.i, D.j], (D.j, 1, D.k))
     assert D.pick(short) == short
     refuses(IndexError, 'count from 1', D.evaluate, D.x[0, 1], x=[[1., 2.]])
-    assert in_torch.keys() <= D.OPERATIONS.keys() <= in_torch.keys() | {'network'}
+    assert in_torch.keys() <= D.OPERATIONS.keys() <= in_torch.keys() | {'network', 'classifier'}
     for (name, f), sizes in itertools.product(in_torch.items(), ((3, 3, 3, 3), (2, 1, 3, 4))):
         op, at = D.OPERATIONS[name], dict(zip((D.n, D.m, D.nh, D.c), sizes))
         tensors = {str(q): torch.arange(at[D.n]) % at[D.c] if q == D.y else rand(*(at[o] for o in shape), seed=i)
@@ -1212,6 +1213,249 @@ def our_layers_in_a_row(lib):
 def training_has_them_too(lib):
     for name in ('Dataset', 'fit', 'get_dls'): assert works(getattr, lib.training, name) is getattr(lib.fitting, name)
     assert not hasattr(lib.training, 'SGD') and {'Dataset', 'fit', 'get_dls', 'accuracy', 'report'} <= {*lib.training.__all__}
+
+
+# ---- the fast network
+
+def fast_case(sizes, n, seed=0):
+    "Pairs w, b of a network with these sizes of layers; images, labels, one-hot labels in columns"
+    layers = [(rand(a, b, seed=seed + i), rand(b, seed=seed + 10 + i)) for i, (a, b) in enumerate(zip(sizes, sizes[1:]))]
+    y = (torch.arange(n)*2 + seed) % sizes[-1]
+    return layers, rand(n, sizes[0], seed=seed + 20), y, F.one_hot(y, sizes[-1]).double().t()
+
+def flat(layers): return [t for pair in layers for t in pair]
+
+def fast_loss(x, y, *weights):
+    for w, b in zip(weights[:-2:2], weights[1:-2:2]): x = (x @ w + b).relu()
+    return F.cross_entropy(x @ weights[-2] + weights[-1], y)
+
+def fast_want(layers, x, y):
+    "The loss and its gradients by autograd"
+    weights = [t.detach().clone().requires_grad_() for t in flat(layers)]
+    loss = fast_loss(x, y, *weights)
+    return loss.detach(), torch.autograd.grad(loss, weights)
+
+def fast_weights(net): return [t for w, b in net.params for t in (w.t(), b)]
+
+def fast_net(lib, *sizes):
+    g = torch.Generator().manual_seed(0)
+    layers = [layer for a, b in zip(sizes, sizes[1:]) for layer in (nn.ReLU(), lib.backprop.Linear(a, b, g))]
+    return nn.Sequential(*layers[1:]).double()
+
+def numbered(tensors): return {str(i): t for i, t in enumerate(tensors)}
+
+def operators(run):
+    "The sizes r, q, s of the products (r, q) @ (q, s) that `run` asks for, and the names of all other operators but views"
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.mm.out: products.append((*args[0].shape, args[1].shape[1]))
+            elif not func.is_view: others.append(str(func))
+            return func(*args, **(kwargs or {}))
+    products, others = [], []
+    with Watch(): works(run)
+    return products, others
+
+def the_floor_is_five_products(lib):
+    x = rand(20, 7)
+    got = operators(lib.speed.floor(x, 5, 3, 8))
+    assert got == ([q for k in (8, 8, 4) for q in ((5, 7, k), (3, 5, k), (5, 3, k), (3, k, 5), (5, k, 7))], []), got
+    assert len(operators(lib.speed.floor(rand(130, 2), 5, 3))[0]) == 15
+    assert x.equal(rand(20, 7))
+
+def buffers_are_its_own(lib):
+    for sizes in ((4, 3), (1, 1, 2), (1, 4, 3), (5, 1, 3), (3, 4, 5, 2)):
+        layers = fast_case(sizes, 1)[0]
+        net = works(lib.speed.Buffers, layers)
+        near(fast_weights(net), flat(layers), 0)
+        theirs = {t.data_ptr() for t in flat(layers)}
+        assert all(t.is_contiguous() and t.data_ptr() not in theirs for t in flat(net.params))
+        assert not any(t.requires_grad for t in flat(lib.speed.Buffers([[t.clone().requires_grad_() for t in pair] for pair in layers]).params))
+        made = works(net.tensors, 6), works(net.tensors, 2)
+        assert works(net.tensors, 6) is made[0] and sorted(net.made) == [2, 6]
+        for k, (hidden, last, (back, g, ones)) in zip((6, 2), made):
+            assert [tuple(t[-1].shape) for t in (*hidden, last)] == [(nh, k) for nh in sizes[1:]] and g.shape == (sizes[-1], k)
+            assert ones.equal(torch.ones(k, dtype=f64)) and len(back) == len(layers) - 1
+            assert len({t.data_ptr() for t in (*[q[-1] for q in (*hidden, last, *back)], g)}) == 2*len(layers)
+
+def fast_gradients_are_autograds(lib):
+    for sizes, n, chunk in (((4, 3), 5, 2), ((4, 5, 3), 7, 3), ((4, 5, 6, 3), 7, 7), ((3, 5, 4, 5, 2), 9, 4), ((5, 1, 3), 3, 100)):
+        layers, x, y, _ = fast_case(sizes, n)
+        net, want = lib.speed.FastNetwork(layers), fast_want(layers, x, y)
+        loss, grads = works(lib.speed.loss_and_gradients, net, x, y.to(torch.uint8), chunk)
+        near(loss, want[0])
+        check_grads(numbered(grads), numbered(want[1]))
+        near(fast_weights(net), flat(layers), 0)
+        assert sorted(net.made) == sorted({min(n, chunk), n % chunk or chunk} - ({chunk} if chunk > n else set()))
+        scores = works(net.forward, x)
+        for w, b in layers[:-1]: x = (x @ w + b).relu()
+        near(scores, (x @ layers[-1][0] + layers[-1][1]).t())
+    net, x, y = lib.speed.FastNetwork(fast_case((2, 2), 1)[0]), rand(1500, 2), torch.arange(1500) % 2
+    lib.speed.loss_and_gradients(net, x, y)
+    assert sorted(net.made) == [476, 1024]
+    refuses(ValueError, 'labels go from 0 to 1, but 1 columns', lib.speed.loss_and_gradients, lib.speed.FastNetwork(fast_case((2, 1), 1)[0]), x, y)
+
+def fast_steps_are_sgds(lib):
+    for sizes in (4, 3), (4, 5, 3), (4, 5, 6, 3):
+        layers, x, y, targ = fast_case(sizes, 9)
+        net, weights = lib.speed.FastNetwork(layers), flat(layers)
+        for k in (6, 3, 6, 9, 3):
+            grads = fast_want([weights], x[:k], y[:k])[1]
+            weights = [t - .4*g for t, g in zip(weights, grads)]
+            works(net.step, x[:k], targ[:, :k], .4)
+        near(fast_weights(net), weights, 1e-9)
+        assert targ.equal(F.one_hot(y, sizes[-1]).double().t()) and x.equal(rand(9, 4, seed=20))
+
+def fast_hinges_are_shut(lib):
+    "At relu's 0 the slope is 0, for the network and for the one operation"
+    layers = [(rand(3, 4)*0, rand(4)*0), (rand(4, 2), rand(2))]
+    x, y = rand(2, 3, seed=5), torch.tensor([0, 1])
+    for grads in (works(lib.speed.loss_and_gradients, lib.speed.FastNetwork(layers), x, y)[1], one_operation(lib, layers, x, y)[1]):
+        assert [bool(g.any()) for g in grads] == [False, False, False, True], grads
+
+def labels_stand_in_columns(lib):
+    y, one_hot = torch.tensor([2, 0, 2]), lib.speed.one_hot
+    for labels, dtype in ((y, torch.float32), (y.int(), f64), (y.to(torch.uint8), f64)):
+        got = works(one_hot, labels, 4, dtype)
+        assert got.dtype == dtype and got.tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1], [0, 0, 0]]
+    assert works(one_hot, y, 3).dtype == torch.float32
+    for bad in (y, -y): refuses(ValueError, 'but 2 columns allow 0 to 1', one_hot, bad, 2)
+    refuses(TypeError, 'pass targ.long()', one_hot, y.float(), 3)
+
+def layers_are_found(lib):
+    L, find = lib.backprop.Linear, lib.speed.layers_of
+    for sizes in (4, 3), (4, 5, 3), (4, 5, 6, 3):
+        model = fast_net(lib, *sizes)
+        assert [*map(id, flat(works(find, model)))] == [*map(id, model.parameters())]
+    again = L(4, 4)
+    for layers, got in (([], 'no layers'), ([L(4, 4), L(4, 4)], 'Linear, Linear'), ([L(4, 4), nn.ReLU()], 'Linear, ReLU'), ([nn.Linear(4, 3)], 'Linear'),
+                        ([L(4, 4), nn.Tanh(), L(4, 4)], 'Linear, Tanh, Linear'), ([again, nn.ReLU(), again], 'Linear, ReLU, Linear'),
+                        ([nn.ReLU(), L(4, 4)], 'ReLU, Linear'), ([type('Mine', (L,), {})(4, 4)], 'Mine')):
+        refuses(TypeError, f'layers_of: got {got}; wanted', find, nn.Sequential(*layers))
+
+def epochs_go_through_all(lib):
+    "In order or not, a short batch at the end; the order is read anew each time, and shuffles images with their labels"
+    layers, x, y, targ = fast_case((4, 5, 3), 20)
+    order, weights, same = torch.arange(20), flat(layers), flat(layers)
+    shuffled, straight = (lib.speed.FastNetwork(layers) for _ in range(2))
+    runs = works(lib.speed.one_epoch, shuffled, x, targ, 8, .4, order), works(lib.speed.one_epoch, straight, x, targ, 8, .4)
+    for seed in 1, 2:
+        order.copy_(torch.randperm(20, generator=torch.Generator().manual_seed(seed)))
+        for images, now in (order, weights), (torch.arange(20), same):
+            for part in images.split(8): now[:] = [t - .4*g for t, g in zip(now, fast_want([now], x[part], y[part])[1])]
+        for run in runs: works(run)
+        near(fast_weights(shuffled), weights, 1e-9)
+        near(fast_weights(straight), same, 1e-9)
+
+def fast_training_is_the_loop(lib):
+    n, sizes = 21, (4, 5, 3)
+    x, y = fast_case(sizes, n)[1:3]
+    for epochs, bs, seed in ((1, 8, None), (2, 8, None), (3, 8, 4), (2, 100, 4)):
+        models, gens = [fast_net(lib, *sizes) for _ in range(2)], [None if seed is None else torch.Generator().manual_seed(seed) for _ in range(2)]
+        for _ in range(epochs):
+            order = torch.arange(n) if seed is None else torch.randperm(n, generator=gens[0])
+            fit_loop(models[0], [(x[part], y[part]) for part in order.split(bs)])
+        works(lib.speed.train_fast, models[1], x, y, epochs, bs, .5, gens[1])
+        near([t.detach() for t in models[1].parameters()], [t.detach() for t in models[0].parameters()], 1e-9)
+    a, b = fast_net(lib, 2, 2), fast_net(lib, 2, 2)
+    x, y = rand(130, 2), torch.arange(130) % 2
+    fit_loop(a, zip(x.split(64), y.split(64)), .3)
+    works(lib.speed.train_fast, b, x, y)
+    near(states(b), states(a), 1e-9)
+
+def overflow_leaves_the_last_whole_epoch(lib):
+    x, y = fast_case((4, 5, 3), 20)[1:3]
+    ends = []
+    for epochs in range(1, 6):
+        model, said = fast_net(lib, 4, 5, 3), ''
+        try: lib.speed.train_fast(model, x, y, epochs, 20, 1e80)
+        except FloatingPointError as e: said = str(e)
+        ends.append((model, said))
+    first = [bool(said) for _, said in ends].index(True) if ends[-1][1] else 0
+    assert first >= 2, [said for _, said in ends]
+    for model, said in ends[first:]:
+        assert f'in epoch {first + 1} weights became' in said and 'lower lr, which is 1e+80' in said
+        equal(states(model), states(ends[first - 1][0]))
+    assert all(t.isfinite().all() for t in ends[-1][0].parameters())
+    class Net: params = [(torch.ones(2, 2), torch.tensor([0., nan]))]                  # a bias alone, and -inf
+    before = [(torch.zeros(2, 2), torch.zeros(2))]
+    for bad in nan, inf, -inf:
+        Net.params[0][1][1] = bad
+        refuses(FloatingPointError, 'in here weights became', lib.speed._copy_finite, Net, before, 'here', 1)
+    assert not any(t.any() for t in flat(before))
+
+def fast_training_refuses(lib):
+    model, (x, y) = fast_net(lib, 4, 5, 3), fast_case((4, 5, 3), 8)[1:3]
+    def bad(error, message, **kw): refuses(error, 'train_fast: ' + message, lib.speed.train_fast, model, **dict(x=x, y=y) | kw)
+    for odd in (x[0], x[:, :3], x.view(2, 4, 4)): bad(ValueError, f'x is {tuple(odd.shape)}, wanted (n, 4)', x=odd)
+    for odd in (y[:7], y[:, None]): bad(ValueError, f'8 images and labels {tuple(odd.shape)}', y=odd)
+    bad(TypeError, 'x is torch.float32 and the weights torch.float64; pass x.to(torch.float64)', x=x.float())
+    bad(ValueError, "x is on meta and the weights on cpu; pass x.to('cpu')", x=x.to('meta'))
+    bad(ValueError, "y is on meta and the weights on cpu; pass y.to('cpu')", y=y.to('meta'))
+    for k in (0, -1, 1.5, '3', True, None):
+        bad(ValueError, f'epochs is {k!r}, wanted a whole number from 1', epochs=k)
+        bad(ValueError, f'bs is {k!r}, wanted a whole number from 1', bs=k)
+    for lr in (-.1, nan, inf): bad(ValueError, f'the learning rate is {lr}, wanted 0 or more', lr=lr)
+    works(lib.speed.train_fast, model, x, y, lr=0)
+
+def recorded_leaves_all_as_it_was(lib):
+    """A stand-in for CUDA notes in which order its parts are asked: it shows that `run` runs once on a stream of its own, once while
+    the graph records, and that what it changed is put back. What a real GPU makes of it, test_speed.py asks where there is one."""
+    class Stream:
+        def __init__(self, name='side'): self.name = name
+        def wait_stream(self, other): notes.append((self.name, 'waits for', other.name))
+    class Graph:
+        def replay(self): notes.append('replay')
+    @contextlib.contextmanager
+    def inside(where):
+        notes.append(where.name if isinstance(where, Stream) else 'recording')
+        yield
+        notes.append('end')
+    def run():
+        notes.append('run')
+        a.add_(1), b.mul_(2)
+    notes, (a, b), main = [], (torch.ones(2), torch.ones(3)), Stream('main')
+    with pytest.MonkeyPatch.context() as m:
+        for name, what in dict(Stream=Stream, current_stream=lambda: main, stream=inside, CUDAGraph=Graph, graph=inside).items():
+            m.setattr(torch.cuda, name, what)
+        again = works(lib.speed.recorded, run, [a, b])
+    assert notes == [('side', 'waits for', 'main'), 'side', 'run', 'end', ('main', 'waits for', 'side'), 'recording', 'run', 'end'], notes
+    assert a.equal(torch.ones(2)) and b.equal(torch.ones(3))
+    works(again)
+    assert notes[8:] == ['replay']
+
+def one_operation(lib, layers, x, y, power=1):
+    "The loss to a power; its slopes at the weights, and at the images if these ask for it"
+    weights = [t.clone().requires_grad_() for t in flat(layers)]
+    loss = works(lib.speed.NetworkLoss.apply, x, y, *weights)**power
+    works(loss.backward)
+    return loss.detach(), [t.grad for t in weights]
+
+def one_operation_is_autograds(lib):
+    for sizes in (4, 3), (4, 5, 3), (4, 5, 6, 3):
+        layers, x, y, _ = fast_case(sizes, 7)
+        mine, theirs, weights = x.clone().requires_grad_(), x.clone().requires_grad_(), [t.clone().requires_grad_() for t in flat(layers)]
+        loss, grads = one_operation(lib, layers, mine, y.to(torch.uint8), 2)
+        want = fast_loss(theirs, y, *weights)**2
+        want.backward()
+        near(loss, want.detach())
+        check_grads(numbered([*grads, mine.grad]), numbered([t.grad for t in (*weights, theirs)]))
+        assert mine.equal(x)
+        check_grads(numbered(one_operation(lib, layers, x, y)[1]), numbered(fast_want(layers, x, y)[1]))
+
+def one_operation_does_no_more(lib):
+    "The slopes of the images are computed only if these ask for them, and slopes of slopes are refused"
+    layers, x, y, _ = fast_case((4, 5, 3), 7)
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+    for asks in False, True:
+        seen, weights = [], [t.clone().requires_grad_() for t in flat(layers)]
+        loss = lib.speed.NetworkLoss.apply(x.clone().requires_grad_(asks), y, *weights)
+        with Watch(): works(loss.backward)
+        assert seen.count(torch.ops.aten.mm.default) == 3 + asks
+    slopes = torch.autograd.grad(lib.speed.NetworkLoss.apply(x, y, *weights)**2, weights, create_graph=True)
+    refuses(RuntimeError, 'once_differentiable', lambda: slopes[0].sum().backward())
 
 
 # ---- the bugs: property -> rows of (kind, where, the right text, the wrong text)
@@ -1845,6 +2089,169 @@ mutants = {
     training_has_them_too: [
         ('no check', 'training.__getattr__', 'if name not in _all_', 'if False'),
         ('missing term', 'training.__getattr__', "'.fitting'", "'.backprop'")],
+    the_floor_is_five_products: [
+        ('missing term', 'speed.floor', 'torch.mm(w1, xb.t(), out=l1)', 'pass'),
+        ('missing term', 'speed.floor', 'torch.mm(w2, l2, out=out)', 'pass'),
+        ('missing term', 'speed.floor', 'torch.mm(w2.t(), g, out=g1)', 'pass'),
+        ('missing term', 'speed.floor', 'torch.mm(g, l2.t(), out=w2_g)', 'pass'),
+        ('missing term', 'speed.floor', 'torch.mm(g1, xb, out=w1_g)', 'pass'),
+        ('missing term', 'speed.floor', 'for xb in batches:', 'for xb in batches[:-1]:'),
+        ('wrong place', 'speed.floor', 'out=l1)', 'out=l1).relu_()'),
+        ('wrong place', 'speed.floor', 'torch.mm(w2, l2, out=out)', 'w2 @ l2'),
+        ('wrong place', 'speed.floor', 'torch.mm(w2, l2, out=out)', 'torch.mm(w2[:, :1], l2[:1], out=out)'),
+        ('wrong place', 'speed.floor', 'bs:int=64', 'bs:int=32')],
+    buffers_are_its_own: [
+        ('shared memory', 'speed.Buffers', '.clone(memory_format=torch.contiguous_format)', '.contiguous()'),
+        ('shared memory', 'speed.Buffers', '.clone(memory_format=torch.contiguous_format)', ''),
+        ('wrong place', 'speed.Buffers', 'memory_format=torch.contiguous_format', ''),
+        ('shared memory', 'speed.Buffers', 'b.detach().clone()', 'b.detach()'),
+        ('missing transpose', 'speed.Buffers', 'w.detach().t()', 'w.detach()'),
+        ('missing term', 'speed.Buffers', 'w.detach().t()', 'w.t()'),
+        ('missing term', 'speed.Buffers', 'b.detach().clone()', 'b.clone()'),
+        ('no check', 'speed.Buffers', 'if k not in self.made', 'if not self.made'),
+        ('no check', 'speed.Buffers', 'if k not in self.made', 'if True'),
+        ('shared memory', 'speed.Buffers', '[torch.empty_like(out) for out in outs]', 'outs'),
+        ('missing factor', 'speed.Buffers', 'new_ones(k)', 'new_zeros(k)'),
+        ('wrong place', 'speed.Buffers', 'there[:-1], there[-1]', 'there[1:], there[0]')],
+    fast_gradients_are_autograds: [
+        ('wrong axis', 'speed.Buffers', 'back[::-1]', 'back'),
+        ('missing transpose', 'speed.Buffers', '(w.t(), inp', '(w, inp'),
+        ('missing transpose', 'speed.Buffers', 'inp.t(), g)', 'inp, g)'),
+        ('missing term', 'speed.FastNetwork', 'out=out).relu_()', 'out=out)'),
+        ('missing term', 'speed.FastNetwork', '= torch.addmm(b1, w1, x, out=out)', '= torch.mm(w1, x, out=out)'),
+        ('missing term', 'speed.FastNetwork', 'torch.addmm(b, w, x, out=scores)', 'torch.mm(w, x, out=scores)'),
+        ('wrong place', 'speed.FastNetwork', 'torch.addmm(b, w, x, out=scores)', 'torch.addmm(b, w, x, out=scores).relu_()'),
+        ('wrong axis', 'speed.FastNetwork', 'torch.softmax(scores, 0,', 'torch.softmax(scores, 1,'),
+        ('sign', 'speed.FastNetwork', '.sub_(targ)', '.add_(targ)'),
+        ('missing term', 'speed.FastNetwork', '.sub_(targ)', ''),
+        ('missing factor', 'speed.FastNetwork', 'w.addmm_(g, inp_t, alpha=alpha)', 'w.addmm_(g, inp_t)'),
+        ('missing factor', 'speed.FastNetwork', 'b.addmv_(g, ones, alpha=alpha)\n            g', 'b.addmv_(g, ones)\n            g'),
+        ('missing factor', 'speed.FastNetwork', 'w.addmm_(g, x, alpha=alpha)', 'w.addmm_(g, x)'),
+        ('missing factor', 'speed.FastNetwork', '[0]\n        w.addmm_(g, x, alpha=alpha)\n        b.addmv_(g, ones, alpha=alpha)',
+         '[0]\n        w.addmm_(g, x, alpha=alpha)\n        b.addmv_(g, ones)'),
+        ('= for +=', 'speed.FastNetwork', 'w.addmm_(g, inp_t, alpha=alpha)', 'w.addmm_(g, inp_t, beta=0, alpha=alpha)'),
+        ('= for +=', 'speed.FastNetwork', 'w.addmm_(g, x, alpha=alpha)', 'w.addmm_(g, x, beta=0, alpha=alpha)'),
+        ('gate on the wrong side', 'speed.FastNetwork', 'inp_g.mul_(inp.sign_())', 'inp_g.mul_(1 - inp.sign_())'),
+        ('missing factor', 'speed.FastNetwork', 'inp_g.mul_(inp.sign_())', 'inp_g'),
+        ('wrong axis', 'speed.FastNetwork', 'into[::-1]', 'into'),
+        ('missing 1/n', 'speed.loss_and_gradients', 'return loss/len(x)', 'return loss'),
+        ('missing 1/n', 'speed.loss_and_gradients', 'into, 1/len(x)', 'into, 1'),
+        ('missing 1/n', 'speed.loss_and_gradients', 'into, 1/len(x)', 'into, 1/len(xb)'),
+        ('missing 1/n', 'speed.loss_and_gradients', 'return loss/len(x)', 'return loss/chunk'),
+        ('= for +=', 'speed.loss_and_gradients', 'loss += ', 'loss = '),
+        ('sign', 'speed.loss_and_gradients', '.sum() - scores', '.sum() + scores'),
+        ('wrong axis', 'speed.loss_and_gradients', 'logsumexp(0)', 'logsumexp(1)'),
+        ('missing sum', 'speed.loss_and_gradients', 'logsumexp(0).sum()', 'logsumexp(0).mean()'),
+        ('missing transpose', 'speed.loss_and_gradients', '(w.t(), b)', '(w, b)'),
+        ('shared memory', 'speed.loss_and_gradients', '[(torch.zeros_like(w), torch.zeros_like(b)) for w, b in net.params]', 'net.params'),
+        ('wrong place', 'speed.loss_and_gradients', 'x.split(chunk)', 'x.split(len(x))'),
+        ('wrong place', 'speed.loss_and_gradients', 'chunk:int=1024', 'chunk:int=50000'),
+        ('missing term', 'speed.loss_and_gradients', 'yb.long()', 'yb'),
+        ('no check', 'speed.loss_and_gradients', 'one_hot(y, len(net.params[-1][1]), x.dtype)',
+         'F.one_hot(y.long(), max(int(y.max()) + 1, len(net.params[-1][1]))).t().to(x.dtype)')],
+    fast_steps_are_sgds: [
+        ('sign', 'speed.FastNetwork', '-lr/len(x)', 'lr/len(x)'),
+        ('missing 1/n', 'speed.FastNetwork', '-lr/len(x)', '-lr'),
+        ('missing factor', 'speed.FastNetwork', '-lr/len(x)', '-1/len(x)'),
+        ('missing term', 'speed.FastNetwork', 'self.forward(x)\n', 'self.forward(x*0)\n'),
+        ('wrong place', 'speed.FastNetwork', 'torch.mm(w_t, g, out=inp_g)                  # before w moves\n            w.addmm_(g, inp_t, alpha=alpha)',
+         'w.addmm_(g, inp_t, alpha=alpha)\n            torch.mm(w_t, g, out=inp_g)'),
+        ('wrong place', 'speed.FastNetwork', 'torch.mm(w_t, g, out=inp_g)  ', 'torch.mm(w_t, g, out=inp_g).mul_(inp.sign_())  '),
+        ('shared memory', 'speed.FastNetwork', 'torch.softmax(scores, 0, out=g).sub_(targ)', 'g.copy_(targ.sub_(torch.softmax(scores, 0)).neg_())')],
+    fast_hinges_are_shut: [
+        ('gate on the wrong side', 'speed.FastNetwork', 'inp.sign_()', 'inp.ge(0)'),
+        ('gate on the wrong side', 'speed.NetworkLoss', 'inputs[i] > 0', 'inputs[i] >= 0')],
+    labels_stand_in_columns: [
+        ('no check', 'speed.one_hot', 'check_labels(y.new_empty(1).expand(len(y), c), y)', 'pass'),
+        ('no check', 'speed.one_hot', 'expand(len(y), c)', 'expand(len(y), c + 1)'),
+        ('wrong place', 'speed.one_hot', 'dtype=dtype', 'dtype=torch.float32'),
+        ('wrong place', 'speed.one_hot', 'dtype:torch.dtype=torch.float32', 'dtype:torch.dtype=torch.float64'),
+        ('missing term', 'speed.one_hot', 'y.long()', 'y'),
+        ('wrong axis', 'speed.one_hot', 'torch.zeros(c, len(y), dtype=dtype, device=y.device).scatter_(0, y.long()[None], 1)',
+         'torch.zeros(len(y), c, dtype=dtype, device=y.device).scatter_(1, y.long()[:, None], 1)'),
+        ('missing factor', 'speed.one_hot', '[None], 1)', '[None], 2)')],
+    layers_are_found: [
+        ('no check', 'speed.layers_of', ' or len(set(layers)) < len(layers)', ''),
+        ('no check', 'speed.layers_of', "if kinds != [Linear, *[nn.ReLU, Linear]*(len(kinds)//2)] or", 'if'),
+        ('no check', 'speed.layers_of', '[Linear, *[nn.ReLU, Linear]*(len(kinds)//2)]', '([Linear, nn.ReLU]*len(kinds))[:len(kinds)]'),
+        ('no check', 'speed.layers_of', '[type(layer) for', '[next((k for k in (Linear, nn.ReLU) if isinstance(layer, k)), type(layer)) for'),
+        ('missing term', 'speed.layers_of', " or 'no layers'", ''),
+        ('wrong place', 'speed.layers_of', '(layer.w, layer.b)', '(layer.w.clone(), layer.b)'),
+        ('missing term', 'speed.layers_of', 'for layer in layers]', 'for layer in layers[:2]]')],
+    epochs_go_through_all: [
+        ('missing term', 'speed.one_epoch', 'list(zip(x.split(bs), targ.split(bs, dim=1)))', 'list(zip(x.split(bs), targ.split(bs, dim=1)))[:-1]'),
+        ('missing term', 'speed.one_epoch', 'list(zip(x.split(bs), targ.split(bs, dim=1)))', 'zip(x.split(bs), targ.split(bs, dim=1))'),
+        ('shared memory', 'speed.one_epoch', 'order.split(bs)', 'order.clone().split(bs)'),
+        ('missing term', 'speed.one_epoch', 'parts = order.split(bs)', 'parts = order.split(bs)[:-1]'),
+        ('wrong place', 'speed.one_epoch', 'torch.index_select(x, 0, part, out=xb)', 'xb.copy_(x[:len(part)])'),
+        ('wrong place', 'speed.one_epoch', 'torch.index_select(targ, 1, part, out=tb)', 'tb.copy_(targ[:, :len(part)])'),
+        ('wrong place', 'speed.one_epoch', 'if order is None', 'if True'),
+        ('missing term', 'speed.one_epoch', 'tb)\n            net.step(xb, tb, lr)', 'tb)\n        net.step(xb, tb, lr)')],
+    fast_training_is_the_loop: [
+        ('wrong place', 'speed.train_fast', 'generator=generator)', 'generator=None)'),
+        ('missing term', 'speed.train_fast', 'order.copy_(', '('),
+        ('missing term', 'speed.train_fast', 'None if generator is None else', 'None if True else'),
+        ('missing term', 'speed.train_fast', 'epochs + 1', 'epochs'),
+        ('wrong place', 'speed.train_fast', 'epochs:int=1', 'epochs:int=2'),
+        ('wrong place', 'speed.train_fast', 'bs:int=64', 'bs:int=32'),
+        ('missing factor', 'speed.train_fast', 'lr:float=0.3', 'lr:float=0.1'),
+        ('wrong place', 'speed.train_fast', 'if generator: order', 'if generator and epoch == 1: order'),
+        ('missing term', 'speed.train_fast', "_copy_finite(net, layers, f'epoch {epoch}', lr)", 'pass'),
+        ('missing term', 'speed._copy_finite', 'b.copy_(new_b)', 'pass'),
+        ('missing term', 'speed._copy_finite', 'w.copy_(new_w.t())', 'pass'),
+        ('missing term', 'speed._copy_finite', 'with torch.no_grad():', 'if True:')],
+    overflow_leaves_the_last_whole_epoch: [
+        ('no check', 'speed._copy_finite', 'if not all(', 'if not any('),
+        ('no check', 'speed._copy_finite', 't.isfinite()', '~t.isnan()'),
+        ('no check', 'speed._copy_finite', 't.isfinite()', '~t.isinf()'),
+        ('no check', 'speed._copy_finite', 'for t in pair)', 'for t in pair[:1])'),
+        ('no check', 'speed._copy_finite', 'in net.params for t', 'in net.params[:0] for t'),
+        ('wrong place', 'speed.train_fast', "f'epoch {epoch}'", "f'epoch {epochs}'"),
+        ('wrong place', 'speed.train_fast', 'run()\n        _copy_finite', 'run()\n    _copy_finite')],
+    fast_training_refuses: [
+        ('no check', 'speed.train_fast', '_check_training(x, y, layers[0][0], epochs, bs, lr)', 'pass'),
+        ('no check', 'speed._check_training', 'x.ndim != 2 or ', ''),
+        ('no check', 'speed._check_training', ' or x.shape[1] != len(w)', ''),
+        ('no check', 'speed._check_training', 'y.shape != x.shape[:1]', 'len(y) != len(x)'),
+        ('no check', 'speed._check_training', 'y.shape != x.shape[:1]', 'y.ndim != 1'),
+        ('no check', 'speed._check_training', 'if x.dtype != w.dtype', 'if False'),
+        ('no check', 'speed._check_training', 'dict(x=x, y=y)', 'dict(x=x)'),
+        ('no check', 'speed._check_training', 'dict(x=x, y=y)', 'dict(y=y)'),
+        ('no check', 'speed._check_training', 'dict(epochs=epochs, bs=bs)', 'dict(bs=bs)'),
+        ('no check', 'speed._check_training', 'dict(epochs=epochs, bs=bs)', 'dict(epochs=epochs)'),
+        ('no check', 'speed._check_training', "not hasattr(k, '__index__') or ", ''),
+        ('no check', 'speed._check_training', 'isinstance(k, bool) or ', ''),
+        ('no check', 'speed._check_training', 'k < 1', 'k < 0'),
+        ('no check', 'speed._check_training', "not 0 <= lr < float('inf')", "lr < 0 or lr == float('inf')"),
+        ('no check', 'speed._check_training', "not 0 <= lr < float('inf')", "not 0 <= lr"),
+        ('no check', 'speed._check_training', "not 0 <= lr", "not 0 < lr")],
+    recorded_leaves_all_as_it_was: [
+        ('missing term', 'speed.recorded', 'for t, old in zip(tensors, before): t.copy_(old)', 'pass'),
+        ('shared memory', 'speed.recorded', 't.clone()', 't'),
+        ('missing term', 'speed.recorded', 'with torch.cuda.stream(side): run()', 'pass'),
+        ('missing term', 'speed.recorded', 'side.wait_stream(torch.cuda.current_stream())', 'pass'),
+        ('missing term', 'speed.recorded', 'torch.cuda.current_stream().wait_stream(side)', 'pass'),
+        ('wrong place', 'speed.recorded', 'with torch.cuda.graph(graph): run()', 'run()'),
+        ('wrong place', 'speed.recorded', 'return graph.replay', 'return run')],
+    one_operation_is_autograds: [
+        ('missing term', 'speed.NetworkLoss', 'if len(outs) > 1: outs[-1].relu_()', 'pass'),
+        ('shared memory', 'speed.NetworkLoss', 'if len(outs) > 1: outs', 'outs'),
+        ('wrong axis', 'speed.NetworkLoss', 'log_softmax(1)', 'log_softmax(0)'),
+        ('missing 1/n', 'speed.NetworkLoss', 'slope/len(targ)', 'slope'),
+        ('missing factor', 'speed.NetworkLoss', 'slope/len(targ)', '1/len(targ)'),
+        ('sign', 'speed.NetworkLoss', '-torch.ones_like', 'torch.ones_like'),
+        ('missing factor', 'speed.NetworkLoss', 'log_probs.exp()', 'log_probs.clone()'),
+        ('missing factor', 'speed.NetworkLoss', 'if i: g *= inputs[i] > 0', 'pass'),
+        ('wrong place', 'speed.NetworkLoss', 'if i: g *= inputs[i] > 0', 'g *= inputs[i] > 0'),
+        ('wrong axis', 'speed.NetworkLoss', 'g.sum(0)', 'g.sum(0).flip(0)'),
+        ('wrong axis', 'speed.NetworkLoss', 'reversed(range(len(weights)))', 'range(len(weights))'),
+        ('missing transpose', 'speed.NetworkLoss', 'weights[i].t()', 'weights[i]'),
+        ('missing term', 'speed.NetworkLoss', 'targ.long()', 'targ'),
+        ('missing term', 'speed.NetworkLoss', 'return g if ctx.needs_input_grad[0] else None', 'return None'),
+        ('missing sum', 'speed.NetworkLoss', 'F.nll_loss(log_probs, targ)', "F.nll_loss(log_probs, targ, reduction='sum')")],
+    one_operation_does_no_more: [
+        ('wrong place', 'speed.NetworkLoss', 'if i or ctx.needs_input_grad[0]', 'if True'),
+        ('no check', 'speed.NetworkLoss', '@once_differentiable', '# @')],
 }
 
 rows = [(prop, *row) for prop, some in mutants.items() for row in some]
