@@ -242,6 +242,8 @@ def compare(
 ) -> dict: # 'times': name -> seconds of each round, 'missing': name -> why
     "Run the contenders turn by turn; `AssertionError` if one doesn't train as the lesson's loop."
     names = list(CONTENDERS) if names is None else names
+    if unknown := [name for name in names if name not in CONTENDERS]:
+        raise ValueError(f'compare: no contender {unknown[0]!r}; there are {", ".join(CONTENDERS)}')
     why = {name: missing(name) for name in names}
     ready = {name: CONTENDERS[name](p) for name in names if not why[name]}
     def wait(run):
@@ -337,6 +339,9 @@ def main(args=None):
     args = parser.parse_args(args)
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('there is no GPU here that PyTorch can use; leave out --device cuda')
+    if args.rounds < 1: parser.error(f'--rounds is {args.rounds}, wanted 1 or more')
+    if args.out.is_dir() or not args.out.absolute().parent.is_dir():
+        parser.error(f'--out {args.out} is no file in a folder that is there')
     if args.only: result = measure(**args.only, rounds=args.rounds)
     else:
         results, combinations = [], plan(args.device)

@@ -10,7 +10,6 @@ __all__ = ['floor', 'Buffers', 'FastNetwork', 'one_hot', 'layers_of', 'loss_and_
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from .backprop import Linear
 from .training import check_labels
 
@@ -22,6 +21,7 @@ def floor(
     bs:int=64, # batch size
 ): # a function without arguments
     "One epoch's matrix products for m inputs, nh hidden units and c scores, and nothing else."
+    x = x.detach()
     def randn(*shape): return torch.randn(shape, dtype=x.dtype, device=x.device)
     w1, w2, w1_g, w2_g = randn(nh, x.shape[1]), randn(c, nh), randn(nh, x.shape[1]), randn(c, nh)
     l1, l2, g1, out, g = (randn(k, bs) for k in (nh, nh, nh, c, c))
@@ -47,7 +47,7 @@ class Buffers:
                         b.detach().clone()) for w, b in layers]          # (nh, m) and (nh,)
         self.made = {}                                                   # batch size -> tensors
     def tensors(self, k:int) -> tuple: # for hidden layers, for the last, for the way back
-        "Where a batch of `k` images is computed, made at its first use, and views of it."
+        "Where a batch of `k` images is computed, and views of it; made at its first use, and kept."
         if k not in self.made:
             outs = [w.new_empty(len(w), k) for w, _ in self.params]      # (nh, k)
             slopes = [torch.empty_like(out) for out in outs]
@@ -67,7 +67,7 @@ class FastNetwork(Buffers):
         for b1, w1, out in hidden: x = torch.addmm(b1, w1, x, out=out).relu_()
         return torch.addmm(b, w, x, out=scores)
     def backward(self, x:Tensor, targ:Tensor, into:list, alpha:float):
-        "After `forward`: add alpha*gradients, summed over images, to `into`; targ is one-hot, (c, k)."
+        "Once after each `forward`: add alpha*gradients, summed over x, to `into`; targ is one-hot, (c, k)."
         _, (_, _, scores), (back, g, ones) = self.tensors(len(x))
         torch.softmax(scores, 0, out=g).sub_(targ)
         for (w_t, inp, inp_t, inp_g), (w, b) in zip(back, into[::-1]):   # from the last layer
@@ -93,14 +93,24 @@ def one_hot(
     check_labels(y.new_empty(1).expand(len(y), c), y)
     return torch.zeros(c, len(y), dtype=dtype, device=y.device).scatter_(0, y.long()[None], 1)
 
+# %% ../nbs/06_speed.ipynb #8bcd8ed4
 def layers_of(
     model:nn.Sequential, # `Linear`, `nn.ReLU`, `Linear`, …, the first and the last a `Linear`
 ) -> list: # of pairs w, b
     "The weights of a model that `FastNetwork` can train; `TypeError` for others."
-    kinds, layers = [type(layer) for layer in model], list(model)[::2]
-    if kinds != [Linear, *[nn.ReLU, Linear]*(len(kinds)//2)] or len(set(layers)) < len(layers):
+    kinds = [type(q) for q in (model if isinstance(model, nn.Sequential) else [model])]
+    if kinds != [Linear, *[nn.ReLU, Linear]*(len(kinds)//2)] or isinstance(model, Linear):
         got = ', '.join(kind.__name__ for kind in kinds) or 'no layers'
-        raise TypeError(f'layers_of: got {got}; wanted different Linear with nn.ReLU between them')
+        raise TypeError(f'layers_of: got {got}; wanted a Sequential of Linear with nn.ReLU between them')
+    layers = list(model)[::2]
+    params = [p for layer in layers for p in (layer.w, layer.b)]
+    if len(set(map(id, params))) < len(params) or not all(p.requires_grad for p in params):
+        raise TypeError('layers_of: got weights that are shared or frozen; '
+                        'wanted weights of its own for each layer, to be trained')
+    for a, b in zip(layers, layers[1:]):
+        if a.w.shape[1] != len(b.w):
+            raise TypeError(f'layers_of: a layer gives {a.w.shape[1]} numbers and the next takes {len(b.w)}; '
+                            'make them equal')
     return [(layer.w, layer.b) for layer in layers]
 
 # %% ../nbs/06_speed.ipynb #95baa9a4
@@ -110,14 +120,28 @@ def loss_and_gradients(
     y:Tensor, # class numbers, (n,)
     chunk:int=1024, # images that are computed together
 ) -> tuple: # the mean loss, and a list of gradients: of w1 (m, nh), b1 (nh,), w2, …
-    "Cross-entropy over all images and its gradients; errors as `one_hot`."
-    targ, loss = one_hot(y, len(net.params[-1][1]), x.dtype), x.new_zeros(())
-    into = [(torch.zeros_like(w), torch.zeros_like(b)) for w, b in net.params]
-    for xb, yb, tb in zip(x.split(chunk), y.split(chunk), targ.split(chunk, dim=1)):
-        scores = net.forward(xb)                         # (c, chunk)
-        loss += scores.logsumexp(0).sum() - scores.gather(0, yb.long()[None]).sum()
-        net.backward(xb, tb, into, 1/len(x))
-    return loss/len(x), [t for w, b in into for t in (w.t(), b)]
+    "Cross-entropy over all images and its gradients; errors as `one_hot`, and for a label too few."
+    _one_label_each('loss_and_gradients', x, y)
+    x, chunk, c = x.detach(), _whole('loss_and_gradients: chunk', chunk), len(net.params[-1][1])
+    into, loss = [(torch.zeros_like(w), torch.zeros_like(b)) for w, b in net.params], x.new_zeros(())
+    for xb, yb in zip(x.split(chunk), y.split(chunk)):
+        targ, scores = one_hot(yb, c, x.dtype), net.forward(xb)          # both (c, chunk)
+        loss += (scores.logsumexp(0) - scores.gather(0, yb.long()[None])[0]).sum()/len(x)
+        net.backward(xb, targ, into, 1/len(x))
+    return loss, [t for w, b in into for t in (w.t(), b)]
+
+# %% ../nbs/06_speed.ipynb #c5f0cfe9
+#| code-fold: true
+#| code-summary: "Code: _one_label_each, _whole"
+def _one_label_each(who, x, y):
+    if y.shape != x.shape[:1]:
+        raise ValueError(f'{who}: {len(x)} images and labels {tuple(y.shape)}; '
+                         'pass one label for each image')
+
+def _whole(name, k) -> int:
+    if not hasattr(k, '__index__') or isinstance(k, bool) or k < 1:
+        raise ValueError(f'{name} is {k!r}, wanted a whole number from 1')
+    return int(k)
 
 # %% ../nbs/06_speed.ipynb #a09e56b2
 def one_epoch(
@@ -128,7 +152,10 @@ def one_epoch(
     lr:float, # learning rate
     order:Tensor=None, # n image numbers; read anew in each epoch. None: as they lie
 ): # a function without arguments
-    "Training once through the images."
+    "Training once through the images; `ValueError` if targ isn't (c, n)."
+    if (want := (len(net.params[-1][1]), len(x))) != tuple(targ.shape):
+        raise ValueError(f'one_epoch: targ is {tuple(targ.shape)}, wanted {want}; pass one_hot(y, c)')
+    x = x.detach()
     if order is None:
         batches = list(zip(x.split(bs), targ.split(bs, dim=1)))
         def run():
@@ -155,20 +182,20 @@ def train_fast(
     generator:torch.Generator=None, # on the CPU; shuffles anew for each epoch. None: as they lie
 ):
     "Train by SGD on cross-entropy; the model has the weights of the last whole epoch."
-    layers = layers_of(model)
-    _check_training(x, y, layers[0][0], epochs, bs, lr)
+    layers, epochs, bs = layers_of(model), _whole('train_fast: epochs', epochs), _whole('train_fast: bs', bs)
+    _check_training(x, y, layers, lr, generator)
     net, targ = FastNetwork(layers), one_hot(y, len(layers[-1][1]), x.dtype)
     order = None if generator is None else torch.arange(len(x), device=x.device)
     run = one_epoch(net, x, targ, bs, lr, order)
     if x.is_cuda: run = recorded(run, [t for pair in net.params for t in pair])
     for epoch in range(1, epochs + 1):
-        if generator: order.copy_(torch.randperm(len(x), generator=generator))
+        if order is not None: order.copy_(torch.randperm(len(x), generator=generator))
         run()
         _copy_finite(net, layers, f'epoch {epoch}', lr)
 
 # %% ../nbs/06_speed.ipynb #00da060e
 #| code-fold: true
-#| code-summary: "Code: _copy_finite, _check_training"
+#| code-summary: "Code: _copy_finite"
 def _copy_finite(net, layers, when, lr):
     "Copy the weights to the model, if all are finite numbers."
     if not all(t.isfinite().all() for pair in net.params for t in pair):
@@ -182,26 +209,24 @@ def _copy_finite(net, layers, when, lr):
 # %% ../nbs/06_speed.ipynb #a6c2244f
 #| code-fold: true
 #| code-summary: "Code: _check_training"
-def _check_training(x, y, w, epochs, bs, lr):
+def _check_training(x, y, layers, lr, generator):
     "An error that says what doesn't fit."
-    if x.ndim != 2 or x.shape[1] != len(w):
-        raise ValueError(f'train_fast: x is {tuple(x.shape)}, wanted (n, {len(w)}); '
-                         'flatten images by x.flatten(1)')
-    if y.shape != x.shape[:1]:
-        raise ValueError(f'train_fast: {len(x)} images and labels {tuple(y.shape)}; '
-                         'pass one label for each image')
-    if x.dtype != w.dtype:
-        raise TypeError(f'train_fast: x is {x.dtype} and the weights {w.dtype}; '
-                        f'pass x.to({w.dtype})')
-    for name, t in dict(x=x, y=y).items():
+    def wrong(error, what): raise error(f'train_fast: {what}')
+    w, tensors = layers[0][0], dict(x=x, y=y)
+    for name, t in tensors.items():
+        if not isinstance(t, Tensor): wrong(TypeError, f'{name} is {type(t).__name__}; pass a tensor')
         if t.device != w.device:
-            raise ValueError(f'train_fast: {name} is on {t.device} and the weights on {w.device}; '
-                             f"pass {name}.to('{w.device}')")
-    for name, k in dict(epochs=epochs, bs=bs).items():
-        if not hasattr(k, '__index__') or isinstance(k, bool) or k < 1:
-            raise ValueError(f'train_fast: {name} is {k!r}, wanted a whole number from 1')
-    if not 0 <= lr < float('inf'):
-        raise ValueError(f'train_fast: the learning rate is {lr}, wanted 0 or more')
+            wrong(ValueError, f"{name} is on {t.device} and the weights on {w.device}; pass {name}.to('{w.device}')")
+    if x.ndim != 2 or x.shape[1] != len(w):
+        wrong(ValueError, f'x is {tuple(x.shape)}, wanted (n, {len(w)}); flatten images by x.flatten(1)')
+    _one_label_each('train_fast', x, y)
+    if x.dtype != w.dtype: wrong(TypeError, f'x is {x.dtype} and the weights {w.dtype}; pass x.to({w.dtype})')
+    for name, t in dict(x=x, **{f'weight {i}': p for i, p in enumerate(sum(layers, ()))}).items():
+        if not t.isfinite().all(): wrong(ValueError, f'{name} has infinite numbers or nan before training; mend it')
+    if not isinstance(lr, (int, float)) or not 0 <= lr < float('inf'):
+        wrong(ValueError, f'the learning rate is {lr!r}, wanted a number from 0')
+    if not isinstance(generator, (torch.Generator, type(None))):
+        wrong(TypeError, f'generator is {generator!r}; pass torch.Generator().manual_seed({generator!r})')
 
 # %% ../nbs/06_speed.ipynb #35ef0c74
 #| code-fold: true
@@ -223,23 +248,24 @@ def recorded(
 
 # %% ../nbs/06_speed.ipynb #e8a31b72
 class NetworkLoss(torch.autograd.Function):
-    "Cross-entropy of a network of linear layers with relu between them, as one operation."
+    "Cross-entropy of linear layers with relu between them, as one operation; not under autocast."
     @staticmethod
-    def forward(ctx, x, targ, *params):                  # (n, m), (n,), w1, b1, w2, b2, …
+    def forward(ctx, x, targ, *params):                  # (n, m), (n,), w1 (m, nh), b1 (nh,), w2, b2, …
         outs = [x]
-        for w, b in zip(params[::2], params[1::2]):
+        for w, b in zip(params[::2], params[1::2], strict=True):
             if len(outs) > 1: outs[-1].relu_()           # what came before is hidden
             outs.append(torch.addmm(b, outs[-1], w))
+        check_labels(outs[-1], targ)
         targ, log_probs = targ.long(), outs.pop().log_softmax(1)
         ctx.save_for_backward(targ, log_probs, *outs, *params[::2])
         return F.nll_loss(log_probs, targ)
     @staticmethod
-    @once_differentiable
     def backward(ctx, slope):
-        targ, log_probs, *saved = ctx.saved_tensors
+        if torch.is_grad_enabled():                      # create_graph=True
+            raise RuntimeError('NetworkLoss has no slopes of slopes; use F.cross_entropy')
+        (targ, log_probs, *saved), grads = ctx.saved_tensors, []
         inputs, weights = saved[:len(saved)//2], saved[len(saved)//2:]
-        g = log_probs.exp().scatter_add_(1, targ[:, None], -torch.ones_like(log_probs[:, :1]))
-        g, grads = g.mul_(slope/len(targ)), []
+        g = log_probs.exp().scatter_add_(1, targ[:, None], -torch.ones_like(log_probs[:, :1])).mul_(slope/len(targ))
         for i in reversed(range(len(weights))):
             grads = [inputs[i].t() @ g, g.sum(0), *grads]
             if i or ctx.needs_input_grad[0]: g = g @ weights[i].t()

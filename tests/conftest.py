@@ -1,9 +1,10 @@
 "Fixtures that several test files share"
-import functools, http.server, importlib.util, json, math, shutil, subprocess, sys, threading
+import functools, http.server, importlib.util, json, math, os, shutil, subprocess, sys, threading
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 root = Path(__file__).resolve().parent.parent
 
@@ -87,10 +88,14 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope='session')
-def docs():
-    "The built site's folder"
-    r = subprocess.run([sys.executable, root/'tools/site.py', 'build', '--no-quarto'], capture_output=True, text=True, cwd='/')
-    if r.returncode: pytest.fail(f'tools/site.py build: {r.stderr}', pytrace=False)
+def docs(tmp_path_factory):
+    "The built site's folder; where pytest-xdist has several workers, the first one that asks builds it for all"
+    together = tmp_path_factory.getbasetemp().parent if 'PYTEST_XDIST_WORKER' in os.environ else tmp_path_factory.mktemp('site')
+    with FileLock(together/'site.lock'):
+        if not (together/'site').exists():
+            r = subprocess.run([sys.executable, root/'tools/site.py', 'build', '--no-quarto'], capture_output=True, text=True, cwd='/')
+            if r.returncode: pytest.fail(f'tools/site.py build: {r.stderr}', pytrace=False)
+            (together/'site').touch()
     return root/'_docs'
 
 

@@ -1292,6 +1292,9 @@ def fast_gradients_are_autograds(lib):
     net, x, y = lib.speed.FastNetwork(fast_case((2, 2), 1)[0]), rand(1500, 2), torch.arange(1500) % 2
     lib.speed.loss_and_gradients(net, x, y)
     assert sorted(net.made) == [476, 1024]
+    for chunk in 0, 2.5, True: refuses(ValueError, f'chunk is {chunk}, wanted a whole number from 1', lib.speed.loss_and_gradients, net, x, y, chunk)
+    refuses(ValueError, '1500 images and labels (7,); pass one', lib.speed.loss_and_gradients, net, x, y[:7], 7)
+    works(lib.speed.loss_and_gradients, net, x.requires_grad_(), y)
     refuses(ValueError, 'labels go from 0 to 1, but 1 columns', lib.speed.loss_and_gradients, lib.speed.FastNetwork(fast_case((2, 1), 1)[0]), x, y)
 
 def fast_steps_are_sgds(lib):
@@ -1328,9 +1331,15 @@ def layers_are_found(lib):
         assert [*map(id, flat(works(find, model)))] == [*map(id, model.parameters())]
     again = L(4, 4)
     for layers, got in (([], 'no layers'), ([L(4, 4), L(4, 4)], 'Linear, Linear'), ([L(4, 4), nn.ReLU()], 'Linear, ReLU'), ([nn.Linear(4, 3)], 'Linear'),
-                        ([L(4, 4), nn.Tanh(), L(4, 4)], 'Linear, Tanh, Linear'), ([again, nn.ReLU(), again], 'Linear, ReLU, Linear'),
+                        ([L(4, 4), nn.Tanh(), L(4, 4)], 'Linear, Tanh, Linear'),
                         ([nn.ReLU(), L(4, 4)], 'ReLU, Linear'), ([type('Mine', (L,), {})(4, 4)], 'Mine')):
         refuses(TypeError, f'layers_of: got {got}; wanted', find, nn.Sequential(*layers))
+    for model, got in (again, 'Linear'), (None, 'NoneType'): refuses(TypeError, f'layers_of: got {got}; wanted', find, model)
+    tied, frozen = (nn.Sequential(L(4, 4), nn.ReLU(), L(4, 4)) for _ in range(2))
+    tied[2].b = tied[0].b
+    frozen[0].w.requires_grad_(False)
+    for model in nn.Sequential(again, nn.ReLU(), again), tied, frozen: refuses(TypeError, 'shared or frozen', find, model)
+    refuses(TypeError, 'gives 5 numbers and the next takes 4', find, nn.Sequential(L(4, 5), nn.ReLU(), L(4, 3)))
 
 def epochs_go_through_all(lib):
     "In order or not, a short batch at the end; the order is read anew each time, and shuffles images with their labels"
@@ -1345,6 +1354,8 @@ def epochs_go_through_all(lib):
         for run in runs: works(run)
         near(fast_weights(shuffled), weights, 1e-9)
         near(fast_weights(straight), same, 1e-9)
+    for bad in targ[:, :7], targ[:1], torch.zeros(20): refuses(ValueError, f'targ is {tuple(bad.shape)}, wanted (3, 20)', lib.speed.one_epoch, straight, x, bad, 8, .4)
+    works(lib.speed.one_epoch(straight, x.clone().requires_grad_(), targ, 8, .4))
 
 def fast_training_is_the_loop(lib):
     n, sizes = 21, (4, 5, 3)
@@ -1391,10 +1402,16 @@ def fast_training_refuses(lib):
     bad(TypeError, 'x is torch.float32 and the weights torch.float64; pass x.to(torch.float64)', x=x.float())
     bad(ValueError, "x is on meta and the weights on cpu; pass x.to('cpu')", x=x.to('meta'))
     bad(ValueError, "y is on meta and the weights on cpu; pass y.to('cpu')", y=y.to('meta'))
+    for name in 'x', 'y': bad(TypeError, f'{name} is list; pass a tensor', **{name: [1, 2]})
     for k in (0, -1, 1.5, '3', True, None):
-        bad(ValueError, f'epochs is {k!r}, wanted a whole number from 1', epochs=k)
-        bad(ValueError, f'bs is {k!r}, wanted a whole number from 1', bs=k)
-    for lr in (-.1, nan, inf): bad(ValueError, f'the learning rate is {lr}, wanted 0 or more', lr=lr)
+        for name in 'epochs', 'bs': refuses(ValueError, f'{name} is {k!r}, wanted a whole number from 1', lib.speed.train_fast, model, x, y, **{name: k})
+    for lr in (-.1, nan, inf, 'a', None): bad(ValueError, f'the learning rate is {lr!r}, wanted a number from 0', lr=lr)
+    bad(TypeError, 'generator is 3; pass torch.Generator().manual_seed(3)', generator=3)
+    bad(ValueError, 'x has infinite numbers or nan before training', x=x/0)
+    spoilt = fast_net(lib, 4, 5, 3)
+    with torch.no_grad(): spoilt[2].b[1] = nan
+    refuses(ValueError, 'train_fast: weight 3 has infinite numbers or nan', lib.speed.train_fast, spoilt, x, y)
+    works(lib.speed.train_fast, model, x.clone().requires_grad_(), y, bs=np.int64(4))
     works(lib.speed.train_fast, model, x, y, lr=0)
 
 def recorded_leaves_all_as_it_was(lib):
@@ -1454,8 +1471,11 @@ def one_operation_does_no_more(lib):
         loss = lib.speed.NetworkLoss.apply(x.clone().requires_grad_(asks), y, *weights)
         with Watch(): works(loss.backward)
         assert seen.count(torch.ops.aten.mm.default) == 3 + asks
-    slopes = torch.autograd.grad(lib.speed.NetworkLoss.apply(x, y, *weights)**2, weights, create_graph=True)
-    refuses(RuntimeError, 'once_differentiable', lambda: slopes[0].sum().backward())
+    for power in 1, 2:
+        loss = lib.speed.NetworkLoss.apply(x, y, *weights)**power
+        refuses(RuntimeError, 'no slopes of slopes', torch.autograd.grad, loss, weights, create_graph=True)
+    refuses(ValueError, 'argument 2 is shorter', lib.speed.NetworkLoss.apply, x, y, *weights[:3])
+    refuses(ValueError, 'labels go from -1', lib.speed.NetworkLoss.apply, x, y - 1, *weights)
 
 
 # ---- the bugs: property -> rows of (kind, where, the right text, the wrong text)
@@ -2134,21 +2154,24 @@ mutants = {
         ('gate on the wrong side', 'speed.FastNetwork', 'inp_g.mul_(inp.sign_())', 'inp_g.mul_(1 - inp.sign_())'),
         ('missing factor', 'speed.FastNetwork', 'inp_g.mul_(inp.sign_())', 'inp_g'),
         ('wrong axis', 'speed.FastNetwork', 'into[::-1]', 'into'),
-        ('missing 1/n', 'speed.loss_and_gradients', 'return loss/len(x)', 'return loss'),
+        ('missing 1/n', 'speed.loss_and_gradients', '.sum()/len(x)', '.sum()'),
         ('missing 1/n', 'speed.loss_and_gradients', 'into, 1/len(x)', 'into, 1'),
         ('missing 1/n', 'speed.loss_and_gradients', 'into, 1/len(x)', 'into, 1/len(xb)'),
-        ('missing 1/n', 'speed.loss_and_gradients', 'return loss/len(x)', 'return loss/chunk'),
+        ('missing 1/n', 'speed.loss_and_gradients', '.sum()/len(x)', '.sum()/chunk'),
         ('= for +=', 'speed.loss_and_gradients', 'loss += ', 'loss = '),
-        ('sign', 'speed.loss_and_gradients', '.sum() - scores', '.sum() + scores'),
+        ('sign', 'speed.loss_and_gradients', '(0) - scores', '(0) + scores'),
         ('wrong axis', 'speed.loss_and_gradients', 'logsumexp(0)', 'logsumexp(1)'),
-        ('missing sum', 'speed.loss_and_gradients', 'logsumexp(0).sum()', 'logsumexp(0).mean()'),
+        ('missing sum', 'speed.loss_and_gradients', '[0]).sum()', '[0]).mean()'),
+        ('no check', 'speed.loss_and_gradients', "_one_label_each('loss_and_gradients', x, y)", 'pass'),
+        ('no check', 'speed.loss_and_gradients', "_whole('loss_and_gradients: chunk', chunk)", 'chunk'),
+        ('missing term', 'speed.loss_and_gradients', 'x.detach()', 'x'),
         ('missing transpose', 'speed.loss_and_gradients', '(w.t(), b)', '(w, b)'),
         ('shared memory', 'speed.loss_and_gradients', '[(torch.zeros_like(w), torch.zeros_like(b)) for w, b in net.params]', 'net.params'),
         ('wrong place', 'speed.loss_and_gradients', 'x.split(chunk)', 'x.split(len(x))'),
         ('wrong place', 'speed.loss_and_gradients', 'chunk:int=1024', 'chunk:int=50000'),
         ('missing term', 'speed.loss_and_gradients', 'yb.long()', 'yb'),
-        ('no check', 'speed.loss_and_gradients', 'one_hot(y, len(net.params[-1][1]), x.dtype)',
-         'F.one_hot(y.long(), max(int(y.max()) + 1, len(net.params[-1][1]))).t().to(x.dtype)')],
+        ('no check', 'speed.loss_and_gradients', 'one_hot(yb, c, x.dtype)',
+         'F.one_hot(yb.long(), max(int(yb.max()) + 1, c)).t().to(x.dtype)')],
     fast_steps_are_sgds: [
         ('sign', 'speed.FastNetwork', '-lr/len(x)', 'lr/len(x)'),
         ('missing 1/n', 'speed.FastNetwork', '-lr/len(x)', '-lr'),
@@ -2171,14 +2194,19 @@ mutants = {
          'torch.zeros(len(y), c, dtype=dtype, device=y.device).scatter_(1, y.long()[:, None], 1)'),
         ('missing factor', 'speed.one_hot', '[None], 1)', '[None], 2)')],
     layers_are_found: [
-        ('no check', 'speed.layers_of', ' or len(set(layers)) < len(layers)', ''),
+        ('no check', 'speed.layers_of', 'len(set(map(id, params))) < len(params) or ', ''),
+        ('no check', 'speed.layers_of', ' or not all(p.requires_grad for p in params)', ''),
+        ('no check', 'speed.layers_of', 'if a.w.shape[1] != len(b.w)', 'if False'),
+        ('no check', 'speed.layers_of', ' or isinstance(model, Linear)', ''),
         ('no check', 'speed.layers_of', "if kinds != [Linear, *[nn.ReLU, Linear]*(len(kinds)//2)] or", 'if'),
         ('no check', 'speed.layers_of', '[Linear, *[nn.ReLU, Linear]*(len(kinds)//2)]', '([Linear, nn.ReLU]*len(kinds))[:len(kinds)]'),
-        ('no check', 'speed.layers_of', '[type(layer) for', '[next((k for k in (Linear, nn.ReLU) if isinstance(layer, k)), type(layer)) for'),
+        ('no check', 'speed.layers_of', '[type(q) for', '[next((k for k in (Linear, nn.ReLU) if isinstance(q, k)), type(q)) for'),
         ('missing term', 'speed.layers_of', " or 'no layers'", ''),
-        ('wrong place', 'speed.layers_of', '(layer.w, layer.b)', '(layer.w.clone(), layer.b)'),
-        ('missing term', 'speed.layers_of', 'for layer in layers]', 'for layer in layers[:2]]')],
+        ('wrong place', 'speed.layers_of', '[(layer.w, layer.b)', '[(layer.w.clone(), layer.b)'),
+        ('missing term', 'speed.layers_of', '(layer.w, layer.b) for layer in layers]', '(layer.w, layer.b) for layer in layers[:2]]')],
     epochs_go_through_all: [
+        ('no check', 'speed.one_epoch', '!= tuple(targ.shape)', '!= want'),
+        ('missing term', 'speed.one_epoch', 'x = x.detach()', 'pass'),
         ('missing term', 'speed.one_epoch', 'list(zip(x.split(bs), targ.split(bs, dim=1)))', 'list(zip(x.split(bs), targ.split(bs, dim=1)))[:-1]'),
         ('missing term', 'speed.one_epoch', 'list(zip(x.split(bs), targ.split(bs, dim=1)))', 'zip(x.split(bs), targ.split(bs, dim=1))'),
         ('shared memory', 'speed.one_epoch', 'order.split(bs)', 'order.clone().split(bs)'),
@@ -2195,7 +2223,7 @@ mutants = {
         ('wrong place', 'speed.train_fast', 'epochs:int=1', 'epochs:int=2'),
         ('wrong place', 'speed.train_fast', 'bs:int=64', 'bs:int=32'),
         ('missing factor', 'speed.train_fast', 'lr:float=0.3', 'lr:float=0.1'),
-        ('wrong place', 'speed.train_fast', 'if generator: order', 'if generator and epoch == 1: order'),
+        ('wrong place', 'speed.train_fast', 'if order is not None: order', 'if order is not None and epoch == 1: order'),
         ('missing term', 'speed.train_fast', "_copy_finite(net, layers, f'epoch {epoch}', lr)", 'pass'),
         ('missing term', 'speed._copy_finite', 'b.copy_(new_b)', 'pass'),
         ('missing term', 'speed._copy_finite', 'w.copy_(new_w.t())', 'pass'),
@@ -2209,19 +2237,24 @@ mutants = {
         ('wrong place', 'speed.train_fast', "f'epoch {epoch}'", "f'epoch {epochs}'"),
         ('wrong place', 'speed.train_fast', 'run()\n        _copy_finite', 'run()\n    _copy_finite')],
     fast_training_refuses: [
-        ('no check', 'speed.train_fast', '_check_training(x, y, layers[0][0], epochs, bs, lr)', 'pass'),
+        ('no check', 'speed.train_fast', '_check_training(x, y, layers, lr, generator)', 'pass'),
         ('no check', 'speed._check_training', 'x.ndim != 2 or ', ''),
         ('no check', 'speed._check_training', ' or x.shape[1] != len(w)', ''),
-        ('no check', 'speed._check_training', 'y.shape != x.shape[:1]', 'len(y) != len(x)'),
-        ('no check', 'speed._check_training', 'y.shape != x.shape[:1]', 'y.ndim != 1'),
+        ('no check', 'speed._one_label_each', 'y.shape != x.shape[:1]', 'len(y) != len(x)'),
+        ('no check', 'speed._one_label_each', 'y.shape != x.shape[:1]', 'y.ndim != 1'),
         ('no check', 'speed._check_training', 'if x.dtype != w.dtype', 'if False'),
         ('no check', 'speed._check_training', 'dict(x=x, y=y)', 'dict(x=x)'),
         ('no check', 'speed._check_training', 'dict(x=x, y=y)', 'dict(y=y)'),
-        ('no check', 'speed._check_training', 'dict(epochs=epochs, bs=bs)', 'dict(bs=bs)'),
-        ('no check', 'speed._check_training', 'dict(epochs=epochs, bs=bs)', 'dict(epochs=epochs)'),
-        ('no check', 'speed._check_training', "not hasattr(k, '__index__') or ", ''),
-        ('no check', 'speed._check_training', 'isinstance(k, bool) or ', ''),
-        ('no check', 'speed._check_training', 'k < 1', 'k < 0'),
+        ('no check', 'speed._check_training', 'if not isinstance(t, Tensor)', 'if False'),
+        ('no check', 'speed._check_training', 'dict(x=x, **', 'dict(**'),
+        ('no check', 'speed._check_training', 'enumerate(sum(layers, ()))', 'enumerate(())'),
+        ('no check', 'speed._check_training', 'if not isinstance(generator, (torch.Generator, type(None)))', 'if False'),
+        ('no check', 'speed.train_fast', "_whole('train_fast: epochs', epochs)", 'epochs'),
+        ('no check', 'speed.train_fast', "_whole('train_fast: bs', bs)", 'bs'),
+        ('no check', 'speed._whole', "not hasattr(k, '__index__') or ", ''),
+        ('no check', 'speed._whole', 'isinstance(k, bool) or ', ''),
+        ('no check', 'speed._whole', 'k < 1', 'k < 0'),
+        ('no check', 'speed._check_training', 'not isinstance(lr, (int, float)) or ', ''),
         ('no check', 'speed._check_training', "not 0 <= lr < float('inf')", "lr < 0 or lr == float('inf')"),
         ('no check', 'speed._check_training', "not 0 <= lr < float('inf')", "not 0 <= lr"),
         ('no check', 'speed._check_training', "not 0 <= lr", "not 0 < lr")],
@@ -2251,7 +2284,9 @@ mutants = {
         ('missing sum', 'speed.NetworkLoss', 'F.nll_loss(log_probs, targ)', "F.nll_loss(log_probs, targ, reduction='sum')")],
     one_operation_does_no_more: [
         ('wrong place', 'speed.NetworkLoss', 'if i or ctx.needs_input_grad[0]', 'if True'),
-        ('no check', 'speed.NetworkLoss', '@once_differentiable', '# @')],
+        ('no check', 'speed.NetworkLoss', 'if torch.is_grad_enabled()', 'if False'),
+        ('no check', 'speed.NetworkLoss', ', strict=True', ''),
+        ('no check', 'speed.NetworkLoss', 'check_labels(outs[-1], targ)', 'pass')],
 }
 
 rows = [(prop, *row) for prop, some in mutants.items() for row in some]
