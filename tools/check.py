@@ -1,7 +1,8 @@
 """Everything that CI proves, in order, up to the first failure (`make test`). The working tree is only read: what would change
 files is tried in a temporary copy."""
-import os, shutil, subprocess, sys, tempfile, time
+import ast, json, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
+from posixpath import normpath
 
 from notebooks import data_source, root
 
@@ -43,6 +44,90 @@ def quietly(*args, cwd):
     if p.returncode: sys.exit(f'{p.stdout}\n{Path(args[-1]).name} failed.')
 
 
+# ---- what no tool can work with: told here, before one stumbles over it
+
+MARK = re.compile(r'^`?[<>]{7} |^`={7}`$', re.M)          # lines that mark a merge conflict, in a text or in a cell
+RESOLVE = 'CONTRIBUTING.md says how, under "Resolve a merge conflict"'
+
+
+def flawed(name, text):
+    "What keeps the notebook `name` from being read, and its cells as pairs (type, source)"
+    try: nb = json.loads(text)
+    except ValueError as e: return [f'{name} is not JSON, {e}: mend it in a text editor, or git restore it.'], []
+    cells = nb.get('cells') if isinstance(nb, dict) and nb.get('nbformat') == 4 else None
+    if not isinstance(cells, list): return [f'{name} is not a notebook of format 4: save it anew in make lab.'], []
+    cells = [(c['cell_type'], ''.join(c['source'])) for c in cells]
+    if marked := [i for i, (_, s) in enumerate(cells, 1) if MARK.search(s)]:
+        return [f'{name} has a merge conflict in its cells {marked[0]} to {marked[-1]}; {RESOLVE}.'], []
+    res = []
+    if not cells or not re.match(r'# \S', cells[0][1]): res.append(f'{name} has no title: begin it with a cell "# Title" and "> subtitle".')
+    for i, (kind, source) in enumerate(cells, 1):
+        if kind != 'code' or source.startswith('%%') or re.search(r'^#\|\s*eval:\s*false', source, re.M): continue
+        code = re.sub(r'^(\s*)[%!].*', r'\1pass', source, flags=re.M)      # what only IPython knows
+        try: compile(code, name, 'exec', ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        except SyntaxError as e: res.append(f'{name}, cell {i}, is not Python: line {e.lineno}, {e.msg}: {(e.text or "").strip()}')
+    return res, cells
+
+
+def unsound(folder):
+    "What the project's tools can't work with, or would pass over in silence, in `folder`: sentences that say how to mend it"
+    res, books, exporters, numbers = [], {}, {}, {}
+    files = {f.relative_to(folder).as_posix(): f for f in tree(folder)}
+    for name, f in files.items():
+        text = f.read_bytes().decode('utf-8', 'replace')
+        if MARK.search(text): res.append(f'{name} has a merge conflict; {RESOLVE}.')
+        elif f.suffix == '.ipynb' and name.startswith('nbs/'):
+            found, books[name] = flawed(name, text)
+            res += found
+    if res: return res
+    for name, cells in books.items():
+        if name.startswith('nbs/practice/'): continue
+        code = '\n'.join(s for kind, s in cells if kind == 'code')
+        module = re.search(r'^#\|\s*default_exp\s+(\w+)', code, re.M)
+        if module: exporters.setdefault(module[1], []).append(name)
+        elif re.search(r'^#\|\s*exports?\b', code, re.M): res.append(f'{name} exports code without saying where: give it a cell "#| default_exp name".')
+        number = re.match(r'nbs/(\d+)_\w+\.ipynb$', name)
+        if number: numbers.setdefault(int(number[1]), []).append(name)
+        elif module and not name.startswith('nbs/support/'):
+            res.append(f'{name} exports a module and is no chapter: name it nbs/NN_name.ipynb, or move it to nbs/support.')
+    for module, names in exporters.items():
+        if len(names) > 1: res.append(f'{" and ".join(names)} export to one module, {module}: name another in the #| default_exp of one.')
+    for number, names in numbers.items():
+        if len(names) > 1: res.append(f'{" and ".join(names)} have one number, {number}: give one another.')
+    return res + dangling(folder, files, books, exporters)
+
+
+def dangling(folder, files, books, modules):
+    "Notebooks and modules that something names and that aren't there, and pages that the sidebar doesn't name"
+    rows = re.findall(r'href: (\S+\.ipynb)', (folder/'_quarto.yml').read_text(encoding='utf-8'))
+    res = [f"_quarto.yml has a row for nbs/{o}, which doesn't exist: take it out." for o in rows if f'nbs/{o}' not in books]
+    for name, cells in books.items():
+        if name.startswith('nbs/practice/'): continue             # made anew from what is named here
+        for i, (kind, source) in enumerate(cells, 1):
+            links = re.findall(r'\]\((?![a-z]+:)([^)#\s]+\.ipynb)', source) if kind == 'markdown' else []
+            for o in dict.fromkeys(links):
+                if normpath(f'{name}/../{o}') not in files: res.append(f"{name}, cell {i}, links to {o}, which doesn't exist: mend the link.")
+            if kind == 'code': res += [f'{name}, cell {i}, imports backprop13.{o}, which no notebook exports.' for o in imported(source) if o not in modules]
+    res += [f'{o} has no row in _quarto.yml: add one where it belongs.' for o in books if o.removeprefix('nbs/') not in rows
+            and not o.startswith('nbs/support/')]                 # the reference leads to those
+    for name, f in files.items():
+        if name.endswith('.md'): res += [f"{name} names {o}, which doesn't exist: name another." for o in
+                                         dict.fromkeys(re.findall(r'nbs/[a-z\d_/]+\.ipynb', f.read_text(encoding='utf-8'))) if o not in files]
+        if name.endswith('.py') and not name.startswith('backprop13/'):
+            res += [f'{name} imports backprop13.{o}, which no notebook exports.' for o in imported(f.read_text(encoding='utf-8')) if o not in modules]
+    return res + [f'settings.ini has a command of backprop13.{o}, which no notebook exports: take it out of console_scripts.' for o in
+                  re.findall(r'=backprop13\.(\w+):', (folder/'settings.ini').read_text(encoding='utf-8')) if o not in modules]
+
+
+def imported(code):
+    "The modules of backprop13 that lines of `code` import"
+    names = re.findall(r'^ *(?:from|import) backprop13\.([a-z]\w*)', code, re.M)
+    for o in re.findall(r'^ *from backprop13 import ([\w, ]+)', code, re.M): names += [n.split()[0] for n in o.split(',') if n.strip()]
+    return dict.fromkeys(o for o in names if not o.startswith('_'))
+
+
+# ---- what isn't as generated
+
 def stale(copied):
     "What differs from what the notebooks generate, in `copied`, a copy of the project that is changed: a list of sentences"
     def changes(why, mend):
@@ -56,7 +141,7 @@ def stale(copied):
     res = changes('is not clean', 'run nbdev_clean')
     for f in (copied/'backprop13').glob('*.py'): f.unlink()
     quietly(bin/'nbdev_export', cwd=copied)
-    res += changes("isn't what the notebooks export", 'run nbdev_export, and remove modules that no notebook has')
+    res += changes("isn't what the notebooks export", 'run nbdev_export, and git rm a module that no notebook has')
     quietly(sys.executable, 'tools/readme.py', cwd=copied)
     res += changes("isn't what the notebooks generate", 'run make readme')
     quietly(sys.executable, 'tools/practice.py', cwd=copied)
@@ -77,7 +162,7 @@ def main():
     def fresh():
         with tempfile.TemporaryDirectory() as tmp:
             copy(root, Path(tmp))
-            problems = stale(Path(tmp))
+            problems = unsound(Path(tmp)) or stale(Path(tmp))
         print(*problems, sep='\n', end='\n' if problems else '')
         return not problems
 

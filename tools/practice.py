@@ -24,7 +24,10 @@ ASKED = {'shape': 'What shape has `{}`?', 'dtype': 'Which dtype has `{}`?', '': 
 
 def read(chapter):
     "The cells of a chapter: (type, source, stored result or None)"
-    cells = json.loads((ROOT/'nbs'/f'{chapter}.ipynb').read_text(encoding='utf-8'))['cells']
+    file = ROOT/'nbs'/f'{chapter}.ipynb'
+    if not file.is_file(): sys.exit(f'There is no nbs/{chapter}.ipynb, which SHAPES in tools/practice.py or PAGES in '
+                                    'nbs/support/exercises.ipynb names: name another there.')
+    cells = json.loads(file.read_text(encoding='utf-8'))['cells']
     def result(c): return next((''.join(o['data']['text/plain']) for o in c.get('outputs', []) if 'execution_count' in o), None)
     return [(c['cell_type'], ''.join(c['source']), result(c)) for c in cells]
 
@@ -43,7 +46,9 @@ def written(cells):
 
 def directives(source): return set(re.findall(r'^#\|\s*(\S+)', source, re.M))
 def title(chapter): return re.match('# (.+)', read(chapter)[0][1])[1]
-def install(chapter): return next(s for _, s, _ in read(chapter) if s.startswith('#| hide') and '%pip install' in s)
+def install(chapter):
+    found = [s for _, s, _ in read(chapter) if s.startswith('#| hide') and '%pip install' in s]
+    return found[0] if found else sys.exit(f'nbs/{chapter}.ipynb has no hidden cell with %pip install: copy that of another chapter.')
 def minutes(n): return f'{n} minute' + 's'*(n != 1)
 def anchor(heading): return re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', heading.lower()).strip()))
 def link(chapter, heading=''): return f"[chapter {int(chapter[:2])}](../{chapter}.ipynb{heading and '#' + anchor(heading)})"
@@ -226,7 +231,9 @@ def steps(chapter):
 
 def notebooks(solutions=True):
     "name -> text, of every practice notebook"
-    from backprop13.exercises import PAGES
+    try: from backprop13.exercises import PAGES
+    except (ImportError, AttributeError) as e:
+        sys.exit(f'{e}. Exercises are made of the library: mend nbs/support/exercises.ipynb or what it imports, then nbdev_export.')
     res = {name: exercise_notebook(name, solutions) for name in PAGES} | {name: shape_notebook(name) for name in SHAPES}
     if not solutions: res = {name: [(kind, site_links(s)) for kind, s in cells] for name, cells in res.items()}
     return {name: written(cells) for name, cells in res.items()}

