@@ -64,7 +64,7 @@ def flawed(name, text):
     for i, (kind, source) in enumerate(cells, 1):
         if kind != 'code' or source.startswith('%%') or re.search(r'^#\|\s*eval:\s*false', source, re.M): continue
         code = re.sub(r'^(\s*)[%!].*', r'\1pass', source, flags=re.M)      # what only IPython knows
-        try: compile(code, name, 'exec', ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        try: compile(code, '<cell>', 'exec', ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         except SyntaxError as e: res.append(f'{name}, cell {i}, is not Python: line {e.lineno}, {e.msg}: {(e.text or "").strip()}')
     return res, cells
 
@@ -100,7 +100,7 @@ def unsound(folder):
 def dangling(folder, files, books, modules):
     "Notebooks and modules that something names and that aren't there, and pages that the sidebar doesn't name"
     rows = re.findall(r'href: (\S+\.ipynb)', (folder/'_quarto.yml').read_text(encoding='utf-8'))
-    res = [f"_quarto.yml has a row for nbs/{o}, which doesn't exist: take it out." for o in rows if f'nbs/{o}' not in books]
+    res = [f"_quarto.yml has a row for nbs/{o}, which doesn't exist: name another, or take it out." for o in rows if f'nbs/{o}' not in books]
     for name, cells in books.items():
         if name.startswith('nbs/practice/'): continue             # made anew from what is named here
         for i, (kind, source) in enumerate(cells, 1):
@@ -111,7 +111,7 @@ def dangling(folder, files, books, modules):
     res += [f'{o} has no row in _quarto.yml: add one where it belongs.' for o in books if o.removeprefix('nbs/') not in rows
             and not o.startswith('nbs/support/')]                 # the reference leads to those
     for name, f in files.items():
-        if name.endswith('.md'): res += [f"{name} names {o}, which doesn't exist: name another." for o in
+        if name.endswith('.md') and name != 'README.md': res += [f"{name} names {o}, which doesn't exist: name another." for o in
                                          dict.fromkeys(re.findall(r'nbs/[a-z\d_/]+\.ipynb', f.read_text(encoding='utf-8'))) if o not in files]
         if name.endswith('.py') and not name.startswith('backprop13/'):
             res += [f'{name} imports backprop13.{o}, which no notebook exports.' for o in imported(f.read_text(encoding='utf-8')) if o not in modules]
