@@ -2,6 +2,7 @@
 import re, subprocess, sys
 from pathlib import Path
 from posixpath import dirname, join, normpath
+from types import SimpleNamespace
 from urllib.parse import unquote, urldefrag
 
 import pytest, yaml
@@ -41,6 +42,28 @@ def test_nothing_is_loaded_from_elsewhere(pages, docs):
         for src in page.loads: assert not re.match(r'[a-z]+:|//', src), (name, src)
     for css in docs.glob('assets/**/*.css'):
         assert not re.search(r'url\(["\']?(https?:)?//|@import', css.read_text(encoding='utf-8')), css
+
+
+def policy(page):
+    "The page's content-security policy, {directive: its words}; it stands before whatever it must rule"
+    head = [a for t, a in page.tags if t in ('script', 'link', 'style') or a.get('http-equiv') == 'Content-Security-Policy']
+    return {k: words for k, *words in map(str.split, filter(None, head[0].get('content', '').split(';')))}
+
+def inline(page):
+    "What in the page only 'unsafe-inline' would allow: scripts and styles without a file, event handlers"
+    return [(t, a) for t, a in page.tags if t == 'style' or any(k.startswith('on') for k in a) or a.get('href', '').startswith('javascript:')
+            or t == 'script' and 'src' not in a and a.get('type') != 'application/json']
+
+def test_every_page_runs_and_loads_only_files_of_the_site(pages):
+    more = {'script-src': {"'wasm-unsafe-eval'"}, 'style-src-attr': {"'unsafe-inline'"}, 'img-src': {'data:'}}
+    for name, page in pages.items():
+        rules = policy(page)
+        assert all(rules.get(k) == ["'none'"] for k in ('default-src', 'base-uri', 'form-action')), name
+        assert all(set(words) <= {"'self'", "'none'"} | more.get(k, set()) for k, words in rules.items()), (name, rules)
+        assert not inline(page), (name, inline(page))
+    late = Reader('<script src="a.js"></script><meta http-equiv="Content-Security-Policy" content="default-src \'none\'">')
+    assert not policy(late)
+    assert len(inline(Reader('<style></style><script>1</script><p onclick="1"><a href="javascript:1">a</a>'))) == 4
 
 
 def test_no_link_to_what_is_not_yet_public(pages):
@@ -111,10 +134,20 @@ def test_a_page_of_the_sidebar_without_notebook_is_an_error():
 
 
 # ---- in a browser ----
+@pytest.fixture(scope='module')
+def browser(browser):
+    "Chromium, whose console is also told of what the policy refused to a script that swallowed the error"
+    def new_context(**kwargs):
+        ctx = browser.new_context(**kwargs)
+        ctx.add_init_script("addEventListener('securitypolicyviolation', e => console.error(`refused by ${e.effectiveDirective}: ${e.blockedURI}`))")
+        return ctx
+    return SimpleNamespace(new_context=new_context)
+
+
 def wake(page):
     "Bring every lab of the page to life, and open every answer"
     for lab in page.locator('.lab').all(): lab.scroll_into_view_if_needed()
-    page.wait_for_function("[...document.querySelectorAll('.lab')].every(e => e.dataset.live)")
+    page.wait_for_function("() => [...document.querySelectorAll('.lab')].every(e => e.dataset.live)")
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
 
 
@@ -146,6 +179,38 @@ def test_every_page_in_a_browser(browser, server, pages, scheme, width):
         page.context.close()
 
 
+SPOILT = {'script-src-elem': '<script>ran = 1</script>', 'script-src-attr': '<details open ontoggle="ran = 1"></details>',
+          'script-src': '<script src="spoilt.js"></script>', 'style-src-elem': '<style>main { display: none }</style>',
+          'img-src': '<img src="https://example.org/a.png" alt="">', 'base-uri': '<base href="https://example.org">'}
+
+def test_the_policy_refuses_what_is_not_the_sites(browser, server, docs):
+    page, said, asked = visit(browser, server+'teaching.html')
+    page.route('**/spoilt.js', lambda r: r.fulfill(body='try { ran = eval("1") } catch {}', content_type='text/javascript'))
+    page.route('**/spoilt.html', lambda r: r.fulfill(body=spoilt, content_type='text/html'))
+    sound = (docs/'teaching.html').read_text(encoding='utf-8')
+    for directive, fault in SPOILT.items():
+        spoilt = sound.replace('</article>', fault+'</article>')
+        assert not said, (directive, said)
+        with page.expect_console_message(lambda m: m.text.startswith(f'refused by {directive}: ')): page.goto(server+'spoilt.html')
+        assert said and not page.evaluate('window.ran') and page.locator('main').is_visible(), directive
+        said.clear()
+        if 'ran = ' in fault or '.js' in fault:
+            spoilt = re.sub('<meta http-equiv[^>]*>', '', spoilt)
+            page.goto(server+'spoilt.html')
+            page.wait_for_function('() => window.ran')
+    page.context.close()
+
+
+def test_downloads_are_allowed(browser, server):
+    page, said, _ = visit(browser, server+'minibatch_training.html')
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    for link, name in (('.actions a[download]', '04_minibatch_training.ipynb'), ('main a[href^="data:"]', 'xlsx')):
+        with page.expect_download() as file: page.locator(link).first.click()
+        assert file.value.suggested_filename.endswith(name) and file.value.path().stat().st_size > 3000
+    assert not said
+    page.context.close()
+
+
 def test_dark_can_be_switched_and_is_remembered(browser, server):
     page, said, _ = visit(browser, server, color_scheme='light')
     paper = lambda: page.evaluate('getComputedStyle(document.body).backgroundColor')
@@ -165,6 +230,7 @@ def test_dark_can_be_switched_and_is_remembered(browser, server):
 @pytest.mark.parametrize('word', ['log_softmax', 'logsumexp', 'lin_grad', 'Licence'])
 def test_search_finds_names(browser, server, word):
     page, said, asked = visit(browser, server+'index.html')
+    if word == 'Licence': page.evaluate('delete window.Worker')          # the search then runs in the page
     page.keyboard.press('/')
     page.fill('#search input', word)
     page.wait_for_selector('#search .pagefind-ui__result a')
@@ -250,7 +316,7 @@ def test_progress_is_kept(browser, server):
     mine = page.locator('.menu a[aria-current] .read')
     assert not mine.count()
     page.evaluate('scrollTo({top: (document.documentElement.scrollHeight - innerHeight)/2, behavior: "instant"})')
-    page.wait_for_function("document.querySelector('.menu a[aria-current] .read')?.textContent == '50 %'")
+    page.wait_for_function("() => document.querySelector('.menu a[aria-current] .read')?.textContent == '50 %'")
     here = page.locator('.toc [aria-current=location]')
     assert here.count() == 1 and page.evaluate("a => document.getElementById(decodeURIComponent(a.hash.slice(1))).getBoundingClientRect().top < innerHeight/3",
                                                here.element_handle())

@@ -2,7 +2,8 @@
 
 With Quarto on the PATH, `build` calls nbdev_docs. Without it, the same notebooks, processed by nbdev as for Quarto, go through
 pandoc and tools/template.html: the same _quarto.yml, page addresses and heading anchors. Maths is typeset at build time by
-KaTeX, search is Pagefind's; both are local, and so is everything else that a page asks for."""
+KaTeX, search is Pagefind's; both are local, and so is everything else that a page asks for: the template's content-security
+policy refuses the rest, and scripts and styles within a page, too. Quarto writes such scripts itself, so its pages have no policy."""
 import argparse, base64, functools, gzip, html, http.server, io, json, os, re, shutil, struct, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
