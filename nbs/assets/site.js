@@ -92,7 +92,8 @@
           load('link', {rel: 'stylesheet', href: root + 'pagefind/pagefind-ui.css'}),
           load('script', {src: root + 'pagefind/pagefind-ui.js'})])
         new PagefindUI({element: '#search', bundlePath: new URL(root + 'pagefind/', location).pathname,
-                        showSubResults: true, showImages: false, resetStyles: false, pageSize: 8, excerptLength: 24,
+                        showSubResults: true, showImages: false, resetStyles: false, pageSize: 10, excerptLength: 24,
+                        ranking: {termFrequency: 0},      // a word counts once: a short page that repeats it isn't the better answer
                         processResult: best})
       })()
       try { await ready } catch {
