@@ -9,7 +9,7 @@ __all__ = ['LIMIT', 'STROKES', 'SHA256', 'SHA256_SYNTHETIC', 'MIRRORS', 'to_idx'
            'mnist']
 
 # %% ../nbs/00_data.ipynb #874b620b
-import gzip, hashlib, io, os, struct, tempfile, time, warnings, zlib
+import contextlib, hashlib, os, secrets, struct, tempfile, time, warnings, zlib
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -35,10 +35,12 @@ def unzipped(
 ) -> bytes:
     "`data` without its gzip compression, if any; `ValueError` if that is damaged, or more than `LIMIT`."
     if data[:2] == b'\x1f\x8b':
-        try:
-            with gzip.open(io.BytesIO(data)) as f: data = f.read(LIMIT + 1)
-        except (EOFError, OSError, zlib.error) as e:
-            raise ValueError(f'{name}: damaged gzip file ({e}); fetch it again') from None
+        def bad(why): return ValueError(f'{name}: damaged gzip file ({why}); fetch it again')
+        f = zlib.decompressobj(31) # 31 means gzip. Python's gzip module takes a minute for some files of 50 million bytes
+        try: data = f.decompress(data, LIMIT + 1)
+        except zlib.error as e: raise bad(e) from None
+        if len(data) <= LIMIT and not f.eof: raise bad('it breaks off')
+        if rest := f.unused_data.strip(b'\0'): raise bad(f'{len(rest)} bytes more after its end')
     if len(data) > LIMIT:
         raise ValueError(f'{name}: larger than {LIMIT} bytes, so it is no file of MNIST; fetch it again')
     return data
@@ -70,6 +72,7 @@ def read_idx(
     if got != size:
         raise bad(f'{"truncated" if got < size else "trailing bytes"}: got {got} bytes after the header, '
                   f'wanted {size} for shape {shape}')
+    if max(shape) > LIMIT: raise bad(f'empty: got shape {shape}') # with no bytes, a length may say anything
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy())
 
 # %% ../nbs/00_data.ipynb #6783ce62
@@ -218,12 +221,12 @@ def read_folder(
     try:
         folder = Path(folder).expanduser().absolute()
         missing = [name for name in sums if not _find(folder, name).is_file()]
+        files = {} if missing else {name: read_file(_find(folder, name)) for name in sums}
     except (OSError, RuntimeError) as e:
         raise OSError(f"{folder} can't be read ({e}); let BACKPROP13_DATA name a folder that can") from None
     if missing:
         raise FileNotFoundError(f'{folder} has no {", ".join(missing)} (raw or .gz); put the files there, '
                                 'or set BACKPROP13_DATA to the folder that has them, or unset it')
-    files = {name: read_file(_find(folder, name)) for name in sums}
     for part in ('train', 't10k'): _pair(files, part)
     return {name: check_sum(data, sums[name], folder/name) for name, data in files.items()}
 
@@ -232,6 +235,8 @@ def read_folder(
 #| code-summary: "Code: where the cache is"
 class DataWarning(UserWarning): "Something about the data that you should know."
 class SyntheticWarning(DataWarning): "You asked for MNIST and got digits made by code."
+
+_FOLDERS = {'MNIST': 'mnist', 'synthetic': 'synthetic-1'} # in the cache; other digits made by code would be synthetic-2
 
 def cache_folder() -> Path:
     "`$XDG_CACHE_HOME/backprop13`, else `~/.cache/backprop13`; in the folder for temporary files if there is no home."
@@ -244,23 +249,26 @@ def cache_folder() -> Path:
 def _save(path:Path, data:bytes):
     "Write the file so that nobody ever sees half of it."
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, aside = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    aside = path.with_name(f'.{path.name}.{secrets.token_hex(8)}')
     try:
-        with open(fd, 'wb') as f: f.write(data)
-        mask = os.umask(0)               # a temporary file is private; this one is to be as any other
-        os.umask(mask)
-        os.chmod(aside, 0o666 & ~mask)
+        with open(aside, 'xb') as f: f.write(data)
         os.replace(aside, path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        with contextlib.suppress(OSError): aside.unlink()
         raise
+
+def _tidy(folder:Path, name:str):
+    "Remove what a killed program left beside the file; an hour old, so no program is writing it."
+    with contextlib.suppress(OSError):
+        for aside in folder.glob(f'.{name}.*'):
+            if time.time() - aside.stat().st_mtime > 3600: aside.unlink()
 
 def _from_cache(folder:Path, name:str, wanted:str):
     "The bytes of a good file in the cache, or None; a warning if the file is there and bad."
     try:
         path = _find(folder, name)
-        return check_sum(read_file(path), wanted, path)
-    except OSError: return None # not there, or not for us to read
+        return check_sum(read_file(path), wanted, path) if path.is_file() else None # a pipe would keep us waiting
+    except OSError: return None # not for us to read
     except ValueError as e: warnings.warn(f'{e} (not used)', DataWarning, stacklevel=4)
 
 # %% ../nbs/00_data.ipynb #532a8247
@@ -274,66 +282,100 @@ def cached_files(
     "Names and bytes of the files; those that are missing or bad in the cache are fetched and kept there."
     files, trouble = {}, None
     for name, wanted in sums.items():
+        _tidy(folder, name)
         files[name] = _from_cache(folder, name, wanted)
         if files[name] is not None: continue
         files[name] = fetch(name, wanted)
         try:
             check_sum(files[name], wanted, name) # only what is right is kept
             _save(folder/name, files[name])
-        except (OSError, ValueError) as e: trouble = e
-    if trouble:
-        why = getattr(trouble, 'strerror', None) or trouble
-        warnings.warn(f"{folder} can't be written ({why}), so the data will be fetched anew each time; "
-                      'set XDG_CACHE_HOME to a folder that can', DataWarning, stacklevel=4)
+        except OSError as e:
+            trouble = (f"{folder} can't be written ({e.strerror or e}), so the data will be fetched anew each time; "
+                       'set XDG_CACHE_HOME to a folder that can')
+        except ValueError as e: trouble = str(e).replace('fetch the file again', f"it is used, and not kept in {folder}")
+    if trouble: warnings.warn(trouble, DataWarning, stacklevel=4)
     return files
 
 # %% ../nbs/00_data.ipynb #78b433ff
 #| code-fold: true
-#| code-summary: "Code: ask an address, and don't wait long"
+#| code-summary: "Code: ask an address"
 MIRRORS = 'https://ossci-datasets.s3.amazonaws.com/mnist/', 'https://storage.googleapis.com/cvdf-datasets/mnist/'
 
-def _ask(
-    url:str,
-    seconds:float=5, # for everything up to the first byte: the look-up of the host's name, the connection, the request
-):
-    "The open response of `url`; `OSError` if there is none in time."
-    from queue import Empty, SimpleQueue
-    from threading import Thread
-    from urllib.request import urlopen
-    answers = SimpleQueue()
-    def work():
-        try: answers.put(urlopen(url, timeout=2*seconds))
-        except Exception as e: answers.put(e)
-    Thread(target=work, daemon=True).start() # a look-up of a host's name has no time limit of its own
-    try: answer = answers.get(timeout=seconds)
-    except Empty: raise TimeoutError(f'no answer in {seconds} seconds') from None
-    if isinstance(answer, Exception): raise answer
-    return answer
+def _open(url:str, seconds:float):
+    "The open response of `url`. It may redirect to https, or keep to http if it is so itself, as in tests; no more."
+    from urllib.error import URLError
+    from urllib.parse import urlsplit
+    from urllib.request import HTTPRedirectHandler, build_opener
+    class Redirects(HTTPRedirectHandler):
+        def redirect_request(self, req, fp, code, msg, headers, newurl):
+            if urlsplit(newurl).scheme in ('https', req.type):
+                return super().redirect_request(req, fp, code, msg, headers, newurl)
+            raise URLError(f'leads to {newurl}, which is not https')
+    return build_opener(Redirects).open(url, timeout=seconds)
+
+def _send(url:str, answers, stopped):
+    "Put into the queue `answers`: how many bytes are at `url`, their blocks, then b''. Or an error, which is the last."
+    try:
+        with _open(url, 20) as r:
+            answers.put(getattr(r, 'length', None)) # None if the server doesn't say
+            while not stopped.is_set() and (block := r.read1(1 << 16)): answers.put(block)
+        answers.put(b'')
+    except Exception as e: answers.put(e)
 
 # %% ../nbs/00_data.ipynb #18ad3268
 #| code-fold: true
-#| code-summary: "Code: get one file"
+#| code-summary: "Code: get one file, and don't wait long"
+def _bar(**kwargs):
+    "tqdm's bar: a widget in notebooks, text in terminals, nothing in a log."
+    from tqdm.auto import tqdm
+    widget = any('notebook' in base.__module__ for base in tqdm.__mro__)
+    disable = True if os.environ.get('TQDM_DISABLE') else False if widget else None # None: terminals only
+    return tqdm(disable=disable, **kwargs)
+
+def _answer(answers, seconds:float, otherwise:str):
+    "The next answer from the queue; `TimeoutError(otherwise)` if there is none in time."
+    from queue import Empty
+    try: res = answers.get(timeout=seconds)
+    except Empty: raise TimeoutError(otherwise) from None
+    if isinstance(res, Exception): raise res
+    return res
+
+# %% ../nbs/00_data.ipynb #5c0e71ab
+#| code-fold: true
+#| code-summary: "Code: get one file, the whole of it"
 def _get(
     url:str,
-    seconds:float=300, # for the whole file
+    first:float=5, # seconds for everything up to the first byte: the look-up of the host's name, the connection, the request
+    pause:float=10, # seconds from one block to the next
+    whole:float=300, # seconds for the whole file
 ) -> bytes:
     "The bytes at `url`, with a progress bar; `OSError` or `ValueError` if they don't all come, or are more than `LIMIT`."
-    from tqdm import tqdm
-    data, stop = bytearray(), time.monotonic() + seconds
-    with _ask(url) as r:
-        size = int(r.headers.get('Content-Length') or 0)
-        with tqdm(total=size or None, unit='B', unit_scale=True, desc=url.rpartition('/')[2]) as bar:
-            while block := r.read1(1 << 16):
+    from queue import SimpleQueue
+    from threading import Event, Thread
+    data, answers, stopped, stop = bytearray(), SimpleQueue(), Event(), time.monotonic() + whole
+    Thread(target=_send, args=(url, answers, stopped), daemon=True).start() # to look up a host's name has no time limit
+    try:
+        size = _answer(answers, first, f'no answer in {first} seconds')
+        with _bar(total=size, unit='B', unit_scale=True, desc=url.rpartition('/')[2]) as bar:
+            while block := _answer(answers, pause, f'nothing came for {pause} seconds'):
                 data += block
                 bar.update(len(block))
                 if len(data) > LIMIT: raise ValueError(f'sent more than {LIMIT} bytes')
-                if time.monotonic() > stop: raise TimeoutError(f'not done in {seconds} seconds')
-    if len(data) < size: raise ValueError(f'broke off after {len(data)} of {size} bytes')
+                if time.monotonic() > stop: raise TimeoutError(f'not done in {whole} seconds')
+    finally: stopped.set()
+    if len(data) < (size or 0): raise ValueError(f'broke off after {len(data)} of {size} bytes')
     return bytes(data)
 
 # %% ../nbs/00_data.ipynb #5124865b
 #| code-fold: true
 #| code-summary: "Code: try the mirrors"
+def _why(e:Exception) -> str:
+    "What went wrong, in one short line fit for a terminal: a server may have worded it."
+    why = str(getattr(e, 'reason', e) if not hasattr(e, 'code') else e) # HTTPError's words hold its code
+    if not isinstance(e, (OSError, ValueError)) or not why: why = f'{type(e).__name__} {why}'
+    why = ''.join(c if c.isprintable() else '?' for c in ' '.join(why.split()))
+    return why if len(why) <= 200 else f'{why[:199]}…'
+
 def download(
     mirrors:list, # of addresses, each with a slash at its end; those that can't be reached are removed
     name:str, # the file's, without .gz
@@ -347,9 +389,10 @@ def download(
         if url not in mirrors: continue
         try: return check_sum(unzipped(_get(f'{url}{name}.gz'), name), wanted, name)
         except (OSError, ValueError, HTTPException) as e:
-            trouble[url] = getattr(e, 'reason', None) or e
+            trouble[url] = _why(e)
             if isinstance(e, (URLError, TimeoutError)) and not isinstance(e, HTTPError): mirrors.remove(url)
-    raise ConnectionError(f'no mirror sent {name} (' + '; '.join(f'{url}: {why}' for url, why in trouble.items()) + ')')
+    raise ConnectionError(f'no mirror sent {name} (' + '; '.join(f'{url}: {why}' for url, why in trouble.items()) + '); connect '
+                          "to the network, or put MNIST's four files in a folder and set BACKPROP13_DATA to it")
 
 # %% ../nbs/00_data.ipynb #7dd6f24f
 def mnist_files(
@@ -362,13 +405,12 @@ def mnist_files(
     source, cache_dir = source or os.environ.get('BACKPROP13_DATA'), Path(cache_dir or cache_folder())
     if source and source != 'synthetic': return read_folder(source, sums), 'MNIST'
     if not source:
-        try: return cached_files(cache_dir/'mnist', sums, partial(download, list(mirrors))), 'MNIST'
+        try: return cached_files(cache_dir/_FOLDERS['MNIST'], sums, partial(download, list(mirrors))), 'MNIST'
         except ConnectionError as e:
-            message = (f'SYNTHETIC DIGITS, NOT MNIST: {e}. For MNIST, connect to the network, or put its four '
-                       'files in a folder and set BACKPROP13_DATA to it; set it to "synthetic" to silence this.')
+            message = f'SYNTHETIC DIGITS, NOT MNIST: {e}, or to "synthetic" to silence this'
             warnings.warn(message, SyntheticWarning, stacklevel=3)
     made = cache(synthetic_files) # made once, if at all
-    files = cached_files(cache_dir/'synthetic-1', SHA256_SYNTHETIC, lambda name, _: made()[name])
+    files = cached_files(cache_dir/_FOLDERS['synthetic'], SHA256_SYNTHETIC, lambda name, _: made()[name])
     return files, 'synthetic'
 
 # %% ../nbs/00_data.ipynb #a53c7d6d
