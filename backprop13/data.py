@@ -245,7 +245,7 @@ def cache_folder() -> Path:
 
 # %% ../nbs/00_data.ipynb #ed2c24f8
 #| code-fold: true
-#| code-summary: "Code: write a file, read a file"
+#| code-summary: "Code: write a file, and tidy up"
 def _save(path:Path, data:bytes):
     "Write the file so that nobody ever sees half of it."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -263,6 +263,9 @@ def _tidy(folder:Path, name:str):
         for aside in folder.glob(f'.{name}.*'):
             if time.time() - aside.stat().st_mtime > 3600: aside.unlink()
 
+# %% ../nbs/00_data.ipynb #9d3f60c2
+#| code-fold: true
+#| code-summary: "Code: read a file"
 def _from_cache(folder:Path, name:str, wanted:str):
     "The bytes of a good file in the cache, or None; a warning if the file is there and bad."
     try:
@@ -368,7 +371,7 @@ def _get(
 
 # %% ../nbs/00_data.ipynb #5124865b
 #| code-fold: true
-#| code-summary: "Code: try the mirrors"
+#| code-summary: "Code: what went wrong, in a line"
 def _why(e:Exception) -> str:
     "What went wrong, in one short line fit for a terminal: a server may have worded it."
     why = str(getattr(e, 'reason', e) if not hasattr(e, 'code') else e) # HTTPError's words hold its code
@@ -376,6 +379,9 @@ def _why(e:Exception) -> str:
     why = ''.join(c if c.isprintable() else '?' for c in ' '.join(why.split()))
     return why if len(why) <= 200 else f'{why[:199]}…'
 
+# %% ../nbs/00_data.ipynb #b7e4182d
+#| code-fold: true
+#| code-summary: "Code: try the mirrors"
 def download(
     mirrors:list, # of addresses, each with a slash at its end; those that can't be reached are removed
     name:str, # the file's, without .gz
