@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from . import __version__
 from .backprop import Linear
-from .data import (DataWarning, MIRRORS, SHA256, SHA256_SYNTHETIC, _find, _save,
-                             cache_folder, cached_files, download, mnist, mnist_files)
+from .data import (DataWarning, MIRRORS, SHA256, SHA256_SYNTHETIC, _FOLDERS, _find,
+                             _save, cache_folder, cached_files, download, mnist, mnist_files)
 from .fitting import (Dataset, History, SGD, by_hand, fit, get_dls, save_weights,
                                 set_seed)
 from .training import CrossEntropy, cross_entropy, log_softmax
@@ -113,8 +113,8 @@ def _place(
     source:str=None, # a folder, or 'synthetic'; by default the cache
 ) -> tuple: # the folder, and the checksums of its files
     "Where the four files are, or will be."
-    if source == 'synthetic': return cache_folder()/'synthetic-1', SHA256_SYNTHETIC
-    folder = Path(os.path.expanduser(source)).absolute() if source else cache_folder()/'mnist'
+    if source == 'synthetic': return cache_folder()/_FOLDERS['synthetic'], SHA256_SYNTHETIC
+    folder = Path(os.path.expanduser(source)).absolute() if source else cache_folder()/_FOLDERS['MNIST']
     return folder, SHA256
 
 # %% ../nbs/support/commands.ipynb #6e655f96

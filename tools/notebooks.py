@@ -14,7 +14,6 @@ from itertools import zip_longest
 from pathlib import Path
 
 import nbformat
-from execnb.nbio import write_nb
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
@@ -140,7 +139,7 @@ async def one(path, command, gate):
     bad = [named(path, i, f'{o}; nothing was written') for i, o in stored_problems(got)]
     if not bad:
         new = path.with_suffix('.new')
-        write_nb(got, new)
+        nbformat.write(got, new)                        # lines in lists, as Jupyter saves them: small diffs
         new.replace(path)
     return bad
 
@@ -173,5 +172,5 @@ if __name__ == '__main__':
                  'let BACKPROP13_DATA name a folder with its four files.')
     chosen = args.notebooks or [o for o in notebooks(root/'nbs') if o.parent.name != 'practice']      # those are generated, without outputs
     problems = work(args.command, chosen)
-    if problems: sys.exit('\n'.join([*problems, f'Outputs to mend: {len(problems)}. `make outputs` stores them anew.']))
+    if problems: sys.exit('\n'.join([*problems, f'To mend: {len(problems)}. Where only outputs differ, `make outputs` stores them anew.']))
     print('Stored.' if args.command == 'run' else 'Stored outputs are fresh.')
