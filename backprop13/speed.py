@@ -123,11 +123,12 @@ def loss_and_gradients(
     "Cross-entropy over all images and its gradients; errors as `one_hot`, and for a label too few."
     _one_label_each('loss_and_gradients', x, y)
     x, chunk, c = x.detach(), _whole('loss_and_gradients: chunk', chunk), len(net.params[-1][1])
-    into, loss = [(torch.zeros_like(w), torch.zeros_like(b)) for w, b in net.params], x.new_zeros(())
-    for xb, yb in zip(x.split(chunk), y.split(chunk)):
-        targ, scores = one_hot(yb, c, x.dtype), net.forward(xb)          # both (c, chunk)
+    into = [(torch.zeros_like(w), torch.zeros_like(b)) for w, b in net.params]
+    targ, loss = one_hot(y, c, x.dtype), x.new_zeros(())
+    for xb, yb, tb in zip(x.split(chunk), y.split(chunk), targ.split(chunk, dim=1)):
+        scores = net.forward(xb)                         # (c, chunk)
         loss += (scores.logsumexp(0) - scores.gather(0, yb.long()[None])[0]).sum()/len(x)
-        net.backward(xb, targ, into, 1/len(x))
+        net.backward(xb, tb, into, 1/len(x))
     return loss, [t for w, b in into for t in (w.t(), b)]
 
 # %% ../nbs/06_speed.ipynb #c5f0cfe9

@@ -2170,8 +2170,8 @@ mutants = {
         ('wrong place', 'speed.loss_and_gradients', 'x.split(chunk)', 'x.split(len(x))'),
         ('wrong place', 'speed.loss_and_gradients', 'chunk:int=1024', 'chunk:int=50000'),
         ('missing term', 'speed.loss_and_gradients', 'yb.long()', 'yb'),
-        ('no check', 'speed.loss_and_gradients', 'one_hot(yb, c, x.dtype)',
-         'F.one_hot(yb.long(), max(int(yb.max()) + 1, c)).t().to(x.dtype)')],
+        ('no check', 'speed.loss_and_gradients', 'one_hot(y, c, x.dtype)',
+         'F.one_hot(y.long(), max(int(y.max()) + 1, c)).t().to(x.dtype)')],
     fast_steps_are_sgds: [
         ('sign', 'speed.FastNetwork', '-lr/len(x)', 'lr/len(x)'),
         ('missing 1/n', 'speed.FastNetwork', '-lr/len(x)', '-lr'),
