@@ -39,7 +39,7 @@ def mse(
     output:torch.Tensor, # predictions, (n, 1)
     targ:torch.Tensor, # targets, the same shape
 ) -> torch.Tensor: # one number
-    "Mean squared error; `ValueError` if shapes differ or are empty, `TypeError` if dtypes do."
+    "Mean squared error; `ValueError` if shapes differ or are empty, `TypeError` for wrong dtypes."
     a, b = tuple(output.shape), tuple(targ.shape)
     if a != b:
         mend = 'pass targ[:, None]' if a == (*b, 1) else 'make the shapes equal'
@@ -51,6 +51,9 @@ def mse(
     if output.dtype != targ.dtype:
         raise TypeError(f'mse: output is {output.dtype} and targ {targ.dtype}, wanted the same; '
                         f'pass targ.to({output.dtype})')
+    if not output.is_floating_point():
+        raise TypeError(f'mse: output and targ are {output.dtype}, wanted floating point; '
+                        'pass output.float() and targ.float()')
     return (output - targ).square().mean()
 
 # %% ../nbs/03_backprop.ipynb #3efe681b
@@ -70,7 +73,7 @@ def forward_and_backward(
 
     out.g = 2*(out - targ)/out.numel()          # (n, 1)
     lin_grad(l2, out, w2, b2)                   # sets l2.g, w2.g, b2.g
-    l1.g = l2.g*(l1 > 0)                        # (n, nh)
+    l1.g = l2.g.masked_fill(l1 <= 0, 0)         # (n, nh)
     lin_grad(inp, l1, w1, b1)                   # sets inp.g, w1.g, b1.g
     return loss
 
@@ -155,13 +158,16 @@ def call_of(
     if getattr(out, 'g', None) is None:
         raise RuntimeError(f'{name}: no gradient has reached its output yet; '
                            'call backward() on what comes after it first')
+    if (out.g.shape, out.g.dtype) != (out.shape, out.dtype):
+        raise ValueError(f'{name}: out.g is {tuple(out.g.shape)}, {out.g.dtype}, but the output '
+                         f'is {tuple(out.shape)}, {out.dtype}; they must be equal')
     return out, *args
 
 # %% ../nbs/03_backprop.ipynb #e8db6be7
 class Relu(Module):
     "`max(0, x)`; its slope at 0 is 0."
     def forward(self, inp): return relu(inp)
-    def bwd(self, out, inp): add_grad(inp, out.g*(inp > 0))
+    def bwd(self, out, inp): add_grad(inp, out.g.masked_fill(inp <= 0, 0))
 
 class Lin(Module):
     "A linear layer, `inp @ w + b`, with weights `w` (m, nh) and biases `b` (nh,)."

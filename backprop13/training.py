@@ -14,19 +14,18 @@ def logsumexp(
     x:torch.Tensor, # (..., c)
 ) -> torch.Tensor: # (...,)
     "`log(sum(exp(x)))` over the last axis, without overflow: the largest entry is taken out."
-    a = largest(x)
+    a = largest(x).nan_to_num()      # an infinite one becomes the last finite number
     return a[..., 0] + (x - a).exp().sum(-1).log()
 
 def largest(
     x:torch.Tensor, # (..., c)
 ) -> torch.Tensor: # (..., 1)
-    "The largest entry along the last axis, 0 where it is infinite; a constant for autograd."
+    "The largest entry along the last axis; a constant for autograd."
     if not x.is_floating_point():
         raise TypeError(f'scores are {x.dtype}, wanted floating point; pass x.float()')
     if not x.ndim or not x.shape[-1]:
         raise ValueError(f'scores have shape {tuple(x.shape)}, wanted entries on the last axis')
-    a = x.max(-1, keepdim=True).values.detach()
-    return torch.where(a.isfinite(), a, torch.zeros_like(a))
+    return x.max(-1, keepdim=True).values.detach()
 
 # %% ../nbs/04_minibatch_training.ipynb #2e2ddd70
 def log_softmax(
@@ -68,6 +67,9 @@ def nll(
 ) -> torch.Tensor: # one number
     "Negative log likelihood: minus the labels' mean log-probability; errors as `check_labels`."
     check_labels(log_probs, targ)
+    if not log_probs.is_floating_point():
+        raise TypeError(f'nll: log_probs are {log_probs.dtype}, wanted floating point; '
+                        'pass log_probs.float()')
     return -log_probs[torch.arange(len(targ), device=targ.device), targ.long()].mean()
 
 def cross_entropy(

@@ -189,7 +189,7 @@ WRONG = {
         ('autograd', 'i = inp.clone().requires_grad_(); (i @ w + b).backward(out.g); inp.g = i.grad', 'no autograd', '')],
     'forward_and_backward': [
         ('no 1/n', ('2*(out - targ)/out.numel()', '2*(out - targ)'), 'gradient', '4 times too large'),
-        ('no mask', ('l1.g = l2.g*(l1 > 0)', 'l1.g = l2.g'), 'gradient', ''),
+        ('no mask', ('l1.g = l2.g.masked_fill(l1 <= 0, 0)', 'l1.g = l2.g'), 'gradient', ''),
         ('stops half-way', ('lin_grad(inp, l1, w1, b1)', 'pass'), 'gradient', 'was not set'),
         ('no relu', ('relu(l1)', 'l1'), 'value', 'the loss'),
         ('another relu', ('relu(l1)', 'l1.sigmoid()'), 'value', 'the loss'),
