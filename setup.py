@@ -1,4 +1,5 @@
 "Packaging: every value comes from settings.ini, so that nbdev and pip agree."
+import re
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -12,11 +13,13 @@ statuses = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Produ
 
 extras = {k: cfg[f'{k}_requirements'].split() for k in ('notebook', 'dev', 'lab', 'bench')}
 extras['dev'] += extras['notebook']                   # what a notebook needs to run, and what a clone needs besides
+page = (here/'README.md').read_text(encoding='utf-8')
+page = re.sub(r'\]\((?![a-z]+:|#)', f"]({cfg['git_url']}/blob/{cfg['branch']}/", page)   # PyPI has only the page
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
-    long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
+    long_description=page, long_description_content_type='text/markdown',
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], keywords=cfg['keywords'].split(),
-    license='Apache-2.0', license_files=['LICENSE'],
+    license_expression='Apache-2.0', license_files=['LICENSE'],
     classifiers=[
         f"Development Status :: {statuses[int(cfg['status'])-1]}",
         f"Intended Audience :: {cfg['audience']}",

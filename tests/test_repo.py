@@ -1,5 +1,5 @@
 "What holds of the whole repository. A check is a function of a folder and returns what is wrong there; its mutant spoils a copy."
-import ast, base64, configparser, io, json, os, re, shutil, subprocess, sys, sysconfig, venv
+import ast, base64, configparser, io, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -390,23 +390,6 @@ def test_nbdev_test_fails_where_a_check_fails(small):
     edit(small/'nbs'/'00_tiny.ipynb', 'two() == 2', 'two() == 3')
     rc, said = sh(bin/'nbdev_test', cwd=small)
     assert rc == 1 and '00_tiny' in said, said
-
-
-def test_a_wheel_by_way_of_the_source_archive(clone, tmp_path):
-    "A clean copy makes a source archive, that makes the wheel, and that works in an empty environment"
-    rc, said = sh(sys.executable, '-m', 'build', '--no-isolation', '--outdir', tmp_path/'dist', cwd=clone)
-    assert rc == 0, said
-    wheel = next((tmp_path/'dist').glob('*.whl'))
-    venv.create(tmp_path/'env', symlinks=True)
-    python = tmp_path/'env'/'bin'/'python'
-    rc, said = sh(sys.executable, '-m', 'pip', '--python', python, 'install', '--no-deps', '--no-index', wheel, cwd=tmp_path)
-    assert rc == 0, said
-    purelib = Path(sh(python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))', cwd=tmp_path)[1].strip())
-    (purelib/'torch.pth').write_text(sysconfig.get_path('purelib'))  # torch and the rest, after the wheel's own folder
-    rc, said = sh(python, '-c', 'import backprop13.backprop as b; print(b.__file__)', cwd=tmp_path)
-    assert rc == 0 and Path(said.strip()).resolve() == (purelib/'backprop13'/'backprop.py').resolve(), said
-    def files(folder): return {f.relative_to(folder) for f in folder.rglob('*') if f.is_file() and f.suffix != '.pyc'}
-    assert files(purelib/'backprop13') == files(clone/'backprop13')
 
 
 def test_an_old_python_is_told_so(clone, tmp_path):
