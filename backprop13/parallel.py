@@ -9,7 +9,7 @@ __all__ = ['SETTINGS', 'shard', 'start_weights', 'shard_gradients', 'all_reduce'
 # %% ../nbs/07_parallel.ipynb #8442fbd6
 #| code-fold: true
 #| code-summary: "Code: what the library imports"
-import argparse, json, os, signal, sys, time
+import argparse, hashlib, json, os, signal, sys, tempfile, time
 from datetime import timedelta
 from pathlib import Path
 import torch
@@ -75,12 +75,13 @@ class Ours:
         self.model = Model(*weights, CrossEntropy())
     def step(self, x:Tensor, y:Tensor, n:int) -> float: # the shard; images in the whole batch
         "One step of all workers together; the shard's part of the loss."
-        loss = shard_gradients(self.model, self.weights, x, y, n)
+        loss = shard_gradients(self.model, self.weights, x, y, n).item()    # waits for the GPU, if there is one
         begun = time.perf_counter()
         all_reduce([p.g for p in self.weights])
+        if self.weights[0].is_cuda: torch.cuda.synchronize()
         self.waited += time.perf_counter() - begun
         for p in self.weights: p -= self.lr*p.g
-        return loss.item()
+        return loss
 
 # %% ../nbs/07_parallel.ipynb #6bbf488d
 class Ddp:
@@ -88,7 +89,7 @@ class Ddp:
     def __init__(self, weights:list, lr:float):
         (m, nh), c = weights[0].shape, len(weights[3])
         model = nn.Sequential(Linear(m, nh), nn.ReLU(), Linear(nh, c)).to(weights[0].device)
-        self.weights, self.waited = list(model.parameters()), None    # it waits while it computes
+        self.weights, self.waited = list(model.parameters()), None    # all-reduce is a part of `backward`
         with torch.no_grad():
             for p, new in zip(self.weights, weights): p.copy_(new)
         self.model, self.opt = DistributedDataParallel(model), torch.optim.SGD(self.weights, lr)
@@ -101,7 +102,7 @@ class Ddp:
         return loss.item()
 
 # %% ../nbs/07_parallel.ipynb #30cd8843
-SETTINGS = 'hidden', 'bs', 'lr', 'seed'          # what must be the same to go on
+SETTINGS = 'data', 'hidden', 'bs', 'lr', 'seed'  # what must be the same to go on
 
 def save_checkpoint(path, weights:list, epoch:int, args):
     "Write weights, the last whole epoch and the settings; an old file stays until the new is whole."
@@ -112,96 +113,167 @@ def save_checkpoint(path, weights:list, epoch:int, args):
 
 def load_checkpoint(path, args) -> tuple: # weights, epoch
     "Read a checkpoint; `ValueError` if it is none, or of other settings."
+    weights, notes = _read(path)
+    for q in SETTINGS:
+        if notes.get(q) != str(getattr(args, q)):
+            raise ValueError(f'{path} was written with {q} {notes.get(q)}, this run has {getattr(args, q)}; '
+                             'use the same, or name another file')
+    return weights, int(notes['epoch'])
+
+# %% ../nbs/07_parallel.ipynb #5b1c6a72
+#| code-fold: true
+#| code-summary: "Code: _read"
+def _read(path) -> tuple: # weights, notes
+    "What a checkpoint holds; `ValueError` if it is none."
     from safetensors import SafetensorError, safe_open
+    if not Path(path).is_file(): raise FileNotFoundError(f'{path} is no file; start without --resume')
     try:
         with safe_open(path, 'pt') as f:
             notes, weights = f.metadata() or {}, [f.get_tensor(f'weights.{i}') for i in range(4)]
-    except SafetensorError as e:
-        raise ValueError(f'{path} is no checkpoint ({e}); start without --resume') from None
-    for q in SETTINGS:
-        if notes.get(q) != str(getattr(args, q)):
-            raise ValueError(f'{path} was written with --{q} {notes.get(q)}, this run has '
-                             f'{getattr(args, q)}; use the same, or start without --resume')
-    return weights, int(notes['epoch'])
+    except SafetensorError as e: raise ValueError(f'{path} is no checkpoint ({e}); name another file') from None
+    if 'epoch' not in notes: raise ValueError(f'{path} is no checkpoint of this program; name another file')
+    return weights, notes
+
+# %% ../nbs/07_parallel.ipynb #5b1c6a74
+def _from_all(mine) -> list: # by rank
+    "What each worker has."
+    said = [None]*dist.get_world_size()
+    dist.all_gather_object(said, mine)
+    return said
+
+def _agree(args, weights:list) -> int: # the last whole epoch, or 0
+    "All get rank 0's weights; `ValueError` in all if one has other settings, or if rank 0 can't begin."
+    done, mine = 0, {q: getattr(args, q) for q in (*SETTINGS, 'ddp', 'epochs', 'resume')}
+    if dist.get_rank() == 0:
+        try: done = _begin(args, weights)
+        except (ValueError, OSError) as e: done = e
+    said = _from_all((mine, done))
+    first, done = said[0]
+    for rank, (other, _) in enumerate(said):
+        for q in first:
+            if other[q] != first[q]:
+                raise ValueError(f'worker {rank} has {q} {other[q]}, worker 0 has {first[q]}; start all with the same')
+    if isinstance(done, Exception): raise done
+    for p in weights: dist.broadcast(p, 0)
+    return done
+
+# %% ../nbs/07_parallel.ipynb #5b1c6a75
+#| code-fold: true
+#| code-summary: "Code: _begin"
+def _begin(args, weights:list) -> int:
+    "Rank 0's checkpoint, if any, goes into `weights`. What would fail after an epoch fails now."
+    for path in filter(None, (args.checkpoint, args.out)):
+        if Path(path).is_dir(): raise IsADirectoryError(f'{path} is a folder; name a file')
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=Path(path).parent): pass              # one can write there
+    path = args.checkpoint
+    if not args.resume:
+        if path and Path(path).exists(): raise ValueError(f'{path} is there already; go on with --resume, or name another file')
+        return 0
+    saved, done = load_checkpoint(path, args)
+    if [p.shape for p in saved] != [p.shape for p in weights]:
+        raise ValueError(f'{path} has {[tuple(p.shape) for p in saved]}, wanted {[tuple(p.shape) for p in weights]}; name another file')
+    if done >= args.epochs: raise ValueError(f'{path} has epoch {done} already; pass --epochs {done + 1} or more')
+    for p, new in zip(weights, saved): p.copy_(new)
+    return done
 
 # %% ../nbs/07_parallel.ipynb #293e37fb
 def train(args, device):
     "Train as one of many; rank 0 prints, writes checkpoints and returns what it noted."
     rank, world, data = dist.get_rank(), dist.get_world_size(), mnist()
-    x, y = data.x_train.to(device), data.y_train.to(device)
-    weights, done = start_weights((x.shape[1], args.hidden, 10), args.seed), 0
-    if args.resume: weights, done = load_checkpoint(args.checkpoint, args)
-    worker = (Ddp if args.ddp else Ours)([p.to(device) for p in weights], args.lr)
+    x, y, args.data = data.x_train.to(device), data.y_train.to(device), data.source
+    weights = [p.to(device) for p in start_weights((x.shape[1], args.hidden, 10), args.seed)]
+    done = _agree(args, weights)
+    worker = (Ddp if args.ddp else Ours)(weights, args.lr)
     notes = {'world': world, 'losses': [], 'seconds': [], 'waiting': [], 'accuracy': []}
     for epoch in range(done + 1, args.epochs + 1):
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1000*args.seed + epoch))
-        begun, worker.waited = time.perf_counter(), worker.waited and 0.
-        losses = []
+        begun, losses = time.perf_counter(), []
+        if worker.waited is not None: worker.waited = 0.
         for rows in order.split(args.bs):
             mine = rows[shard(len(rows), rank, world)].to(device)
             losses.append(worker.step(x[mine], y[mine], len(rows)))
         seconds, losses = time.perf_counter() - begun, torch.tensor(losses, device=device)
         dist.all_reduce(losses)
+        if not all(t.isfinite().all() for t in (losses, *worker.weights)):
+            raise ValueError(f"epoch {epoch}: numbers that aren't finite (loss {losses.mean():.3g}); use a smaller --lr; this epoch isn't saved")
         if rank: continue
-        _note(notes, worker, losses, seconds, data)
+        line = _note(notes, worker, losses, seconds, data)
         if args.checkpoint: save_checkpoint(args.checkpoint, worker.weights, epoch, args)
-        wait = '' if worker.waited is None else f", {notes['waiting'][-1]:.0%} of it in all-reduce"
-        print(f"epoch {epoch} of {args.epochs}: loss {losses.mean():.3f}, validation accuracy "
-              f"{notes['accuracy'][-1]:.3f}, {seconds:.1f} s{wait}", flush=True)
-    return notes
+        _say(f'epoch {epoch} of {args.epochs}: {line}')
+    return notes | {'checksums': _from_all(_checksum(worker.weights))}
 
 # %% ../nbs/07_parallel.ipynb #fb4aa04f
 #| code-fold: true
-#| code-summary: "Code: _note"
+#| code-summary: "Code: _note, _checksum, _say"
 @torch.no_grad()
-def _note(notes, worker, losses, seconds, data):
-    "What rank 0 remembers of an epoch."
+def _note(notes, worker, losses, seconds, data) -> str:
+    "What rank 0 remembers of an epoch, and says of it."
     w1, b1, w2, b2 = (p.cpu() for p in worker.weights)
     scores = torch.relu(data.x_valid @ w1 + b1) @ w2 + b2
     notes['losses'] += losses.tolist()
     notes['seconds'].append(seconds)
     notes['accuracy'].append(accuracy(scores, data.y_valid).item())
-    if worker.waited is not None: notes['waiting'].append(worker.waited/seconds)
+    line = f"loss {losses.mean():.3f}, validation accuracy {notes['accuracy'][-1]:.3f}, {seconds:.1f} s"
+    if worker.waited is None: return line
+    notes['waiting'].append(worker.waited/seconds)
+    return f"{line}, {notes['waiting'][-1]:.0%} of it in all-reduce"
+
+def _checksum(weights) -> str:
+    return hashlib.sha256(b''.join(p.detach().cpu().numpy().tobytes() for p in weights)).hexdigest()
+
+def _say(line):
+    "Print by one write, since several workers print to one place."
+    sys.stdout.write(f'{line}\n')
+    sys.stdout.flush()
 
 # %% ../nbs/07_parallel.ipynb #636fff87
 def main(args=None):
     "The program for `torchrun`: train with as many workers as it starts."
     args = _arguments(args)
-    if 'RANK' not in os.environ:
+    if not {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'} <= os.environ.keys():
         sys.exit('This program is one of several workers. Start them by\n'
                  'torchrun --nproc-per-node 2 -m backprop13.parallel')
     torch.set_num_threads(1)
     gpu, rank = torch.cuda.is_available() and not args.cpu, os.environ['RANK']
-    device = torch.device('cuda', int(os.environ['LOCAL_RANK'])) if gpu else 'cpu'
-    if gpu: torch.cuda.set_device(device)
-    signal.signal(signal.SIGTERM, lambda *_: _leave('told to end, perhaps since another failed', args))
-    print(f'worker {rank} of {os.environ["WORLD_SIZE"]}: process {os.getpid()}, {device}', flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)         # KeyboardInterrupt, as from Ctrl-C
     try:
+        device = torch.device('cuda', _gpu()) if gpu else torch.device('cpu')
+        _say(f'worker {rank} of {os.environ["WORLD_SIZE"]}: process {os.getpid()}, {device}')
         dist.init_process_group('nccl' if gpu else 'gloo', timeout=timedelta(seconds=args.timeout))
         notes = train(args, device)
+        if rank == '0' and args.out: _save(Path(args.out), json.dumps(notes).encode())
+        dist.destroy_process_group()
+    except KeyboardInterrupt: _leave('told to end, perhaps since another failed', args)
     except (ValueError, OSError) as e: sys.exit(f'worker {rank}: {e}')
     except RuntimeError as e:
         if not (why := _lost(e, args)): raise
         _leave(f'lost another worker ({why})', args)
-    if rank == '0' and args.out: _save(Path(args.out), json.dumps(notes).encode())
-    dist.destroy_process_group()
 
 # %% ../nbs/07_parallel.ipynb #dab5bbf4
 #| code-fold: true
-#| code-summary: "Code: _lost, _leave"
+#| code-summary: "Code: _gpu, _lost, _leave"
+def _gpu() -> int:
+    "The number of this worker's GPU; `ValueError` if the machine has fewer."
+    local, count = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+    if local >= count: raise ValueError(f'GPUs here: {count}, workers: {local + 1} or more; start {count}, or pass --cpu')
+    torch.cuda.set_device(local)
+    return local
+
 def _lost(e, args) -> str: # empty if the error is of another kind
     "What happened to the connection to another worker."
-    if any(word in str(e) for word in ('imed out', 'imeout')):
-        return f'no answer for {args.timeout:g} s'
-    words = 'onnection closed', 'onnection reset', 'roken pipe'
-    closed = isinstance(e, dist.DistError) or any(word in str(e) for word in words)
-    return 'its connection closed' if closed else ''
+    if 'imed out' in str(e) or 'imeout' in str(e): return f'no answer for {args.timeout:g} s'
+    words = 'onnection closed', 'onnection was likely closed', 'onnection reset', 'onnection refused', 'roken pipe'
+    return 'its connection closed' if any(word in str(e) for word in words) else ''
 
 def _leave(why:str, args):
     "Say why, and how to go on, and end at once: nobody is waited for."
-    go_on = f'start again with --resume, {args.checkpoint} has' if args.checkpoint else \
-        'start again, and let --checkpoint FILE keep'
-    print(f"worker {os.environ['RANK']}: {why}; {go_on} the last whole epoch", flush=True)
+    for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, signal.SIG_IGN)     # once is enough
+    go_on = 'start again, and let --checkpoint FILE keep the last whole epoch'
+    if args.checkpoint:
+        try: go_on = f"start again with --resume, {args.checkpoint} has epoch {_read(args.checkpoint)[1]['epoch']}"
+        except (OSError, ValueError): go_on = f'no whole epoch is in {args.checkpoint} here; start again'
+    _say(f"worker {os.environ['RANK']}: {why}; {go_on}")
     os._exit(1)
 
 # %% ../nbs/07_parallel.ipynb #6305800f
@@ -215,17 +287,16 @@ def _arguments(args):
     add('bs', 64, 'images in a batch, of all workers together')
     add('lr', .3, 'learning rate')
     add('seed', 0, 'decides on the first weights and the order of the images')
-    add('timeout', 60., 'seconds after which a silent worker is given up')
+    add('timeout', 20., 'seconds after which a silent worker is given up')
     parser.add_argument('--ddp', action='store_true', help="autograd and PyTorch's DistributedDataParallel")
     parser.add_argument('--cpu', action='store_true', help='leave GPUs alone')
     parser.add_argument('--checkpoint', help='file for the weights after each epoch')
     parser.add_argument('--resume', action='store_true', help='go on from the checkpoint')
     parser.add_argument('--out', help='file for losses and times (JSON)')
     args = parser.parse_args(args)
-    for name in ('epochs', 'hidden', 'bs', 'timeout'):
-        if not getattr(args, name) > 0: parser.error(f'--{name} is {getattr(args, name)}, wanted more than 0')
-    if args.resume and not (args.checkpoint and Path(args.checkpoint).exists()):
-        parser.error(f'--resume needs --checkpoint with a file that is there, got {args.checkpoint}')
+    for name, low in dict(epochs=1, hidden=1, bs=1, lr=1e-9, timeout=1e-3, seed=0).items():
+        if not low <= getattr(args, name) <= 1e9: parser.error(f'--{name} is {getattr(args, name)}, wanted {low:g} to 1e9')
+    if args.resume and not args.checkpoint: parser.error('--resume needs --checkpoint FILE')
     return args
 
 # %% ../nbs/07_parallel.ipynb #011b067b
