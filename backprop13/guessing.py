@@ -23,6 +23,7 @@ class Guess:
 def guess(
     value, # what the code gives: a shape, a tuple of whole numbers, a whole number or a dtype
     answer=..., # what you think that it is; `...` for nothing yet
+    *rest, # none: a shape is one answer
 ) -> Guess:
     "Is `answer` right? If not, what is wrong with it."
     rules = {torch.Size: _guess_shape, torch.dtype: _guess_dtype,
@@ -31,6 +32,7 @@ def guess(
         raise TypeError(f'guess: value is {type(value).__name__}, wanted a shape, a tuple of '
                         'whole numbers, a whole number or a dtype, as in guess(x.shape, ...)')
     if answer is ...: return Guess(False, 'No guess yet: put it in the place of the dots.')
+    if rest: return Guess(False, 'One answer is wanted; put a shape in brackets, as in `(n, m)`.')
     wrong = rules[type(value)](value, answer)
     return Guess(not wrong, wrong or 'Right.')
 
