@@ -106,9 +106,10 @@ def drive_layer(
     out = layer(inp)
     if again: layer(2*inp + 1)
     out.g = g.clone()
+    value = out.clone()
     for _ in range(times): layer.backward(out)
     grads = {f'{k}.g': getattr(t, 'g', None) for k, t in dict(inp=inp, **weights).items()}
-    return {'the output': out, **grads}
+    return {'the output': value, 'out afterwards': out, 'out.g afterwards': out.g, **grads}
 
 # %% ../nbs/support/exercises.ipynb #ce4df5a0
 def layer_want(f):
@@ -116,7 +117,9 @@ def layer_want(f):
     def want(inp, g, times=1, again=False, **weights):
         values = lambda inp, **weights: f(inp, *weights.values())
         grads = slopes(values, g, inp=inp, **weights)
-        return {'the output': f(inp, *weights.values()), **{k: times*v for k, v in grads.items()}}
+        out = f(inp, *weights.values())
+        return {'the output': out, 'out afterwards': out, 'out.g afterwards': g,
+                **{k: times*v for k, v in grads.items()}}
     return want
 
 # %% ../nbs/support/exercises.ipynb #70d68c7f
@@ -139,19 +142,19 @@ def layer_trials(**shapes):
 # %% ../nbs/support/exercises.ipynb #bfe2c8d1
 EXERCISES = {}
 
-def add(solution, page, minutes, task, trials, want, hints='', **options):
+def add(solution, page, minutes, task, trials, want, hints='', banned=(), **options):
     "Put an exercise into the list; `options` as in `Exercise`; each of the hints begins with -."
     name, hints = solution.__name__, hints.split('\n    - ')[1:]
     task, *hints = (' '.join(o.split()) for o in (task, *hints))
-    if not options.get('autograd', True):
-        options['banned'] = *options.get('banned', ()), autograd_grads, difference_grads
-    options = {'drive': returns, 'hints': hints, **options}
+    if not options.get('autograd', True): banned = *banned, autograd_grads, difference_grads
+    if page < '06': banned = *banned, *grading.NUMPY         # later, it does nothing for you
+    options = {'drive': returns, 'hints': hints, 'banned': banned, **options}
     EXERCISES[name] = Exercise(name, page, minutes, task, solution, trials, want, **options)
 
 # %% ../nbs/support/exercises.ipynb #2bb244de
 PRODUCTS = tuple('''matmul rmatmul mm mv bmm dot vdot einsum inner tensordot linear addmm addmv
     baddbmm addbmm linalg_matmul linalg_vecdot linalg_multi_dot chain_matmul conv1d conv2d
-    sparse_mm numpy array cdist bilinear'''.split())
+    sparse_mm cdist bilinear'''.split())
 
 def _matmul_trials():
     def ab(n, m, k, **kw): return dict(a=draw(n, m, **kw), b=draw(m, k, seed=1, **kw))
@@ -178,19 +181,21 @@ def _relu_trials():
     return [Trial(dict(x=x)), Trial(dict(x=draw(5))), Trial(dict(x=x.double()), 'dtype'),
             Trial(dict(x=torch.tensor([-1., -0., 0., 2.]))),
             Trial(dict(x=draw(1, 1)), 'batch of one'),
-            Trial(dict(x=torch.tensor([-3e38, 3e38])), 'stability')]
+            Trial(dict(x=torch.tensor([-3e38, 3e38])), 'stability'),
+            Trial(dict(x=torch.tensor([-1., 1.])/0), 'stability', 'infinite numbers')]
 
 # %% ../nbs/support/exercises.ipynb #5783fba9
 add(backprop.relu, '02_layers', 5, '''
     Write the rectified linear unit: what is below zero becomes zero, the rest stays as it is.
-    It works on a tensor of any shape, with numbers of any size. The tensor that you are given
-    must not change.''',
+    It works on a tensor of any shape, with numbers of any size, infinite ones too. The tensor
+    that you are given must not change.''',
     _relu_trials, gives(F.relu),
     banned=('relu', 'relu_', 'threshold', 'leaky_relu', 'rrelu', 'prelu', 'hardtanh', 'selu',
         'elu', 'celu', 'threshold_backward'),
     hints='''
     - It compares each number with one other number.
-    - `x > 0` is a tensor of True and False. What can you do with it and `x`?
+    - `x > 0` is a tensor of True and False. What can you choose by it? (A product with `x`
+      won't do: 0 times infinity is nan.)
     - Look up `torch.where`, `masked_fill` or `clamp`; check what each does to the dtype.''')
 
 # %% ../nbs/support/exercises.ipynb #e9e35f8b
@@ -380,7 +385,8 @@ def _chain_trials():
 # %% ../nbs/support/exercises.ipynb #a1201b3f
 def _chain_drive(cls, x, targ, w1, b1, w2, b2, layers):
     given = [Lin(w1, b1), Relu(), Lin(w2, b2)][:layers]
-    chain, before = cls(given, Mse()), list(given)
+    before = list(given)
+    chain = cls(given, Mse())
     if layers == 1: targ = targ.expand(4, 5)
     loss = chain(x, targ)
     if not isinstance(loss, Tensor) or loss.ndim: return {'the loss': loss}
@@ -419,12 +425,14 @@ def _score_trials():
     large = torch.tensor([[1e4, 0., -1e4]])
     close = torch.tensor([[89., 88., 87.], [200., 199., 201.], [-1e4, -1e4, -1e4]])
     apart = torch.tensor([[0., 1., 2.], [-1000., -1001., -1002.]])
+    far = torch.tensor([[-1e4, -1e4], [1e4, 1e4]])
     return [one(draw(2, 4)), one(draw(3, 3), '', 'square scores, 3 by 3'), one(draw(5)),
             one(draw(2, 3, 4)), one(draw(2, 4).double(), 'dtype'),
             one(draw(1, 4), 'batch of one'),
             one(large, 'stability', 'scores up to ±10000'),
             one(close[:2], 'stability', 'scores of 89 and of 200'),
             one(close[2:], 'stability', 'three scores of −10000'),
+            one(far, 'stability', 'two equal scores of −10000, and of 10000'),
             one(apart, 'stability', 'one row near 0, one near −1000'),
             one(torch.tensor([[0., -inf, 1.]]), 'stability', 'a score of −inf: impossible')]
 
@@ -444,20 +452,26 @@ add(training.logsumexp, '05_cross_entropy', 15, '''
 # %% ../nbs/support/exercises.ipynb #5f641a91
 add(training.log_softmax, '05_cross_entropy', 10, '''
     Write the logarithm of the softmax along the last axis: each score minus the `logsumexp` of
-    its row. Take your own `logsumexp`. Large scores must not break it.''',
+    its row. Take your own `logsumexp`. Large scores must not break it, nor cost it digits: two
+    equal ones of 10 000 get $\\log\\frac12$ each, as two of 0 do.''',
     _score_trials, gives(lambda x: F.log_softmax(x, -1)), banned=(*SOFTMAXES, training.softmax),
     hints='''
     - The result has the shape of `x`, `logsumexp(x)` has one axis less. How do you subtract a
       number from a row?
-    - `[..., None]` adds an axis of length 1 at the end, whatever is before it.''')
+    - `[..., None]` adds an axis of length 1 at the end, whatever is before it.
+    - Near 10 000, float32 numbers are 0.001 apart. Softmax does not change when a row moves as
+      a whole: where would you move it, before anything else?''')
 
 # %% ../nbs/support/exercises.ipynb #bc613a0f
 def _nll_trials():
     def given(n, c, dtype=torch.float32):
         log_probs = torch.log_softmax(draw(n, c, dtype=dtype), 1)
         return dict(log_probs=log_probs, targ=(torch.arange(n)*2 + 1) % c)
+    never = dict(log_probs=torch.tensor([[-torch.inf, 0.], [0., -torch.inf]]),
+                 targ=torch.tensor([1, 0]))
     return [Trial(given(4, 3)), Trial(given(3, 3), what='as many rows as classes'),
             Trial(given(4, 3, torch.float64), 'dtype'), Trial(given(1, 3), 'batch of one'),
+            Trial(never, 'stability', 'a class of −inf that no label names'),
             Trial(dict(autograd=True, **given(4, 3)), 'gradient', THROUGH)]
 
 # %% ../nbs/support/exercises.ipynb #c6a78881
@@ -502,13 +516,19 @@ def _train_trials():
     def given(n, epochs, bs, lr, dtype=torch.float64):
         return dict(model=small_model(dtype), x=draw(n, 3, seed=7, dtype=dtype),
                     y=(torch.arange(n)//3) % 2, epochs=epochs, bs=bs, lr=lr)
-    return [Trial(given(12, 1, 4, .5)), Trial(given(8, 3, 4, .1), what='three epochs'),
+    return [Trial(given(3, 1, 8, .5), what='a batch size larger than the data'),
+            Trial(given(12, 1, 4, .5)), Trial(given(8, 3, 4, .1), what='three epochs'),
             Trial(given(10, 2, 4, .5), what='10 rows in batches of 4, the last of 2'),
-            Trial(given(3, 1, 8, .5), what='a batch size larger than the data'),
             Trial(given(8, 1, 4, .5, torch.float32), 'dtype'),
             Trial(given(1, 2, 1, .5), 'batch of one')]
 
 # %% ../nbs/support/exercises.ipynb #85c3c502
+def _moves(model):
+    "How far each parameter of a `small_model` is from where it began."
+    start = small_model().parameters()
+    return {f'the move of {k}': p.detach() - p0.detach().to(p)
+            for (k, p), p0 in zip(model.named_parameters(), start)}
+
 def _model_facts(model, losses):
     if not isinstance(losses, list):
         raise Fault('type', f'it returns {grading.kind_of(losses)}, wanted a list')
@@ -518,7 +538,7 @@ def _model_facts(model, losses):
                         '`.item()` makes one of a tensor')
     return {'the number of losses': len(losses),
             'losses': torch.tensor(losses, dtype=next(model.parameters()).dtype),
-            **{f'parameter {k}': p.detach() for k, p in model.named_parameters()},
+            **_moves(model),
             'every parameter still wants gradients': all(
                 p.requires_grad for p in model.parameters())}
 
@@ -560,12 +580,13 @@ add(solutions.train, '06_training', 25, '''
 def _step_trials(**options):
     def one(what, property='', **kw): return Trial({**options, 'lr': .1, **kw}, property, what)
     return lambda: [one('three steps'), one('another learning rate', lr=.03),
-                    one('`model.parameters()` of a model', model=True),
+                    one('`model.parameters()` of a model', 'iterator', model=True),
                     one('a parameter without a gradient from the second step on', skip=True),
-                    one('float32', 'dtype', dtype=torch.float32)]
+                    one('float32', 'dtype', dtype=torch.float32),
+                    *[one('`opt.lr` halved after each step', slower=True)]*('momentum' in options)]
 
 # %% ../nbs/support/exercises.ipynb #0a9be4c9
-def _step_run(make, lr, dtype=torch.float64, model=False, skip=False, **options):
+def _step_run(make, lr, dtype=torch.float64, model=False, skip=False, slower=False, **options):
     net = small_model(dtype)
     params = list(net.parameters())
     opt = make(net.parameters() if model else params, lr, *options.values())
@@ -575,21 +596,24 @@ def _step_run(make, lr, dtype=torch.float64, model=False, skip=False, **options)
         for p, g in zip(params, grads): p.grad = g.clone()
         if skip and step: params[0].grad = None
         opt.step()
+        if slower: opt.lr = opt.lr/2
         for p, g in zip(params[skip:], grads[skip:]):
             left &= p.grad is not None and torch.equal(p.grad, g)
             if left: p.grad.zero_()                        # in place, whoever else holds it
         opt.zero_grad()
-    facts = {f'parameter {i}': p.detach().clone() for i, p in enumerate(params)}
+    facts = _moves(net)
     for p in params: p.grad = torch.ones_like(p)
     opt.zero_grad()
     clear = all(p.grad is None or not p.grad.any() for p in params)
     return {**facts, 'step leaves the gradients as they are': left,
-            'zero_grad forgets them': clear}
+            'zero_grad forgets the gradients': clear}
 
 # %% ../nbs/support/exercises.ipynb #729d4f9a
 def _sgd_want(**kw):
-    def make(params, lr, momentum=0): return torch.optim.SGD(params, lr=lr, momentum=momentum)
-    return _step_run(make, **kw)
+    class Want(torch.optim.SGD):
+        lr = property(lambda self: self.param_groups[0]['lr'],
+                      lambda self, lr: self.param_groups[0].update(lr=lr))
+    return _step_run(lambda params, lr, momentum=0: Want(params, lr, momentum), **kw)
 
 # %% ../nbs/support/exercises.ipynb #168ac750
 add(fitting.SGD, '06_training', 15, '''
@@ -607,7 +631,8 @@ add(fitting.SGD, '06_training', 15, '''
 add(solutions.Momentum, '06_training', 20, '''
     Write an optimizer that the lesson does not have. It keeps a move for each parameter, at
     first 0; a step makes it `momentum` times the old move plus the gradient, and takes `lr`
-    times that off the parameter. The rest is as in `SGD`.''',
+    times that off the parameter. Keep the rate as `self.lr`: it may be changed between steps.
+    The rest is as in `SGD`.''',
     _step_trials(momentum=.9), _sgd_want, drive=_step_run,
     banned=(torch.optim.SGD, torch.optim.Optimizer, fitting.SGD),
     hints='''
@@ -644,18 +669,19 @@ add(fitting.Dataset, '07_loading', 5, '''
     - Python calls `__len__` for `len(ds)`, and `__getitem__` for `ds[i]`.''')
 
 # %% ../nbs/support/exercises.ipynb #cc9e983d
-def _loader_drive(cls, n, bs, shuffle=False, seed=1):
+def _loader_drive(cls, n, bs, shuffle=False, seed=0):
     ds = fitting.Dataset(draw(n, 2), torch.arange(n))
-    def make(): return cls(ds, bs, shuffle, torch.Generator().manual_seed(seed) if seed else None)
-    dl = make()
-    epochs = [list(dl), list(dl)]
+    def make():                           # what it isn't to use isn't given: the defaults count
+        return cls(ds, bs, *[True]*shuffle, *[torch.Generator().manual_seed(seed)]*bool(seed))
+    epochs = [list(dl := make()), list(dl)]
     for batch in epochs[0] + epochs[1]:
         if not (isinstance(batch, (tuple, list)) and list(map(type, batch)) == [Tensor, Tensor]):
             raise Fault('type', f'a batch is {grading.kind_of(batch)}, wanted a pair of tensors '
                         '(xb, yb)')
     facts = {'len(loader)': len(dl), 'the number of batches': len(epochs[0]),
              'the number of batches, the second time': len(epochs[1]),
-             'sizes of the batches': [len(xb) for xb, yb in epochs[0]]}
+             'sizes of the batches': [len(xb) for xb, yb in epochs[0]],
+             'ds.x afterwards': ds.x, 'ds.y afterwards': ds.y}
     all_epochs = *epochs, list(make())
     orders = [torch.cat([yb for xb, yb in e]).tolist() if e else [] for e in all_epochs]
     together = all(torch.equal(xb, ds.x[yb]) for e in epochs for xb, yb in e)
@@ -664,25 +690,26 @@ def _loader_drive(cls, n, bs, shuffle=False, seed=1):
               'x and y of an item stay together': together}
     if not shuffle: return {**facts, 'the order': orders[0]}
     return {**facts, 'the order is shuffled': orders[0] != list(range(n)),
-            'a new order in the next epoch': orders[0] != orders[1],
-            'the same order from the same seed': not seed or orders[0] == orders[2]}
+            'the next epoch has a new order': orders[0] != orders[1],
+            'the same seed gives the same order': not seed or orders[0] == orders[2]}
 
 # %% ../nbs/support/exercises.ipynb #62237afc
-def _loader_want(n, bs, shuffle=False, seed=1):
+def _loader_want(n, bs, shuffle=False, seed=0):
     sizes = [len(o) for o in torch.arange(n).split(bs)]
     facts = {'len(loader)': len(sizes), 'the number of batches': len(sizes),
              'the number of batches, the second time': len(sizes), 'sizes of the batches': sizes,
+             'ds.x afterwards': draw(n, 2), 'ds.y afterwards': torch.arange(n),
              'each item comes once in an epoch': True, 'x and y of an item stay together': True}
     if not shuffle: return {**facts, 'the order': list(range(n))}
-    return {**facts, 'the order is shuffled': True, 'a new order in the next epoch': True,
-            'the same order from the same seed': True}
+    return {**facts, 'the order is shuffled': True, 'the next epoch has a new order': True,
+            'the same seed gives the same order': True}
 
 def _loader_trials():
     given = {'8 items in batches of 4': dict(n=8, bs=4),
              '10 items in batches of 4': dict(n=10, bs=4), 'batches of one': dict(n=3, bs=1),
              'a batch size larger than the data': dict(n=3, bs=8),
-             'shuffled': dict(n=50, bs=8, shuffle=True),
-             'shuffled, and no generator given': dict(n=50, bs=8, shuffle=True, seed=0)}
+             'a shuffled loader': dict(n=50, bs=8, shuffle=True, seed=1),
+             'a shuffled loader without a generator': dict(n=50, bs=8, shuffle=True)}
     return [Trial(inputs, 'batch of one' if what == 'batches of one' else '', what)
             for what, inputs in given.items()]
 
@@ -730,9 +757,11 @@ def _test_drive(test, right, bugs=()):
 def add_test(solution, minutes, task, right, others, bugs, hints):
     "An exercise in which a test is to be written for `right`."
     def trials():
-        whats = ['the one of the lesson', *(f'another right one, {what}' for what in others)]
+        torch.optim.SGD([torch.ones(1)], 1.)         # what these import at first takes seconds:
+        torch.testing.assert_close(torch.ones(1), torch.ones(1))             # not on your time
+        whats = ['the right one of the lesson', *(f'a right one, {what}' for what in others)]
         ones = zip(whats, [broken(right), *others.values()])     # compiled anew, as the bugs are
-        yield from (Trial(dict(right=o), '', f'{what} is accepted') for what, o in ones)
+        yield from (Trial(dict(right=o), '', what) for what, o in ones)
         yield Trial(dict(right=right, bugs=bugs), '', f'all {len(bugs)} bugs are found')
     add(solution, '08_tests', minutes, task, trials, lambda **kw: {}, hints, drive=_test_drive)
 
@@ -853,7 +882,8 @@ TRAIN_BUGS = [
 add_test(solutions.test_train, 30, '''
     Write a test of the training loop, `train(model, x, y, epochs, bs, lr)`, as in the exercise.
     Eight broken versions are waiting. A small model and ten rows are enough, and
-    `torch.optim.SGD` may tell you what is right.''',
+    `torch.optim.SGD` may tell you what is right. `train` changes its model;
+    `copy.deepcopy(model)` makes another that begins with the same parameters.''',
     solutions.train, {'with an optimizer': _train_otherwise}, TRAIN_BUGS,
     hints='''
     - Train two equal models, one by `train`, one by a loop that you trust, and compare all
@@ -1012,6 +1042,6 @@ PAGES = {
                        '05_fitting', 'import torch'),
     '08_tests': Page('Practice: find the bugs',
                      'Write the tests; eight broken versions wait for each', '05_fitting',
-                     'import torch\nfrom torch import nn\n'
+                     'import copy, torch\nfrom torch import nn\n'
                      'from backprop13.checks import autograd_grads, check_grads'),
 }
