@@ -112,7 +112,6 @@ WRONG = {
         ('the library', 'from backprop13 import matmul; return matmul.matmul(a, b)', 'no ready-made function', '`matmul`')],
     'relu': [
         ('the other side', ('x <= 0', 'x > 0'), 'value', ''),
-        ('a product', 'return x*(x > 0)', 'stability', '1 of 2 numbers are nan', '0 times infinity'),
         ('half of it, in float64', 'torch.set_default_dtype(torch.float64); return (x + x.abs())/2', 'stability', 'infinite'),
         ('arguments of another kind', 'return torch.max(0, x)', 'exception', 'got (int, Tensor), in line', 'takes other arguments'),
         ('only far below', ('x <= 0', 'x < -1'), 'value', ''),
@@ -728,8 +727,9 @@ RIGHT = [
     ('matmul', 'outer products', 'return sum(torch.outer(a[:, k], b[k]) for k in range(len(b)))'),
     ('matmul', 'lists', 'return torch.tensor([[sum(p*q for p, q in zip(r, c)) for c in b.t().tolist()] for r in a.tolist()], dtype=a.dtype)'),
     ('relu', 'where', 'return torch.where(x > 0, x, 0)'),
+    ('relu', 'a product', 'return x*(x > 0)'),
     ('relu', 'a clone', 'y = x.clone(); y[y < 0] = 0; return y'),
-    ('relu', 'recursion', 'return torch.stack([relu(v) for v in x]) if x.ndim else x if x > 0 else x.new_zeros(())'),
+    ('relu', 'recursion', 'return torch.stack([relu(v) for v in x]) if x.ndim else x if x > 0 else 0*x'),
     ('lin', 'any names', 'def lin(inputs:torch.Tensor, weights, bias=None, *rest, **more) -> torch.Tensor: return inputs.mm(weights).add(bias)'),
     ('lin', 'a decorator', '@torch.no_grad()\ndef lin(x, w, b): return torch.einsum("ij,jk->ik", x, w) + b'),
     ('lin', 'any arguments', 'def lin(*args): return args[0] @ args[1] + args[2]'),
