@@ -274,12 +274,12 @@ def test_the_buttons_and_the_strip(page, run):
     page.mouse.down()
     page.mouse.move(box['x']+box['width'], box['y']+box['height']/2, steps=9)
     page.mouse.up()
-    assert here(lab)[0] == 'forward_and_backward, line 19' and strip.get_attribute('aria-valuetext') == '57 of 57, backward'
+    assert here(lab)[0] == 'forward_and_backward, line 19' and strip.get_attribute('aria-valuetext') == '58 of 58, backward'
     page.keyboard.press('ArrowLeft')
     page.keyboard.press('ArrowLeft')
-    assert strip.get_attribute('aria-valuetext') == '55 of 57, backward' and 'lin_grad, line 11' in here(lab)[0]
-    for _ in range(54): page.keyboard.press('ArrowLeft')
-    assert strip.get_attribute('aria-valuetext') == '1 of 57, forward' and 'forward_and_backward is called' in lab.inner_text()
+    assert strip.get_attribute('aria-valuetext') == '56 of 58, backward' and 'lin_grad, line 11' in here(lab)[0]
+    for _ in range(55): page.keyboard.press('ArrowLeft')
+    assert strip.get_attribute('aria-valuetext') == '1 of 58, forward' and 'forward_and_backward is called' in lab.inner_text()
 
 
 def test_every_stop_fits_a_phone(page):
