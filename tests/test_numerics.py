@@ -316,8 +316,9 @@ def add_grad(draw):
 SCORES = '^scores have shape .*, wanted entries on the last axis'
 
 def row_scale(s):
-    g = size(s['g']).sum(-1, keepdim=True) if s['g'].ndim == s['x'].ndim else size(s['g'])[..., None]
-    return 1 + size(s['x']).max(-1).values if s['out'].ndim < s['x'].ndim else 1., g
+    x, g = size(s['x']), size(s['g'])
+    if s['out'].ndim == x.ndim: return 1., g.sum(-1, keepdim=True)
+    return 1 + x.max(-1).values, (g*(1 + x.max(-1).values))[..., None]     # PyTorch's slope is exp(x - out), out rounded
 
 def scores(draw, of_rows):
     dtype, shape = draw(dtypes), draw(any_shape())
