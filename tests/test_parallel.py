@@ -1,6 +1,6 @@
 """Shards, workers, checkpoints and the program that torchrun starts. Three real workers are started once, and do all checks that
 need several; two torchruns stand in for two machines. Bugs are seeded as in test_mutants.py, among the three workers too."""
-import contextlib, io, itertools, json, os, random, signal, socket, subprocess, sys, tempfile
+import contextlib, hashlib, io, itertools, json, os, random, signal, socket, subprocess, sys, tempfile
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,15 +43,29 @@ def one_process(weights, batches, lr):
             for w, g in zip(ws, torch.autograd.grad(loss, ws)): w -= lr*g
     return [w.detach() for w in ws], losses
 
-def options(lib, *words): return works(lib.parallel._arguments, ['--hidden', '5', '--bs', '64', '--cpu', *map(str, words)])
+def options(lib, *words, data='few'):
+    args = works(lib.parallel._arguments, ['--hidden', '5', '--bs', '64', '--cpu', *map(str, words)])
+    args.data = data                                                          # as `train` does
+    return args
+
+class Lines(io.StringIO):
+    "Takes whole lines only, since several workers print to one place"
+    def write(self, text):
+        assert text.endswith('\n'), text
+        return super().write(text)
 
 def trained(lib, *words, data=None):
     "What `train` returns, and what it prints"
-    out = io.StringIO()
+    out = Lines()
     with pytest.MonkeyPatch.context() as m, contextlib.redirect_stdout(out):
         m.setattr(lib.parallel, 'mnist', few if data is None else lambda: data)
         notes = works(lib.parallel.train, options(lib, *words), torch.device('cpu'))
     return notes, out.getvalue()
+
+
+def alone_env(port=0):
+    "What torchrun tells its only worker"
+    return dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
 
 
 # ---- properties of one process
@@ -120,8 +134,9 @@ def other_settings_are_refused(lib):
         path, weights = Path(folder)/'run', lib.parallel.start_weights((6, 5, 10), 0)
         lib.parallel.save_checkpoint(path, weights, 1, options(lib))
         for name, was, now in ('hidden', 5, 6), ('bs', 64, 32), ('lr', .3, .30000001), ('seed', 0, 1):
-            message = f'{path} was written with --{name} {was}, this run has {now}; use the same, or start without --resume'
+            message = f'{path} was written with {name} {was}, this run has {now}; use the same, or name another file'
             refuses(ValueError, message, lib.parallel.load_checkpoint, path, options(lib, f'--{name}', now))
+        refuses(ValueError, 'with data few, this run has MNIST', lib.parallel.load_checkpoint, path, options(lib, data='MNIST'))
 
 def bad_checkpoints_are_refused(lib):
     from safetensors.torch import save
@@ -137,9 +152,9 @@ def bad_checkpoints_are_refused(lib):
         path.write_bytes(save({'weights.0': rand(2)}, {'epoch': '1', **notes}))
         refuses(ValueError, f'{path} is no checkpoint', lib.parallel.load_checkpoint, path, args)
         path.write_bytes(save({f'weights.{i}': rand(2) for i in range(4)}))   # another program's
-        refuses(ValueError, 'start without --resume', lib.parallel.load_checkpoint, path, args)
+        refuses(ValueError, f'{path} is no checkpoint of this program', lib.parallel.load_checkpoint, path, args)
         path.unlink()
-        refuses(OSError, str(path), lib.parallel.load_checkpoint, path, args)
+        for none in path, folder: refuses(OSError, f'{none} is no file; start without', lib.parallel.load_checkpoint, none, args)
 
 def a_failed_write_leaves_the_old(lib):
     def fails(*args, **kw): raise OSError('No space left on device')
@@ -153,14 +168,55 @@ def a_failed_write_leaves_the_old(lib):
                 refuses(OSError, 'No space', lib.parallel.save_checkpoint, path, lib.parallel.start_weights((6, 5, 10), 1), 2, args)
             assert path.read_bytes() == was and os.listdir(folder) == ['run']
 
+def bad_beginnings_are_refused(lib):
+    "Before the first batch, and with the file as it was"
+    with tempfile.TemporaryDirectory() as folder:
+        path, start = Path(folder)/'run', lib.parallel.start_weights
+        lib.parallel.save_checkpoint(path, start((6, 5, 10), 0), 2, options(lib))
+        was, saved, at = path.read_bytes(), ('--checkpoint', path), ('--epochs', 9, '--resume', '--checkpoint')
+        rows = [(ValueError, f'{path} is there already; go on with --resume, or name another file', saved),
+                (ValueError, f'{path} is there already', (*saved, '--seed', 5)),
+                (OSError, f'{folder} is a folder; name a file', ('--checkpoint', folder)),
+                (OSError, f'{folder} is a folder; name a file', (*at, folder)),
+                (OSError, f'{folder} is a folder; name a file', ('--out', folder)),
+                (OSError, "'/proc/nope'", ('--out', '/proc/nope/x')),
+                (OSError, "'/proc/nope'", ('--checkpoint', '/proc/nope/x')),
+                (OSError, f'{folder}/none is no file; start without --resume', (*at, f'{folder}/none')),
+                *((ValueError, f'{path} has epoch 2 already; pass --epochs 3 or more', (*saved, '--resume', '--epochs', k)) for k in (1, 2))]
+        for error, message, words in rows:
+            refuses(error, message, lib.parallel._begin, options(lib, *words), start((6, 5, 10), 1))
+            assert path.read_bytes() == was and os.listdir(folder) == ['run']
+        refuses(ValueError, f'{path} has [(6, 5), (5,), (5, 10), (10,)], wanted [(7, 5), ', lib.parallel._begin,
+                options(lib, *at, path), start((7, 5, 10), 0))
+        weights = start((6, 5, 10), 1)
+        assert works(lib.parallel._begin, options(lib, *at, path), weights) == 2
+        equal(weights, start((6, 5, 10), 0))
+        assert works(lib.parallel._begin, options(lib, '--out', path), weights) == 0     # losses and times may be written anew
+
+def huge(): return few()._replace(x_train=few().x_train*1e32)
+
+def no_epoch_without_sense_is_kept(lib):
+    "A loss of nan, or only weights that are infinite: refused, and the file is as it was"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)/'run'
+        trained(lib, '--epochs', 1, '--checkpoint', path)
+        was = path.read_bytes()
+        for words in (), ('--bs', 500, '--lr', 1e9):                          # the one batch has a finite loss
+            part = ('--epochs', 2, '--resume', '--checkpoint', path) if not words else ('--checkpoint', f'{path}2')
+            def train(): lib.parallel.train(options(lib, *words, *part), torch.device('cpu'))
+            with pytest.MonkeyPatch.context() as m, contextlib.redirect_stdout(io.StringIO()):
+                m.setattr(lib.parallel, 'mnist', huge)
+                refuses(ValueError, f"epoch {1 if words else 2}: numbers that aren't finite (loss ", train)
+            assert path.read_bytes() == was and os.listdir(folder) == ['run']
+
 def arguments_are_checked(lib):
-    bad = [(f'--{name}', value) for name in ('epochs', 'hidden', 'bs') for value in ('0', '-1', '1.5', 'x')]
-    bad += [('--timeout', value) for value in ('0', '-1', 'nan', 'x')]
-    bad += [('--lr', 'x'), ('--seed', '1.5'), ('--colour',), ('--resume',), ('--resume', '--checkpoint', '/no/such/file')]
+    bad = [(f'--{name}', value) for name in ('epochs', 'hidden', 'bs') for value in ('0', '-1', '1.5', 'x', '9'*20)]
+    bad += [(f'--{name}', value) for name in ('timeout', 'lr') for value in ('0', '-1', 'nan', 'inf', 'x')]
+    bad += [('--seed', '1.5'), ('--seed', '-1'), ('--seed', '9'*20), ('--colour',), ('--resume',)]
     for words in bad:
         err = io.StringIO()
         with contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as m:
-            m.setattr(os, 'environ', {**os.environ, 'RANK': '0'})
+            m.setattr(os, 'environ', {**os.environ, **alone_env()})
             m.setattr(lib.parallel, 'train', None)
             m.setattr(dist, 'init_process_group', None)
             try: lib.parallel.main(words)
@@ -171,63 +227,91 @@ def arguments_are_checked(lib):
 
 def alone_it_says_how(lib):
     "Without torchrun: how to start it, and a code that isn't 0"
-    with pytest.MonkeyPatch.context() as m:
-        m.delenv('RANK', raising=False)
-        try: lib.parallel.main([])
-        except SystemExit as e: code = e.code
-        except Exception as e: code = repr(e)
-    assert str(code).startswith('This program is one of') and 'torchrun --nproc-per-node 2 -m backprop13' in code
+    for missing in alone_env():
+        with pytest.MonkeyPatch.context() as m:
+            for k, v in alone_env().items(): m.setenv(k, v)
+            m.delenv(missing)
+            m.setattr(dist, 'init_process_group', None)
+            m.setattr(signal, 'signal', lambda *a: None)
+            try: lib.parallel.main([])
+            except SystemExit as e: code = e.code
+            except Exception as e: code = repr(e)
+        assert str(code).startswith('This program is one of') and 'torchrun --nproc-per-node 2 -m backprop13' in code, (missing, code)
 
 def lost_is_told_from_other_errors(lib):
     lost, args = lib.parallel._lost, options(lib, '--timeout', 2.5)
     for text in 'Timed out waiting 2500ms for recv', 'wait timeout after 2500ms':
         assert lost(RuntimeError(text), args) == 'no answer for 2.5 s'
-    for text in 'Connection closed by peer [::1]:80', 'Connection reset by peer', 'send: Broken pipe':
-        assert lost(RuntimeError(text), args) == 'its connection closed'
-    assert lost(dist.DistNetworkError('gone'), args)
-    for text in 'mat1 and mat2 shapes cannot be multiplied', 'CUDA out of memory': assert lost(RuntimeError(text), args) == ''
+    for text in ('Connection closed by peer [::1]:80', 'Connection reset by peer', 'send: Broken pipe', 'SO_ERROR: Connection refused',
+                 'failed to recv, got 0 bytes. Connection was likely closed.'):
+        assert lost(dist.DistNetworkError(text), args) == 'its connection closed'
+    for text in 'mat1 and mat2 shapes cannot be multiplied', 'CUDA out of memory', 'EADDRINUSE: address already in use':
+        assert lost(dist.DistError(text), args) == ''
 
 def main_ends_clearly(lib):
     "An error of ours is a sentence, a lost worker another with a way to go on; any other error is shown in full"
     class Gone(BaseException): pass
-    def leaves(code): raise Gone(code)
-    def run(rank, does, *words):
-        out, calls, before = io.StringIO(), [], (signal.getsignal(signal.SIGTERM), torch.get_num_threads())
-        fake = SimpleNamespace(init_process_group=lambda *a, **kw: calls.append((a, kw)), DistError=dist.DistError,
+    def run(rank, does, *words, cpu=True, gpus=1, folder=None):
+        "How it ended, what it printed, what it called, what was in the folder at its end"
+        out, calls, left = Lines(), [], []
+        def leaves(code):
+            left.extend(os.listdir(folder) if folder else [])
+            raise Gone(code)
+        before = [(k, signal.getsignal(k)) for k in (signal.SIGTERM, signal.SIGINT)], torch.get_num_threads()
+        fake = SimpleNamespace(init_process_group=lambda *a, **kw: calls.append((a, kw)),
                                destroy_process_group=lambda: calls.append('end'))
         with pytest.MonkeyPatch.context() as m, contextlib.redirect_stdout(out):
-            for k, v in dict(RANK=rank, WORLD_SIZE=2, LOCAL_RANK=0).items(): m.setenv(k, str(v))
+            for k, v in (alone_env() | dict(RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank)).items(): m.setenv(k, str(v))
             m.setattr(lib.parallel, 'dist', fake)
             m.setattr(lib.parallel, 'train', does)
             m.setattr(os, '_exit', leaves)
             m.setattr(torch.cuda, 'is_available', lambda: True)               # --cpu leaves it alone
-            m.setattr(torch.cuda, 'set_device', leaves)
-            try: lib.parallel.main(['--cpu', '--timeout', '7', *map(str, words)])
+            m.setattr(torch.cuda, 'device_count', lambda: gpus)
+            m.setattr(torch.cuda, 'set_device', calls.append)
+            try: lib.parallel.main([*['--cpu']*cpu, '--timeout', '7', *map(str, words)])
             except BaseException as e: end = e
             else: end = None
             finally:
-                signal.signal(signal.SIGTERM, before[0])
+                for k, handler in before[0]: signal.signal(k, handler)
                 torch.set_num_threads(before[1])
-        return end, out.getvalue().splitlines(), calls
+        return end, out.getvalue().splitlines(), calls, left
     def fails(e):
         def train(args, device): raise e
         return train
     for e in ValueError('no checkpoint'), FileNotFoundError('no data'), ConnectionError('no network'):
-        end, _, _ = run(1, fails(e))
+        end, *_ = run(1, fails(e))
         assert isinstance(end, SystemExit) and end.code == f'worker 1: {e}', end
-    with tempfile.NamedTemporaryFile() as f:
-        for words, how in ((), 'let --checkpoint FILE'), (('--checkpoint', f.name), f'--resume, {f.name} has'):
-            end, out, _ = run(1, fails(RuntimeError('Timed out waiting')), *words)
-            assert isinstance(end, Gone) and end.args == (1,), end
-            assert out[-1].startswith('worker 1: lost another worker (no answer for 7 s)') and how in out[-1], out
-    end, _, _ = run(0, fails(RuntimeError('shapes')))
+    with tempfile.TemporaryDirectory() as folder:
+        good, bad, none = (Path(folder)/name for name in ('good', 'bad', 'none'))
+        lib.parallel.save_checkpoint(good, lib.parallel.start_weights((6, 5, 10), 0), 4, options(lib))
+        bad.write_bytes(good.read_bytes()[:-1])
+        for e, why in (RuntimeError('Timed out waiting'), 'lost another worker (no answer for 7 s)'), (KeyboardInterrupt(), 'told to end'):
+            for words, how in (((), 'start again, and let --checkpoint FILE keep the last whole epoch'),
+                               (('--checkpoint', good), f'start again with --resume, {good} has epoch 4'),
+                               *((('--checkpoint', f), f'no whole epoch is in {f} here; start again') for f in (bad, none, folder))):
+                end, out, *_ = run(1, fails(e), *words)
+                assert isinstance(end, Gone) and end.args == (1,), end
+                assert out[-1].startswith(f'worker 1: {why}') and out[-1].endswith(f'; {how}'), out
+    end, *_ = run(0, fails(RuntimeError('shapes')))
     assert isinstance(end, RuntimeError) and str(end) == 'shapes'
     with tempfile.TemporaryDirectory() as folder:
         for rank in 1, 0:
-            end, out, calls = run(rank, lambda args, device: {'device': str(device)}, '--out', Path(folder)/'notes')
+            end, out, calls, _ = run(rank, lambda args, device: {'device': str(device)}, '--out', Path(folder)/'notes')
             assert end is None and out[0].startswith(f'worker {rank} of 2: process {os.getpid()}, cpu')
             assert calls == [(('gloo',), {'timeout': timedelta(seconds=7)}), 'end'] and len(os.listdir(folder)) == (rank == 0)
         assert json.loads((Path(folder)/'notes').read_text()) == {'device': 'cpu'}
+    end, out, calls, _ = run(1, lambda args, device: {}, cpu=False, gpus=2)
+    assert end is None and out[0].endswith('cuda:1') and calls[0] == 1 and calls[1][0] == ('nccl',)
+    end, _, calls, _ = run(1, lambda args, device: {}, cpu=False, gpus=1)
+    assert isinstance(end, SystemExit) and end.code == 'worker 1: GPUs here: 1, workers: 2 or more; start 1, or pass --cpu' and not calls
+    for number in signal.SIGTERM, signal.SIGINT:                              # while it saves: nothing is left behind
+        with tempfile.TemporaryDirectory() as folder:
+            def saves(args, device):
+                with pytest.MonkeyPatch.context() as m:
+                    m.setattr(os, 'chmod', lambda *a: signal.raise_signal(number))
+                    lib.parallel.save_checkpoint(args.checkpoint, lib.parallel.start_weights((6, 5, 10), 0), 1, options(lib))
+            end, out, _, left = run(0, saves, '--checkpoint', f'{folder}/run', folder=folder)
+            assert isinstance(end, Gone) and out[-1].startswith('worker 0: told to end') and left == [], (end, out, left)
 
 
 # ---- properties of training, with one worker: this process
@@ -291,8 +375,8 @@ def it_goes_on_where_it_was(lib):
         assert [out.split(':')[0] for _, out in resumed] == [f'epoch {k} of {k}' for k in (1, 2, 3)]
         equal(*(lib.parallel.load_checkpoint(path, options(lib)) for path in (one, parts)))
         was = one.read_bytes()
-        for epochs in 3, 1:                                                   # nothing is left to do
-            assert trained(lib, '--epochs', epochs, '--checkpoint', one, '--resume')[0]['losses'] == []
+        def finished(): trained(lib, '--epochs', 3, '--checkpoint', one, '--resume')
+        refuses(Exception, 'has epoch 3 already', finished)
         assert one.read_bytes() == was
 
 
@@ -342,11 +426,10 @@ def ours_steps_as_one(lib): steps_as_one(lib, 'Ours', f64, 1e-9)
 def ddp_steps_as_one(lib): steps_as_one(lib, 'Ddp', f32, 1e-5)
 
 def training_is_one_workers(lib):
-    "Against files that one worker wrote; the last of 4 batches has one image. Stopped and resumed: the same bits"
+    "Against files that one worker wrote; the last of 4 batches has one image. Stopped and resumed: the same bits, but for DDP"
     rank, folder, runs = dist.get_rank(), Path(os.environ['ONE_WORKER']), []
-    own, shared = folder/f'own{rank}', folder/'shared'                        # were the wrong one to write, it would show
     for ddp in [], ['--ddp']:
-        own.unlink(missing_ok=True)
+        own, shared = folder/f'{lib.name}own{rank}{ddp}', folder/f'{lib.name}shared{ddp}'     # were the wrong one to write, it would show
         runs.append([trained(lib, *ddp, '--epochs', 2, '--checkpoint', own)])
         for words in ('--epochs', 1), ('--epochs', 2, '--resume'):
             runs[-1].append(trained(lib, *ddp, *words, '--checkpoint', shared))
@@ -361,8 +444,50 @@ def training_is_one_workers(lib):
             equal(*files)
             near(files[0][0], want, 1e-5)
             near(notes['losses'], one['losses'], 1e-5)
-            assert notes['accuracy'] == one['accuracy'] and resumed['losses'] == notes['losses'][4:]
+            near(resumed['losses'], notes['losses'][4:], 1e-6)
+            assert notes['accuracy'] == one['accuracy']
+            for o, (ws, _) in (notes, files[0]), (resumed, files[1]):         # with DDP, the two may differ in rounding
+                assert o['checksums'] == [hashlib.sha256(b''.join(p.numpy().tobytes() for p in ws)).hexdigest()]*WORLD
+            assert notes['checksums'] == resumed['checksums'] or not notes['waiting']
     if rank == 0: assert [len(run[0][0]['waiting']) for run in runs] == [2, 0]      # DDP waits while it computes
+
+def agreed(lib, *words, data='few', weights=None):
+    "What `_agree` returns, or says"
+    weights = lib.parallel.start_weights((6, 5, 10), 3) if weights is None else weights
+    try: return lib.parallel._agree(options(lib, *words, data=data), weights)
+    except (ValueError, OSError) as e: return str(e)
+
+def workers_agree(lib):
+    "One has another setting: all refuse. Only rank 0's checkpoint counts; if it is no good, all say why"
+    rank, folder = dist.get_rank(), Path(os.environ['ONE_WORKER'])
+    rows = [(f'{name} {now}', was, ('--' + name, now)) for name, was, now in
+            (('hidden', 5, 6), ('bs', 64, 65), ('lr', .3, .31), ('seed', 0, 1), ('epochs', 3, 4))]
+    rows += [('ddp True', False, ('--ddp',)), ('resume True', False, ('--resume', '--checkpoint', folder/'one'))]
+    said = [agreed(lib, *(words if rank == 1 else ())) for _, _, words in rows]
+    said.append(agreed(lib, data='few' if rank else 'MNIST'))
+    own = folder/f'{lib.name}epoch{rank}'
+    lib.parallel.save_checkpoint(own, lib.parallel.start_weights((6, 5, 10), 7 + rank), 2 + rank, options(lib))
+    weights = lib.parallel.start_weights((6, 5, 10), 20 + rank)
+    go_on = '--resume', '--epochs', 9, '--checkpoint'
+    done = agreed(lib, *go_on, own, weights=weights)
+    trouble = [agreed(lib, *go_on, folder/'none' if rank == 0 else own), agreed(lib, '--checkpoint', folder/'one')]
+    fresh = lib.parallel.start_weights((6, 5, 10), 30 + rank)
+    none = agreed(lib, weights=fresh)
+    for (now, was, _), line in zip(rows, said): assert line == f'worker 1 has {now}, worker 0 has {was}; start all with the same'
+    assert said[-1] == 'worker 1 has data few, worker 0 has MNIST; start all with the same'
+    assert done == 2 and none == 0
+    equal(weights, parallel.start_weights((6, 5, 10), 7))
+    equal(fresh, parallel.start_weights((6, 5, 10), 30))
+    assert trouble == [f'{folder}/none is no file; start without --resume',
+                       f"{folder/'one'} is there already; go on with --resume, or name another file"]
+
+def all_stop_at_what_isnt_finite(lib):
+    "One image of nan, of which one worker alone knows"
+    data, rank = few(), dist.get_rank()
+    if rank == 1: data.x_train[:] = float('nan')
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(lib.parallel, 'mnist', lambda: data)
+        refuses(ValueError, "epoch 1: numbers that aren't finite (loss nan)", lib.parallel.train, options(lib), torch.device('cpu'))
 
 
 # ---- seeded bugs: of one process, and among the three
@@ -393,32 +518,49 @@ alone = {
         ('missing term', 'parallel.save_checkpoint', '.detach()', '.detach().float()'),
         ('wrong place', 'parallel.save_checkpoint', 'str(epoch)', 'str(epoch - 1)'),
         ('missing term', 'parallel.load_checkpoint', "int(notes['epoch'])", "notes['epoch']"),
-        ('wrong place', 'parallel.load_checkpoint', 'range(4)', 'reversed(range(4))')],
+        ('wrong place', 'parallel._read', 'range(4)', 'reversed(range(4))')],
     other_settings_are_refused: [
-        *(('no check', 'parallel.SETTINGS', f"'{name}'", "'cpu'") for name in ('hidden', 'bs', 'lr', 'seed')),
+        *(('no check', 'parallel.SETTINGS', f"'{name}'", "'cpu'") for name in ('data', 'hidden', 'bs', 'lr', 'seed')),
         ('no check', 'parallel.load_checkpoint', 'for q in SETTINGS', 'for q in ()'),
-        ('wrong place', 'parallel.load_checkpoint', '--{q} {notes.get(q)}', '--{q} {getattr(args, q)}')],
+        ('wrong place', 'parallel.load_checkpoint', '{q} {notes.get(q)}', '{q} {getattr(args, q)}')],
     bad_checkpoints_are_refused: [
-        ('no check', 'parallel.load_checkpoint', 'except SafetensorError', 'except KeyError'),
-        ('no check', 'parallel.load_checkpoint', 'f.metadata() or {}', 'f.metadata()')],
+        ('no check', 'parallel._read', 'except SafetensorError', 'except KeyError'),
+        ('no check', 'parallel._read', 'f.metadata() or {}', "f.metadata() or {'epoch': '0'}"),
+        ('no check', 'parallel._read', "if 'epoch' not in notes", 'if False'),
+        ('no check', 'parallel._read', 'if not Path(path).is_file()', 'if False')],
+    bad_beginnings_are_refused: [
+        ('no check', 'parallel._begin', '(args.checkpoint, args.out)', '(args.checkpoint,)'),
+        ('no check', 'parallel._begin', '(args.checkpoint, args.out)', '(args.out,)'),
+        ('no check', 'parallel._begin', 'if Path(path).is_dir()', 'if False'),
+        ('no check', 'parallel._begin', 'Path(path).parent.mkdir(parents=True, exist_ok=True)\n        with tempfile.TemporaryFile(dir=Path(path).parent): pass', 'pass'),
+        ('no check', 'parallel._begin', 'if path and Path(path).exists()', 'if False'),
+        ('no check', 'parallel._begin', 'if [p.shape for p in saved] != [p.shape for p in weights]', 'if False'),
+        ('no check', 'parallel._begin', 'if done >= args.epochs', 'if False'),
+        ('wrong place', 'parallel._begin', 'done >= args', 'done > args'),
+        ('missing term', 'parallel._begin', 'p.copy_(new)', 'pass')],
+    no_epoch_without_sense_is_kept: [
+        ('no check', 'parallel.train', 'if not all(', 'if False and all('),
+        ('no check', 'parallel.train', '(losses, *worker.weights))', '[losses])')],
     a_failed_write_leaves_the_old: [
         ('missing term', 'parallel.save_checkpoint', '_save(Path(path), ', 'Path.write_bytes(Path(path), ')],
     arguments_are_checked: [
-        ('no check', 'parallel._arguments', "in ('epochs', ", 'in ('),
-        ('no check', 'parallel._arguments', "'hidden', 'bs', 'timeout'", "'bs', 'timeout'"),
-        ('no check', 'parallel._arguments', "'bs', 'timeout')", "'timeout')"),
-        ('no check', 'parallel._arguments', "'bs', 'timeout')", "'bs')"),
-        ('no check', 'parallel._arguments', '> 0', '>= 0'),
-        ('no check', 'parallel._arguments', "if not getattr(args, name) > 0", 'if getattr(args, name) <= 0'),
-        ('no check', 'parallel._arguments', ".exists()", ''),
-        ('no check', 'parallel._arguments', "args.checkpoint and ", 'True and ')],
-    alone_it_says_how: [('no check', 'parallel.main', "if 'RANK' not in os.environ", 'if False')],
+        *(('no check', 'parallel._arguments', f'{name}={low}, ', '') for name, low in (('epochs', 1), ('hidden', 1), ('bs', 1), ('lr', '1e-9'), ('timeout', '1e-3'))),
+        ('no check', 'parallel._arguments', ', seed=0', ''),
+        ('no check', 'parallel._arguments', 'low <= getattr(args, name)', 'getattr(args, name)'),
+        ('no check', 'parallel._arguments', 'not low <= getattr(args, name) <= 1e9', 'getattr(args, name) < low'),
+        ('no check', 'parallel._arguments', '<= 1e9', "<= float('inf')"),
+        ('no check', 'parallel._arguments', 'args.resume and not args.checkpoint', 'False')],
+    alone_it_says_how: [
+        ('no check', 'parallel.main', 'if not {', 'if False and {'),
+        ('no check', 'parallel.main', "'WORLD_SIZE', ", ''),
+        ('no check', 'parallel.main', ", 'MASTER_PORT'}", '}')],
     lost_is_told_from_other_errors: [
-        ('no check', 'parallel._lost', "if any(word in str(e) for word in ('imed out', 'imeout'))", 'if False'),
-        ('no check', 'parallel._lost', "'imed out', ", ''),
+        ('no check', 'parallel._lost', "if 'imed out' in str(e) or 'imeout' in str(e)", 'if False'),
+        ('no check', 'parallel._lost', "'imed out' in str(e) or ", ''),
+        ('no check', 'parallel._lost', "'onnection was likely closed', ", ''),
         ('no check', 'parallel._lost', "'onnection reset', ", ''),
-        ('no check', 'parallel._lost', 'isinstance(e, dist.DistError) or', ''),
-        ('no check', 'parallel._lost', "if closed else ''", '')],
+        ('no check', 'parallel._lost', 'if any(', 'if isinstance(e, dist.DistError) or any('),
+        ('no check', 'parallel._lost', "if any(word in str(e) for word in words) else ''", '')],
     main_ends_clearly: [
         ('no check', 'parallel.main', '(ValueError, OSError)', 'ValueError'),
         ('no check', 'parallel.main', '(ValueError, OSError)', 'OSError'),
@@ -427,8 +569,15 @@ alone = {
         ('missing term', 'parallel.main', ', timeout=timedelta(seconds=args.timeout)', ''),
         ('no check', 'parallel.main', "rank == '0' and args.out", 'args.out'),
         ('no check', 'parallel.main', 'and not args.cpu', ''),
+        ('no check', 'parallel.main', 'except KeyboardInterrupt', 'except MemoryError'),
+        ('wrong place', 'parallel.main', 'signal.default_int_handler)', "lambda *_: _leave('told to end', args))"),
+        ('no check', 'parallel._gpu', 'if local >= count', 'if False'),
+        ('wrong place', 'parallel._gpu', 'torch.cuda.set_device(local)', 'pass'),
         ('wrong place', 'parallel._leave', 'os._exit(1)', 'os._exit(0)'),
-        ('wrong place', 'parallel._leave', 'if args.checkpoint else', 'if not args.checkpoint else')],
+        ('no check', 'parallel._leave', 'except (OSError, ValueError): go_on =', 'except (OSError, ValueError):'),
+        ('no check', 'parallel._leave', "{_read(args.checkpoint)[1]['epoch']}", 'the last'),
+        ('wrong place', 'parallel._leave', 'if args.checkpoint:', 'if not args.checkpoint:'),
+        ('wrong place', 'parallel._say', "sys.stdout.write(f'{line}\\n')", 'print(line)')],
     every_epoch_deals_all: [
         ('wrong seed', 'parallel.train', ', generator=torch.Generator().manual_seed(1000*args.seed + epoch)', ''),
         ('wrong seed', 'parallel.train', '1000*args.seed + epoch', 'epoch'),
@@ -437,20 +586,19 @@ alone = {
         ('wrong place', 'parallel.train', 'y[mine]', 'y[:len(mine)]'),
         ('missing term', 'parallel.train', 'order.split(args.bs)', '[b for b in order.split(args.bs) if len(b) == args.bs]')],
     training_is_autograds: [
-        ('wrong seed', 'parallel.train', '10), args.seed), 0', '10), 0), 0'),
+        ('wrong seed', 'parallel.train', '10), args.seed)', '10), 0)'),
         ('missing factor', 'parallel.train', 'args.lr)', 'args.lr/2)'),
         ('wrong place', 'parallel.train', 'worker.weights, epoch, args)', 'start_weights((6, 5, 10), 4), epoch, args)'),
         ('wrong place', 'parallel.train', 'worker.weights, epoch, args)', 'worker.weights, epoch - 1, args)'),
-        ('wrong place', 'parallel.train', 'losses.mean()', 'losses[-1]'),
+        ('wrong place', 'parallel._note', 'losses.mean()', 'losses[-1]'),
         ('missing term', 'parallel._note', 'torch.relu(data.x_valid @ w1 + b1)', '(data.x_valid @ w1 + b1)'),
         ('wrong place', 'parallel._note', 'accuracy(scores, data.y_valid)', 'accuracy(scores, data.y_train[:len(scores)])'),
         ('missing term', 'parallel._note', "notes['losses'] += losses.tolist()", 'pass'),
-        ('missing term', 'parallel.train', 'worker.waited and 0.', 'worker.waited')],
+        ('missing term', 'parallel.train', 'worker.waited = 0.', 'pass')],
     it_goes_on_where_it_was: [
         ('wrong place', 'parallel.train', 'range(done + 1,', 'range(done,'),
         ('wrong place', 'parallel.train', 'range(done + 1,', 'range(1,'),
-        ('missing term', 'parallel.train', 'weights, done = load_checkpoint', '_, done = load_checkpoint'),
-        ('missing term', 'parallel.train', 'if args.resume:', 'if False:')],
+        ('missing term', 'parallel._begin', 'saved, done = load_checkpoint(path, args)', 'saved, done = weights, load_checkpoint(path, args)[1]')],
 }
 
 together = {
@@ -468,7 +616,7 @@ together = {
         ('missing factor', 'parallel.Ours', 'self.lr*p.g', 'self.lr*p.g/dist.get_world_size()'),
         ('missing sum', 'parallel.Ours', 'for p in self.weights]', 'for p in self.weights[:2]]'),
         ('missing sum', 'parallel.Ours', 'all_reduce([p.g for p in self.weights])', 'pass'),
-        ('missing factor', 'parallel.Ours', 'x, y, n)\n        begun', 'x, y, max(len(x), 1))\n        begun')],
+        ('missing factor', 'parallel.Ours', 'x, y, n).item()', 'x, y, max(len(x), 1)).item()')],
     ddp_steps_as_one: [
         ('missing factor', 'parallel.Ddp', 'loss*dist.get_world_size()', 'loss'),
         ('missing factor', 'parallel.Ddp', "reduction='sum')/n", "reduction='sum')/max(len(x), 1)"),
@@ -485,8 +633,18 @@ together = {
         ('wrong place', 'parallel.train', 'shard(len(rows), rank, world)', 'slice(None)'),
         ('wrong place', 'parallel.train', 'y[mine], len(rows))', 'y[mine], max(len(mine), 1))'),
         ('wrong seed', 'parallel.train', '1000*args.seed + epoch', '1000*rank + epoch'),
-        ('wrong seed', 'parallel.train', '10), args.seed), 0', '10), rank), 0'),
+        ('missing sum', 'parallel._checksum', 'for p in weights', 'for p in weights[:1]'),
         ('wrong place', 'parallel.train', 'Ddp if args.ddp else Ours', 'Ours')],
+    workers_agree: [
+        *(('no check', 'parallel.SETTINGS', f"'{name}'", "'cpu'") for name in ('data', 'hidden', 'bs', 'lr', 'seed')),
+        *(('no check', 'parallel._agree', f", '{name}'", '') for name in ('ddp', 'epochs', 'resume')),
+        ('no check', 'parallel._agree', 'if other[q] != first[q]', 'if False'),
+        ('no check', 'parallel._agree', 'if isinstance(done, Exception): raise done', 'pass'),
+        ('wrong place', 'parallel._agree', 'said[0]', 'said[-1]'),
+        ('missing sum', 'parallel._agree', 'dist.broadcast(p, 0)', 'pass'),
+        ('wrong place', 'parallel._agree', 'dist.broadcast(p, 0)', 'dist.broadcast(p, 1)'),
+        ('missing sum', 'parallel._from_all', 'return said', 'return said[:1]*len(said)')],
+    all_stop_at_what_isnt_finite: [('no check', 'parallel.train', 'if not all(', 'if False and all(')],
 }
 
 def flat(mutants): return [(prop, *row) for prop, some in mutants.items() for row in some]
@@ -568,9 +726,51 @@ def start(*words, **env):
     return subprocess.Popen([sys.executable, '-m', *map(str, words)], **pipes)
 
 def ended(p):
-    try: out, err = p.communicate(timeout=60)
+    try: out, err = p.communicate(timeout=120)
     finally: p.kill()
     return p.returncode, out, err
+
+def two(*each):
+    "Two processes that meet, each with words of its own"
+    port = str(free_port())
+    return [start('backprop13.parallel', '--cpu', '--bs', 5000, '--timeout', 60, *words, **alone_env(port) | dict(RANK=str(rank), WORLD_SIZE='2'))
+            for rank, words in enumerate(each)]
+
+@contextlib.contextmanager
+def epoch_2(ps):
+    "When worker 0 has said its line; all are dead at the end"
+    try:
+        for line in ps[0].stdout:
+            if line.startswith('epoch 2 '): break
+        else: pytest.fail(f'ended before: {ps[0].stderr.read()}')
+        yield
+    finally:
+        for p in ps: p.kill()
+        for p in ps: p.communicate()
+
+def test_nobody_else_comes(tmp_path):
+    env = alone_env(free_port()) | dict(WORLD_SIZE='2')
+    code, out, _ = ended(start('backprop13.parallel', '--cpu', '--timeout', 2, '--checkpoint', tmp_path/'run', **env))
+    assert code == 1 and os.listdir(tmp_path) == []
+    assert out.endswith(f'worker 0: lost another worker (no answer for 2 s); no whole epoch is in {tmp_path}/run here; start again\n')
+
+def test_a_killed_peer_then_peers_that_differ(tmp_path):
+    "The one that is left says how to go on. Then the other machine has another rate and data: both say so, and the file stays"
+    path, other = tmp_path/'run', tmp_path/'other'
+    words = '--hidden', 5, '--epochs', 10**6
+    with epoch_2(ps := two((*words, '--checkpoint', path), (*words, '--checkpoint', other))):
+        ps[1].kill()
+        said, err = ps[0].communicate(timeout=30)
+    last = said.splitlines()[-1]
+    assert ps[0].returncode == 1 and last.startswith('worker 0: lost another worker (its connection closed); start again with --resume')
+    was = path.read_bytes()
+    assert 'Traceback' not in err and last.endswith(f'{path} has epoch {saved(path)}') and os.listdir(tmp_path) == ['run']
+    for rank, p in enumerate(two((*words, '--resume', '--checkpoint', path), (*words, '--resume', '--checkpoint', other, '--lr', .01))):
+        code, out, err = ended(p)
+        assert code == 1 and 'epoch' not in out and err == f'worker {rank}: worker 1 has lr 0.01, worker 0 has 0.3; start all with the same\n'
+    assert path.read_bytes() == was and os.listdir(tmp_path) == ['run']
+
+def saved(path): return parallel.load_checkpoint(path, options(SimpleNamespace(parallel=parallel), '--bs', 5000, data='synthetic'))[1]
 
 def test_two_machines(tmp_path):
     "Each torchrun is one; whose worker gets rank 0 they decide among themselves"
@@ -585,18 +785,13 @@ def test_two_machines(tmp_path):
     notes = json.loads(outs[0].read_text())
     assert notes['world'] == 2 and len(notes['losses']) == 25 and os.listdir(tmp_path) == [outs[0].name]
 
-def test_told_to_end(tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_told_to_end(tmp_path, number):
     path = tmp_path/'run'
-    world = dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
-    with start('backprop13.parallel', '--cpu', '--epochs', 10**6, '--bs', 5000, '--hidden', 5, '--checkpoint', path, **world) as p:
-        try:
-            for line in p.stdout:
-                if line.startswith('epoch 2 '): break
-            else: pytest.fail(f'ended before it was told to: {p.stderr.read()}')
-            p.send_signal(signal.SIGTERM)
-            said, err = p.communicate(timeout=30)
-        finally: p.kill()
+    words = '--cpu', '--epochs', 10**6, '--bs', 5000, '--hidden', 5, '--checkpoint', path
+    with epoch_2([p := start('backprop13.parallel', *words, **alone_env(free_port()))]):
+        p.send_signal(number)
+        said, err = p.communicate(timeout=30)
     last = said.splitlines()[-1]
     assert p.returncode == 1 and last.startswith('worker 0: told to end') and 'Traceback' not in err
-    assert f'--resume, {path} has the last whole epoch' in last
-    assert parallel.load_checkpoint(path, parallel._arguments(['--bs', '5000', '--hidden', '5']))[1] >= 2
+    assert last.endswith(f'start again with --resume, {path} has epoch {saved(path)}') and saved(path) >= 2
