@@ -171,7 +171,8 @@ def test_the_wheel_installs_and_is_understood(built, tmp_path, version):
     base = python_of(version)
     if not base: pytest.skip(f'no Python {version} on the PATH or in pyenv')
     python, purelib = install(base, built.wheel, tmp_path/'env')
-    assert cannot(python, purelib/'backprop13') == ([], 3)                  # the package, its index, and the debugger
+    said, whole = cannot(python, purelib/'backprop13')
+    assert said == [] and whole >= 3, said                                  # the package, its index and the debugger, at least
     named = [o.partition('=') for o in config(built.clone)['console_scripts'].split()]
     dist = next(importlib.metadata.distributions(path=[str(purelib)]))
     assert {(e.name, e.value) for e in dist.entry_points if e.group == 'console_scripts'} == {(n, v) for n, _, v in named}
