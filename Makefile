@@ -20,11 +20,12 @@ lab:  ## open the notebooks in JupyterLab, which then saves them clean
 	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' lab
 	@$(BIN)jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter
 
-outputs: setup  ## run notebooks on the real data, store their outputs, make the README; NB=nbs/NAME.ipynb runs one
+outputs: setup  ## run notebooks on the real data, store their outputs, make README and practice notebooks; NB=nbs/NAME.ipynb runs one
 	@$(BIN)nbdev_export
 	@$(BIN)python tools/notebooks.py run $(NB)
 	@$(BIN)nbdev_clean
 	@$(BIN)python tools/readme.py
+	@$(BIN)python tools/practice.py
 
 readme: setup  ## make README.md from nbs/index.ipynb
 	@$(BIN)python tools/readme.py
