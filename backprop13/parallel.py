@@ -65,7 +65,8 @@ def all_reduce(
     "Each tensor becomes its sum over all workers, in place; by one call for all of them."
     flat = torch.cat([t.flatten() for t in tensors])
     dist.all_reduce(flat)
-    for t, total in zip(tensors, flat.split([t.numel() for t in tensors])): t.copy_(total.view_as(t))
+    for t, total in zip(tensors, flat.split([t.numel() for t in tensors])):
+        t.copy_(total.view_as(t))
 
 # %% ../nbs/07_parallel.ipynb #c62df255
 class Ours:
@@ -75,7 +76,7 @@ class Ours:
         self.model = Model(*weights, CrossEntropy())
     def step(self, x:Tensor, y:Tensor, n:int) -> float: # the shard; images in the whole batch
         "One step of all workers together; the shard's part of the loss."
-        loss = shard_gradients(self.model, self.weights, x, y, n).item()    # waits for the GPU, if there is one
+        loss = shard_gradients(self.model, self.weights, x, y, n).item()    # waits for a GPU
         begun = time.perf_counter()
         all_reduce([p.g for p in self.weights])
         if self.weights[0].is_cuda: torch.cuda.synchronize()
@@ -89,7 +90,7 @@ class Ddp:
     def __init__(self, weights:list, lr:float):
         (m, nh), c = weights[0].shape, len(weights[3])
         model = nn.Sequential(Linear(m, nh), nn.ReLU(), Linear(nh, c)).to(weights[0].device)
-        self.weights, self.waited = list(model.parameters()), None    # all-reduce is a part of `backward`
+        self.weights, self.waited = list(model.parameters()), None    # it waits in `backward`
         with torch.no_grad():
             for p, new in zip(self.weights, weights): p.copy_(new)
         self.model, self.opt = DistributedDataParallel(model), torch.optim.SGD(self.weights, lr)
@@ -105,7 +106,7 @@ class Ddp:
 SETTINGS = 'data', 'hidden', 'bs', 'lr', 'seed'  # what must be the same to go on
 
 def save_checkpoint(path, weights:list, epoch:int, args):
-    "Write weights, the last whole epoch and the settings; an old file stays until the new is whole."
+    "Write weights, the last whole epoch and the settings; the old file stays until it is whole."
     from safetensors.torch import save
     state = {f'weights.{i}': p.detach().cpu().contiguous() for i, p in enumerate(weights)}
     notes = {'epoch': str(epoch), **{q: str(getattr(args, q)) for q in SETTINGS}}
@@ -116,8 +117,8 @@ def load_checkpoint(path, args) -> tuple: # weights, epoch
     weights, notes = _read(path)
     for q in SETTINGS:
         if notes.get(q) != str(getattr(args, q)):
-            raise ValueError(f'{path} was written with {q} {notes.get(q)}, this run has {getattr(args, q)}; '
-                             'use the same, or name another file')
+            raise ValueError(f'{path} was written with {q} {notes.get(q)}, this run '
+                             f'has {getattr(args, q)}; use the same, or name another file')
     return weights, int(notes['epoch'])
 
 # %% ../nbs/07_parallel.ipynb #5b1c6a72
@@ -142,7 +143,7 @@ def _from_all(mine) -> list: # by rank
     return said
 
 def _agree(args, weights:list) -> int: # the last whole epoch, or 0
-    "All get rank 0's weights; `ValueError` in all if one has other settings, or if rank 0 can't begin."
+    "All get rank 0's weights; all raise an error if one has other settings or rank 0 can't begin."
     done, mine = 0, {q: getattr(args, q) for q in (*SETTINGS, 'ddp', 'epochs', 'resume')}
     if dist.get_rank() == 0:
         try: done = _begin(args, weights)
@@ -152,7 +153,8 @@ def _agree(args, weights:list) -> int: # the last whole epoch, or 0
     for rank, (other, _) in enumerate(said):
         for q in first:
             if other[q] != first[q]:
-                raise ValueError(f'worker {rank} has {q} {other[q]}, worker 0 has {first[q]}; start all with the same')
+                raise ValueError(f'worker {rank} has {q} {other[q]}, worker 0 has {first[q]}; '
+                                 'start all with the same')
     if isinstance(done, Exception): raise done
     for p in weights: dist.broadcast(p, 0)
     return done
@@ -187,7 +189,8 @@ def train(args, device):
     worker = (Ddp if args.ddp else Ours)(weights, args.lr)
     notes = {'world': world, 'losses': [], 'seconds': [], 'waiting': [], 'accuracy': []}
     for epoch in range(done + 1, args.epochs + 1):
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1000*args.seed + epoch))
+        gen = torch.Generator().manual_seed(1000*args.seed + epoch)
+        order = torch.randperm(len(x), generator=gen)
         begun, losses = time.perf_counter(), []
         if worker.waited is not None: worker.waited = 0.
         for rows in order.split(args.bs):
@@ -195,8 +198,7 @@ def train(args, device):
             losses.append(worker.step(x[mine], y[mine], len(rows)))
         seconds, losses = time.perf_counter() - begun, torch.tensor(losses, device=device)
         dist.all_reduce(losses)
-        if not all(t.isfinite().all() for t in (losses, *worker.weights)):
-            raise ValueError(f"epoch {epoch}: numbers that aren't finite (loss {losses.mean():.3g}); use a smaller --lr; this epoch isn't saved")
+        _finite(epoch, losses, worker.weights)
         if rank: continue
         line = _note(notes, worker, losses, seconds, data)
         if args.checkpoint: save_checkpoint(args.checkpoint, worker.weights, epoch, args)
@@ -205,7 +207,7 @@ def train(args, device):
 
 # %% ../nbs/07_parallel.ipynb #fb4aa04f
 #| code-fold: true
-#| code-summary: "Code: _note, _checksum, _say"
+#| code-summary: "Code: _note"
 @torch.no_grad()
 def _note(notes, worker, losses, seconds, data) -> str:
     "What rank 0 remembers of an epoch, and says of it."
@@ -218,6 +220,15 @@ def _note(notes, worker, losses, seconds, data) -> str:
     if worker.waited is None: return line
     notes['waiting'].append(worker.waited/seconds)
     return f"{line}, {notes['waiting'][-1]:.0%} of it in all-reduce"
+
+# %% ../nbs/07_parallel.ipynb #5b1c6a78
+#| code-fold: true
+#| code-summary: "Code: _finite, _checksum, _say"
+def _finite(epoch, losses, weights):
+    "`ValueError` in all workers if a loss or a weight is nan or infinite."
+    if all(t.isfinite().all() for t in (losses, *weights)): return
+    raise ValueError(f"epoch {epoch}: numbers that aren't finite (loss {losses.mean():.3g}); "
+                     "use a smaller --lr; this epoch isn't saved")
 
 def _checksum(weights) -> str:
     return hashlib.sha256(b''.join(p.detach().cpu().numpy().tobytes() for p in weights)).hexdigest()
@@ -236,7 +247,7 @@ def main(args=None):
                  'torchrun --nproc-per-node 2 -m backprop13.parallel')
     torch.set_num_threads(1)
     gpu, rank = torch.cuda.is_available() and not args.cpu, os.environ['RANK']
-    signal.signal(signal.SIGTERM, signal.default_int_handler)         # KeyboardInterrupt, as from Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)    # the same as Ctrl-C
     try:
         device = torch.device('cuda', _gpu()) if gpu else torch.device('cpu')
         _say(f'worker {rank} of {os.environ["WORLD_SIZE"]}: process {os.getpid()}, {device}')

@@ -539,8 +539,8 @@ alone = {
         ('wrong place', 'parallel._begin', 'done >= args', 'done > args'),
         ('missing term', 'parallel._begin', 'p.copy_(new)', 'pass')],
     no_epoch_without_sense_is_kept: [
-        ('no check', 'parallel.train', 'if not all(', 'if False and all('),
-        ('no check', 'parallel.train', '(losses, *worker.weights))', '[losses])')],
+        ('no check', 'parallel._finite', 'if all(', 'if True or all('),
+        ('no check', 'parallel._finite', '(losses, *weights))', '[losses])')],
     a_failed_write_leaves_the_old: [
         ('missing term', 'parallel.save_checkpoint', '_save(Path(path), ', 'Path.write_bytes(Path(path), ')],
     arguments_are_checked: [
@@ -579,7 +579,7 @@ alone = {
         ('wrong place', 'parallel._leave', 'if args.checkpoint:', 'if not args.checkpoint:'),
         ('wrong place', 'parallel._say', "sys.stdout.write(f'{line}\\n')", 'print(line)')],
     every_epoch_deals_all: [
-        ('wrong seed', 'parallel.train', ', generator=torch.Generator().manual_seed(1000*args.seed + epoch)', ''),
+        ('wrong seed', 'parallel.train', ', generator=gen', ''),
         ('wrong seed', 'parallel.train', '1000*args.seed + epoch', 'epoch'),
         ('wrong seed', 'parallel.train', '1000*args.seed + epoch', 'args.seed'),
         ('wrong place', 'parallel.train', 'torch.randperm(len(x), ', 'torch.randint(len(x), (len(x),), '),
@@ -644,7 +644,7 @@ together = {
         ('missing sum', 'parallel._agree', 'dist.broadcast(p, 0)', 'pass'),
         ('wrong place', 'parallel._agree', 'dist.broadcast(p, 0)', 'dist.broadcast(p, 1)'),
         ('missing sum', 'parallel._from_all', 'return said', 'return said[:1]*len(said)')],
-    all_stop_at_what_isnt_finite: [('no check', 'parallel.train', 'if not all(', 'if False and all(')],
+    all_stop_at_what_isnt_finite: [('no check', 'parallel._finite', 'if all(', 'if True or all(')],
 }
 
 def flat(mutants): return [(prop, *row) for prop, some in mutants.items() for row in some]
