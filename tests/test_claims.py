@@ -108,7 +108,7 @@ def test_a_changed_number_is_found(record_property):
             held += 1
             found += not (float(re.sub(SPACE, '', other)) in LESSON and not unit or is_held(other, unit, vals))
     print(f'claims: {held}, found when changed: {found}')
-    assert held > 200 and found > .92*held, (held, found)
+    assert held > 200 and found > .9*held, (held, found)
 
 
 def test_the_lessons_numbers():
