@@ -537,14 +537,15 @@ def weekly(folder):
     if {*flow['jobs']} != {'newest', 'oldest'}: yield 'its two jobs'
     for name, job in flow['jobs'].items():
         steps = '\n'.join(o.get('run', '') for o in job['steps'])
-        if 'python tools/check.py' not in steps: yield f'{name}: the checks'
+        yield from (f'{name}: {o}' for o in ('nbdev_test', 'python -m pytest -ra tests', 'pip check') if o not in steps.split('\n'))
         if '-c constraints.txt' in steps or 'make' in steps.split(): yield f'{name}: pinned versions'
 
 
 def test_each_week_tries_the_newest_and_the_oldest(project): assert list(weekly(project)) == []
 
 @pytest.mark.parametrize('old,new', [('    - cron:', '    - crown:'), ("* * 1'", "* * *'"), ('workflow_dispatch', 'workflow_call'), ('  oldest:', '  older:'),
-                                     ('python tools/check.py', 'python tools/readme.py'), ("-e '.[dev]'", "-c constraints.txt -e '.[dev]'")])
+                                     ('run: nbdev_test', 'run: nbdev_clean'), ('pytest -ra tests', 'pytest -ra tests/test_repo.py'),
+                                     ('run: pip check', 'run: pip list'), ("-e '.[dev]'", "-c constraints.txt -e '.[dev]'")])
 def test_a_week_without_its_check_is_caught(part, old, new):
     edit(part/'.github'/'workflows'/'weekly.yml', old, new)
     assert len(list(weekly(part))) == 1
