@@ -154,9 +154,8 @@ def one_epoch(
     order:Tensor=None, # n image numbers; read anew in each epoch. None: as they lie
 ): # a function without arguments
     "Training once through the images; `ValueError` if targ isn't (c, n)."
-    if (want := (len(net.params[-1][1]), len(x))) != tuple(targ.shape):
-        raise ValueError(f'one_epoch: targ is {tuple(targ.shape)}, wanted {want}; pass one_hot(y, c)')
-    x = x.detach()
+    want, x = (len(net.params[-1][1]), len(x)), x.detach()
+    if want != tuple(targ.shape): raise ValueError(f'one_epoch: targ is {tuple(targ.shape)}, wanted {want}')
     if order is None:
         batches = list(zip(x.split(bs), targ.split(bs, dim=1)))
         def run():

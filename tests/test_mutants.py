@@ -2205,7 +2205,7 @@ mutants = {
         ('missing term', 'speed.layers_of', '(layer.w, layer.b) for layer in layers]', '(layer.w, layer.b) for layer in layers[:2]]')],
     epochs_go_through_all: [
         ('no check', 'speed.one_epoch', '!= tuple(targ.shape)', '!= want'),
-        ('missing term', 'speed.one_epoch', 'x = x.detach()', 'pass'),
+        ('missing term', 'speed.one_epoch', 'x.detach()', 'x'),
         ('missing term', 'speed.one_epoch', 'list(zip(x.split(bs), targ.split(bs, dim=1)))', 'list(zip(x.split(bs), targ.split(bs, dim=1)))[:-1]'),
         ('missing term', 'speed.one_epoch', 'list(zip(x.split(bs), targ.split(bs, dim=1)))', 'zip(x.split(bs), targ.split(bs, dim=1))'),
         ('shared memory', 'speed.one_epoch', 'order.split(bs)', 'order.clone().split(bs)'),

@@ -416,6 +416,7 @@ DANGEROUS = re.compile(r'(builtins\.)?(eval|exec|compile|__import__)$|(_?pickle|
                        r'|torch\.(load|save|hub|jit\.load|package)\b|torch\.distributed\.\w*object|numpy\.(load|save)\b'
                        r'|os\.(system|popen|exec|spawn|posix_spawn)|subprocess\.|yaml\.|ssl\.\w*unverified')
 ALLOWED = {
+    ('parallel', 'torch.distributed.all_gather_object'): 'workers of one run tell each other their settings',
     ('benchmarks', 'subprocess.run'): 'starts itself anew for each contender',
     ('fitting', 'pickle.Pickler'): 'a DataLoader and the workers that it started, by pipe',
     ('fitting', 'pickle.PicklingError'): 'the same',
