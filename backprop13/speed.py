@@ -149,8 +149,7 @@ def one_epoch(
     net:FastNetwork,
     x:Tensor, # images, (n, m)
     targ:Tensor, # one-hot, (c, n)
-    bs:int, # batch size
-    lr:float, # learning rate
+    bs:int, lr:float, # batch size, learning rate
     order:Tensor=None, # n image numbers; read anew in each epoch. None: as they lie
 ): # a function without arguments
     "Training once through the images; `ValueError` if targ isn't (c, n)."

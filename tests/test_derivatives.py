@@ -25,7 +25,7 @@ def test_gradients_are_the_chain_rule_and_have_no_sum_left_over_a_delta(name, ar
     assert same(found, chain(op, slope(op, arg)))
     for e in found.atoms(sp.Sum): assert not any(set(q.args) & set(e.variables) for q in e.function.atoms(delta))
     assert (name_layers(found) == found) == (name not in ('network', 'classifier'))
-    assert same(name_softmax(found), found)
+    if name != 'classifier': assert same(name_softmax(found), found)           # its scores are sums, which have no name
 
 
 @pytest.mark.parametrize('name,arg', [(name, arg) for name, op in OPERATIONS.items() for arg in op.forms])

@@ -308,7 +308,7 @@ def main_ends_clearly(lib):
         with tempfile.TemporaryDirectory() as folder:
             def saves(args, device):
                 with pytest.MonkeyPatch.context() as m:
-                    m.setattr(os, 'chmod', lambda *a: signal.raise_signal(number))
+                    m.setattr(os, 'replace', lambda *a: signal.raise_signal(number))
                     lib.parallel.save_checkpoint(args.checkpoint, lib.parallel.start_weights((6, 5, 10), 0), 1, options(lib))
             end, out, _, left = run(0, saves, '--checkpoint', f'{folder}/run', folder=folder)
             assert isinstance(end, Gone) and out[-1].startswith('worker 0: told to end') and left == [], (end, out, left)
