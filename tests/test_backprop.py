@@ -405,7 +405,9 @@ from backprop13.backprop import forward_and_backward
 x, targ = torch.rand(50000, 784), torch.rand(50000, 1)
 weights = torch.randn(784, 50), torch.zeros(50), torch.randn(50, 1), torch.zeros(1)
 forward_and_backward(x[:64], targ[:64], *weights)                    # what the first call loads is not its memory
-size = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
+def size():
+    if sys.platform == 'darwin': return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 1024*int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])      # ru_maxrss begins with the parent's
 before = size()
 EXTRA
 forward_and_backward(x, targ, *weights)
