@@ -468,7 +468,7 @@ def failed(dl):
 def dropped(dl):
     it = iter(dl)
     next(it)
-    assert len(active_children()) == 2                               # they are there meanwhile
+    assert active_children()                                         # at least the deaf one is there meanwhile
     del it
 
 def closed(dl):
