@@ -122,12 +122,12 @@ def ours_as_one(p:Problem) -> Contender:
             opt.step()
     return Contender(run, lambda: list(model.parameters()))
 
-def ours_fast(p:Problem) -> Contender:
-    "The fast network; on a GPU, recorded."
+def ours_fast(p:Problem, record:bool=True) -> Contender:
+    "The fast network; on a GPU, recorded if so wanted."
     net = FastNetwork(layers_of(p.model()))
     tensors = [t for pair in net.params for t in pair]
     run = one_epoch(net, p.x, one_hot(p.y, p.c, p.x.dtype), p.bs, p.lr)
-    if p.x.is_cuda: run = recorded(run, tensors)
+    if p.x.is_cuda and record: run = recorded(run, tensors)
     return Contender(run, lambda: [t.t() if t.ndim > 1 else t for t in tensors])
 
 # %% ../nbs/support/benchmarks.ipynb #f26ff51e
@@ -215,23 +215,26 @@ def with_jax(p:Problem) -> Contender:
     return Contender(run, lambda: [torch.tensor(np.asarray(q)) for q in now])
 
 # %% ../nbs/support/benchmarks.ipynb #4f28749f
-def bare(p:Problem) -> Contender:
-    "The floor: the matrix products alone."
+def bare(p:Problem, record:bool=True) -> Contender:
+    "The floor: the matrix products alone; on a GPU, recorded if so wanted."
     run = floor(p.x, p.nh, p.c, p.bs)
-    return Contender(recorded(run, []) if p.x.is_cuda else run, None)
+    return Contender(recorded(run, []) if p.x.is_cuda and record else run, None)
 
 CONTENDERS = {
     'the floor': bare, 'our fast network': ours_fast, 'our loss as one operation': ours_as_one,
     'our layers': ours_plain, "the lesson's loop": lesson, 'PyTorch': eager,
     'PyTorch, its DataLoader': with_loader, 'PyTorch, compiled': compiled,
-    'PyTorch, our step compiled': compiled_step, 'NumPy': with_numpy, 'JAX, scan': with_jax}
+    'PyTorch, our step compiled': compiled_step, 'NumPy': with_numpy, 'JAX, scan': with_jax,
+    'the floor, not recorded': lambda p: bare(p, False),
+    'our fast network, not recorded': lambda p: ours_fast(p, False)}
 
 # %% ../nbs/support/benchmarks.ipynb #45588f8d
-def missing(name:str) -> str: # empty if all is there
+def missing(name:str, device:str='cpu') -> str: # empty if all is there
     "Why a contender can't run on this machine."
     if 'JAX' in name and not util.find_spec('jax'): return 'JAX is not installed (backprop13[bench])'
     if 'compiled' in name and not (shutil.which('g++') or shutil.which('clang++')):
         return 'torch.compile needs a C++ compiler'
+    if 'recorded' in name and device == 'cpu': return 'only a GPU records'
     return ''
 
 # %% ../nbs/support/benchmarks.ipynb #65a03eb7
@@ -244,7 +247,7 @@ def compare(
     names = list(CONTENDERS) if names is None else names
     if unknown := [name for name in names if name not in CONTENDERS]:
         raise ValueError(f'compare: no contender {unknown[0]!r}; there are {", ".join(CONTENDERS)}')
-    why = {name: missing(name) for name in names}
+    why = {name: missing(name, p.x.device.type) for name in names}
     ready = {name: CONTENDERS[name](p) for name in names if not why[name]}
     def wait(run):
         def timed():
@@ -300,7 +303,7 @@ def plan(device:str='cpu') -> list:
 
 def images(bs:int, nh:int) -> int:
     "How many images an epoch has here: all, or as many as keep it short."
-    return 50000 if (bs, nh) == (64, 50) else max(4*bs, min(50000, 400*bs, 50000*50//nh)//bs*bs)
+    return 50000 if (bs, nh) == (64, 50) else max(3*bs, min(50000, 400*bs, 50000*50//nh)//bs*bs)
 
 # %% ../nbs/support/benchmarks.ipynb #8a234f06
 #| code-fold: true
@@ -361,8 +364,9 @@ def line(result:dict) -> str:
 
 # %% ../nbs/support/benchmarks.ipynb #61855c23
 def load(
-    path=None, # a file of `make bench`; the package's own by default
+    path='cpu', # a file of `make bench`; 'cpu' or 'cuda': one of the package's own
 ) -> dict: # 'machine' and 'results'
     "Read stored results."
-    path = resources.files('backprop13')/'static/benchmarks.json' if path is None else Path(path)
+    own = {'cpu': 'benchmarks.json', 'cuda': 'benchmarks-cuda.json'}
+    path = resources.files('backprop13')/'static'/own[path] if path in own else Path(path)
     return json.loads(path.read_text(encoding='utf-8'))

@@ -131,14 +131,19 @@ def browser():
 def visit(browser, url, **context):
     "Open a page; returns it with all that it complained about and every address that it asked for"
     ctx = browser.new_context(**context)
-    page, said, asked = ctx.new_page(), [], []
+    ctx.add_init_script("addEventListener('securitypolicyviolation', e => console.error(`refused by ${e.effectiveDirective}: ${e.blockedURI}`))")
+    page, said, asked, waiting = ctx.new_page(), [], [], set()        # a script may swallow the error of what the policy refuses
     page.on('console', lambda m: m.type in ('error', 'warning') and said.append(f'{m.type}: {m.text}'))
     page.on('pageerror', lambda e: said.append(f'uncaught: {e}'))
     page.on('response', lambda r: r.status >= 400 and said.append(f'{r.status}: {r.url}'))
     page.on('requestfailed', lambda r: said.append(f'failed: {r.url}'))
-    page.on('request', lambda r: asked.append(r.url))
+    page.on('request', lambda r: (asked.append(r.url), waiting.add(r)))
+    for end in 'requestfinished', 'requestfailed': page.on(end, lambda r: waiting.discard(r))
     assert page.goto(url).status == 200
-    page.wait_for_load_state('networkidle')
+    quiet = 0
+    while quiet < 2:                                                  # Playwright's networkidle waits for half a second
+        page.wait_for_timeout(60)
+        quiet = 0 if waiting else quiet + 1
     return page, said, asked
 
 

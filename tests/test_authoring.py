@@ -86,7 +86,7 @@ FAULTS = [
     (renamed, ["_quarto.yml has a row for nbs/05_fitting.ipynb, which doesn't exist: name another", 'nbs/index.ipynb, cell ',
                'nbs/lesson_map.ipynb, cell ', 'nbs/05_loop.ipynb has no row']),
     (deleted, ['_quarto.yml has a row for nbs/07_parallel.ipynb', 'nbs/index.ipynb, cell ',
-               'tests/test_parallel.py imports backprop13.parallel, which no notebook exports']),
+               'tests/test_parallel.py imports backprop13.parallel, which no notebook exports', 'tests/test_repeatable.py imports backprop13.parallel']),
     (command_gone, ['settings.ini has a command of backprop13.gone, which no notebook exports: take it out of console_scripts']),
     (in_the_manual, ["CONTRIBUTING.md names nbs/03_gone.ipynb, which doesn't exist"]),
     (mark_in_text, [f'nbs/01_matmul.ipynb has a merge conflict; {HOW}']), (mark_in_readme, [f'README.md has a merge conflict; {HOW}']),

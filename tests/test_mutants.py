@@ -1439,6 +1439,9 @@ def recorded_leaves_all_as_it_was(lib):
     assert a.equal(torch.ones(2)) and b.equal(torch.ones(3))
     works(again)
     assert notes[8:] == ['replay']
+    held = weakref.ref(run)
+    del run
+    assert held(), 'the tensors whose addresses the graph has may be freed'
 
 def one_operation(lib, layers, x, y, power=1):
     "The loss to a power; its slopes at the weights, and at the images if these ask for it"
@@ -2264,7 +2267,8 @@ mutants = {
         ('missing term', 'speed.recorded', 'side.wait_stream(torch.cuda.current_stream())', 'pass'),
         ('missing term', 'speed.recorded', 'torch.cuda.current_stream().wait_stream(side)', 'pass'),
         ('wrong place', 'speed.recorded', 'with torch.cuda.graph(graph): run()', 'run()'),
-        ('wrong place', 'speed.recorded', 'return graph.replay', 'return run')],
+        ('wrong place', 'speed.recorded', 'graph.replay()', 'run()'),
+        ('shared memory', 'speed.recorded', 'def replay(run=run)', 'def replay()')],
     one_operation_is_autograds: [
         ('missing term', 'speed.NetworkLoss', 'if len(outs) > 1: outs[-1].relu_()', 'pass'),
         ('shared memory', 'speed.NetworkLoss', 'if len(outs) > 1: outs', 'outs'),

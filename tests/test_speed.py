@@ -588,3 +588,16 @@ def test_recorded():
         for _ in range(3): want = 2*want + step
         replay()
         assert a.cpu().equal(want)
+
+
+@gpu
+def test_what_is_recorded_is_kept():
+    "A graph knows addresses: memory that it reads isn't given to others"
+    out = torch.zeros(1000, device='cuda')
+    def make():
+        ones = torch.ones(1000, device='cuda')
+        return recorded(lambda: out.copy_(ones), [out])
+    replay = make()
+    others = [torch.full((1000,), 7., device='cuda') for _ in range(100)]
+    replay()
+    assert (out == 1).all() and all((t == 7).all() for t in others)
