@@ -271,7 +271,7 @@ def test_accessibility_can_fail(browser, server):
     page, _, _ = visit(browser, server+'matmul.html', viewport={'width': 360, 'height': 800}, color_scheme='light')
     assert not faults(page)
     page.evaluate("""() => { document.querySelector('#theme-toggle').textContent = ''
-        const word = [...document.querySelectorAll('pre span')].at(-1), code = [...document.querySelectorAll('pre')].filter(p => p.scrollWidth > p.clientWidth)
+        const word = [...document.querySelectorAll('pre.cell-code')].at(-1).querySelector('code span span'), code = [...document.querySelectorAll('pre')].filter(p => p.scrollWidth > p.clientWidth)
         word.style.color = '#ccc'; word.id = 'pale'
         for (const e of code) { e.removeAttribute('tabindex'); e.querySelectorAll('[tabindex], a').forEach(o => o.replaceWith(...o.childNodes)) } }""")
     found = {v['id']: str(v['nodes']) for v in faults(page)}
