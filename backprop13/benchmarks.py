@@ -195,6 +195,7 @@ def with_numpy(p:Problem) -> Contender:
 def with_jax(p:Problem) -> Contender:
     "JAX: `grad`, a `scan` over the batches, all under `jit`."
     import jax, jax.numpy as jnp
+    jax.config.update('jax_default_matmul_precision', 'float32')     # a GPU would round to 10 bits
     def put(t): return jax.device_put(t.detach().cpu().numpy())
     def loss(weights, xb, yb):
         w1, b1, w2, b2 = weights
@@ -317,8 +318,8 @@ def measure(bs:int, nh:int, threads:int, device:str, rounds:int=7) -> dict:
     return dict(bs=bs, nh=nh, threads=threads, device=device, images=n, data=data.source, **found)
 
 def in_process(combination:dict, rounds:int) -> dict:
-    "The same in a new process, which has so many threads and cores."
-    k = combination['threads']
+    "The same in a new process, which has so many threads, and on a CPU cores."
+    k, on_cpu = combination['threads'], combination['device'] == 'cpu'
     def hold(): os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:k])
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)/'result.json'
@@ -326,7 +327,7 @@ def in_process(combination:dict, rounds:int) -> dict:
         subprocess.run([sys.executable, '-c', code, '--out', str(out), '--rounds', str(rounds),
                         '--only', json.dumps(combination)], check=True,
                        env=os.environ | dict.fromkeys(THREADS, str(k)),
-                       preexec_fn=hold if hasattr(os, 'sched_setaffinity') else None)
+                       preexec_fn=hold if on_cpu and hasattr(os, 'sched_setaffinity') else None)
         return json.loads(out.read_text(encoding='utf-8'))
 
 # %% ../nbs/support/benchmarks.ipynb #ae861519
@@ -364,9 +365,8 @@ def line(result:dict) -> str:
 
 # %% ../nbs/support/benchmarks.ipynb #61855c23
 def load(
-    path='cpu', # a file of `make bench`; 'cpu' or 'cuda': one of the package's own
+    path=None, # a file of `make bench`; the package's own by default
 ) -> dict: # 'machine' and 'results'
     "Read stored results."
-    own = {'cpu': 'benchmarks.json', 'cuda': 'benchmarks-cuda.json'}
-    path = resources.files('backprop13')/'static'/own[path] if path in own else Path(path)
+    path = resources.files('backprop13')/'static/benchmarks.json' if path is None else Path(path)
     return json.loads(path.read_text(encoding='utf-8'))

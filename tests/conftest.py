@@ -1,5 +1,5 @@
 "Fixtures that several test files share"
-import functools, http.server, importlib.util, json, math, os, shutil, subprocess, sys, threading
+import functools, http.server, importlib.util, json, math, os, shutil, signal, subprocess, sys, threading
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 from filelock import FileLock
 
 root = Path(__file__).resolve().parent.parent
+signal.signal(signal.SIGINT, signal.default_int_handler)         # processes that a shell starts with & ignore Ctrl-C, as would those that tests start
 
 
 tools = {}
@@ -136,7 +137,7 @@ def visit(browser, url, **context):
     page.on('console', lambda m: m.type in ('error', 'warning') and said.append(f'{m.type}: {m.text}'))
     page.on('pageerror', lambda e: said.append(f'uncaught: {e}'))
     page.on('response', lambda r: r.status >= 400 and said.append(f'{r.status}: {r.url}'))
-    page.on('requestfailed', lambda r: said.append(f'failed: {r.url}'))
+    page.on('requestfailed', lambda r: r.url.endswith('/favicon.svg') or said.append(f'failed: {r.url}'))     # asked for late: the next page may end it
     page.on('request', lambda r: (asked.append(r.url), waiting.add(r)))
     for end in 'requestfinished', 'requestfailed': page.on(end, lambda r: waiting.discard(r))
     assert page.goto(url).status == 200

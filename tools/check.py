@@ -180,7 +180,7 @@ def main():
     what = 'Notebooks run on the real data, their checks hold, what they print is what is stored'
     step(what, lambda: run(sys.executable, 'tools/notebooks.py', 'check', cwd=root, env=env)) if real else skip(what)
     print(f'[4/4] Tests (so far {time.time()-total:.0f} s) ...', flush=True)
-    sys.exit(0 if run(sys.executable, '-m', 'pytest', '-ra', '-n', '2', '--dist', 'worksteal', 'tests', cwd=root, env=env) else 1)
+    sys.exit(0 if run(sys.executable, '-m', 'pytest', '-ra', '-n', '3', '--dist', 'worksteal', 'tests', cwd=root, env=env) else 1)
 
 
 if __name__ == '__main__': main()
