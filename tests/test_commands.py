@@ -1,16 +1,15 @@
 "The two commands, run as a user runs them: in a process of their own, in a log or on a terminal"
 import contextlib, fcntl, gzip, io, os, pty, re, signal, struct, subprocess, sys, termios, threading, time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np, pytest, torch
 from PIL import Image
 from conftest import root
-from test_repo import config, edit, sh
+from test_repo import config
 from torch import nn
 
-from backprop13 import benchmarks, commands, submissions
+from backprop13 import commands
 from backprop13.backprop import Linear
 from backprop13.data import mnist
 from backprop13.fitting import evaluate, load_weights, set_seed
@@ -421,22 +420,3 @@ def test_training_on_synthetic_digits_in_place_of_mnist_is_said(monkeypatch, tmp
 
 
 # ---- the installed commands
-
-def entry_points(folder):
-    "The commands that an installation would make, by name"
-    rc, out = sh(sys.executable, 'setup.py', '-q', 'egg_info', cwd=folder)
-    assert rc == 0, out
-    text = (folder/'backprop13.egg-info'/'entry_points.txt').read_text()
-    return dict(o.replace(' ', '').split('=') for o in text.split('[console_scripts]')[1].split('[')[0].strip().splitlines()), text
-
-
-def test_the_commands_are_installed(clone):
-    scripts, text = entry_points(clone)
-    assert sorted(scripts) == ['backprop13-bench', 'backprop13-data', 'backprop13-grade', 'backprop13-train'] and 'backprop13._modidx:d' in text
-    for name, where in scripts.items():
-        module, function = where.split(':')
-        made = {'backprop13-bench': benchmarks.main, 'backprop13-grade': submissions.grade}
-        want = made.get(name) or getattr(commands, name.removeprefix('backprop13-'))
-        assert getattr(import_module(module), function) is want
-    edit(clone/'settings.ini', 'backprop13-data=', 'backprop13-mutant=')
-    assert 'backprop13-mutant' in entry_points(clone)[0]

@@ -1,11 +1,12 @@
 """The package as others get it: built, installed, what it needs, and what it doesn't do. A check is a function that returns what is wrong;
 its mutant spoils a copy."""
-import ast, functools, importlib.metadata, json, os, re, shutil, sys, sysconfig, tarfile
+import ast, functools, importlib, importlib.metadata, json, os, re, shutil, sys, sysconfig, tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from zipfile import ZipFile
 
 import pytest, yaml
+from backprop13 import benchmarks, commands, submissions
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from test_repo import canonical, check, config, edit, notebooks, sh
@@ -341,7 +342,6 @@ RUN = {   # what is run and not imported, or imported by its name in a text: whe
     'pagefind-bin': ('tools/site.py', "'-m', 'pagefind_bin'"), 'playwright': ('tests/conftest.py', r"importorskip\('playwright\."),
     'pytest-xdist': ('tools/check.py', "'-n'|xdist")}
 OF_NBDEV = 'execnb', 'fastcore', 'ghapi'    # bounded, because nbdev doesn't bound them
-AHEAD = 'hypothesis', 'pytest-xdist'        # required for tests that aren't there yet
 
 @functools.cache
 def tops(text):
@@ -370,7 +370,7 @@ def unused(folder):
     of_nbdev = {canonical(Requirement(o).name) for o in importlib.metadata.requires('nbdev')}
     for name in required(folder):
         file, words = RUN.get(name, (None, ''))
-        if not (MODULES.get(name, name.replace('-', '_')) in there or name in AHEAD or name in OF_NBDEV and name in of_nbdev or
+        if not (MODULES.get(name, name.replace('-', '_')) in there or name in OF_NBDEV and name in of_nbdev or
                 file and re.search(words, (folder/file).read_text('utf-8'))): yield name
 
 
@@ -573,3 +573,23 @@ def test_the_oldest_versions_are_those_that_settings_names(part, tmp_path):
 def test_workflows_name_the_pythons_that_the_package_names(project):
     flow = yaml.safe_load((project/'.github'/'workflows'/'test.yml').read_text('utf-8'))
     assert tuple(flow['jobs']['test']['strategy']['matrix']['python']) == VERSIONS
+
+
+def entry_points(folder):
+    "The commands that an installation would make, by name"
+    rc, out = sh(sys.executable, 'setup.py', '-q', 'egg_info', cwd=folder)
+    assert rc == 0, out
+    text = (folder/'backprop13.egg-info'/'entry_points.txt').read_text()
+    return dict(o.replace(' ', '').split('=') for o in text.split('[console_scripts]')[1].split('[')[0].strip().splitlines()), text
+
+
+def test_the_commands_are_installed(clone):
+    scripts, text = entry_points(clone)
+    assert sorted(scripts) == ['backprop13-bench', 'backprop13-data', 'backprop13-grade', 'backprop13-train'] and 'backprop13._modidx:d' in text
+    for name, where in scripts.items():
+        module, function = where.split(':')
+        made = {'backprop13-bench': benchmarks.main, 'backprop13-grade': submissions.grade}
+        want = made.get(name) or getattr(commands, name.removeprefix('backprop13-'))
+        assert getattr(importlib.import_module(module), function) is want
+    edit(clone/'settings.ini', 'backprop13-data=', 'backprop13-mutant=')
+    assert 'backprop13-mutant' in entry_points(clone)[0]

@@ -3,8 +3,10 @@ files is tried in a temporary copy."""
 import ast, json, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 from posixpath import normpath
+from xml.etree import ElementTree
 
 from notebooks import data_source, root
+from passed import Passed
 
 bin = Path(sys.executable).parent
 
@@ -149,14 +151,20 @@ def stale(copied):
 
 
 def main():
-    env, n, total = {**os.environ, 'CI': 'true', 'OMP_NUM_THREADS': '1'}, 0, time.time()         # two at a time, a core each
+    env, n, begun = {**os.environ, 'CI': 'true', 'OMP_NUM_THREADS': '1'}, 0, time.time()         # several at a time, a core each
+    again = Path(sys.prefix) if os.environ.get('CI', 'false') == 'false' else None
+    if again: env['BACKPROP13_PAGES'] = str(again/'pages.json')            # where tests/test_site.py notes which pages were whole
 
-    def step(what, func):
+    def step(what, func, names=None):
         nonlocal n
         n += 1
         start = time.time()
-        print(f'[{n}/4] {what} ...', flush=True)
-        if not func(): sys.exit(f'[{n}/4] failed after {time.time()-start:.1f} s: {what}.')
+        todo = names and passed.without(n, names)
+        known = f'; {len(names)-len(todo)} of {len(names)} files passed before, and nothing that they use has changed' if names and len(todo) < len(names) else ''
+        print(f'[{n}/4] {what}{known} ...', flush=True)
+        good = True if todo == [] else func() if names is None else func(todo)
+        if not good: sys.exit(f'[{n}/4] failed after {time.time()-start:.1f} s: {what}.')
+        if names: passed.add(n, todo)
         print(f'[{n}/4] done in {time.time()-start:.1f} s', flush=True)
 
     def fresh():
@@ -172,15 +180,31 @@ def main():
         print(f'[{n}/4] {what}: skipped, because only synthetic digits are at hand; '
               'let BACKPROP13_DATA name a folder with the four MNIST files.', flush=True)
 
+    def synthetic(books):
+        chosen = [] if len(books) == len(all_books) else ['--file_re', f"^({'|'.join(re.escape(o.split('/')[-1]) for o in books)})$"]
+        return run(bin/'nbdev_test', *chosen, cwd=root, env={**env, 'BACKPROP13_DATA': 'synthetic'})
+
+    def tests(files):
+        with tempfile.TemporaryDirectory() as tmp:
+            report = Path(tmp)/'report.xml'
+            good = run(sys.executable, '-m', 'pytest', '-ra', '-n', '3', '--dist', 'worksteal', f'--junitxml={report}', *files, cwd=root, env=env)
+            cases = ElementTree.parse(report).iter('testcase') if report.exists() else []
+            bad = {o.get('classname', '').split('.')[-1] for o in cases if o.find('failure') is not None or o.find('error') is not None}
+        if bad: passed.add(4, [o for o in files if o.removeprefix('tests/').removesuffix('.py') not in bad])
+        return good
+
     step('Notebooks are clean; library, README and practice notebooks are what they generate', fresh)
-    real = data_source() == 'MNIST'
-    synthetic = {**env, 'BACKPROP13_DATA': 'synthetic'}
-    if not real: env = synthetic                 # so that nothing tries to download again
-    step('Notebooks run on synthetic digits, their checks hold', lambda: run(bin/'nbdev_test', cwd=root, env=synthetic))
+    real, files = data_source() == 'MNIST', contents(root)
+    passed = Passed(files, real, again and again/'passed.json')
+    all_books = [o for o in files if o.startswith('nbs/') and o.endswith('.ipynb')]
+    step('Notebooks run on synthetic digits, their checks hold', synthetic, all_books)
+    if not real: env['BACKPROP13_DATA'] = 'synthetic'                      # so that nothing tries to download again
     what = 'Notebooks run on the real data, their checks hold, what they print is what is stored'
-    step(what, lambda: run(sys.executable, 'tools/notebooks.py', 'check', cwd=root, env=env)) if real else skip(what)
-    print(f'[4/4] Tests (so far {time.time()-total:.0f} s) ...', flush=True)
-    sys.exit(0 if run(sys.executable, '-m', 'pytest', '-ra', '-n', '3', '--dist', 'worksteal', 'tests', cwd=root, env=env) else 1)
+    shown = [o for o in all_books if not o.startswith('nbs/practice/')]
+    if real: step(what, lambda books: run(sys.executable, 'tools/notebooks.py', 'check', *books, cwd=root, env=env), shown)
+    else: skip(what)
+    all_tests = sorted((o for o in files if re.fullmatch(r'tests/test_\w+\.py', o)), key=lambda o: o != 'tests/test_site.py')      # the longest first
+    step(f'Tests (so far {time.time()-begun:.0f} s)', tests, all_tests)
 
 
 if __name__ == '__main__': main()
