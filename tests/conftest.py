@@ -1,5 +1,5 @@
 "Fixtures that several test files share"
-import functools, http.server, importlib.util, json, math, os, shutil, signal, subprocess, sys, threading
+import functools, http.server, importlib.util, json, math, os, re, shutil, signal, subprocess, sys, threading
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +15,10 @@ tools = {}
 def load_tool(name):
     "The program tools/`name`.py as a module (its folder stays off the path: site.py would stand in for Python's own)"
     if name not in tools:
-        spec = importlib.util.spec_from_file_location(name, root/'tools'/f'{name}.py')
+        file = root/'tools'/f'{name}.py'
+        for o in re.findall(r'^from (\w+) import', file.read_text(encoding='utf-8'), re.M):
+            if (root/'tools'/f'{o}.py').exists(): load_tool(o)
+        spec = importlib.util.spec_from_file_location(name, file)
         tools[name] = importlib.util.module_from_spec(spec)
         sys.modules.setdefault(name, tools[name])                # for tools that import one another; Python's own site stays
         spec.loader.exec_module(tools[name])
@@ -31,7 +34,6 @@ def project():
 @pytest.fixture
 def clone(tmp_path):
     "A copy of the project's files that a test may spoil"
-    load_tool('notebooks')
     load_tool('check').copy(root, tmp_path/'clone')
     return tmp_path/'clone'
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import nbformat, pytest
 from conftest import load_tool
 
-load_tool('notebooks')
 check = load_tool('check')
 bin = Path(sys.executable).parent
 

@@ -69,7 +69,6 @@ def test_without_a_file_all_is_tried():
 
 def test_the_projects_own_files_are_understood(project):
     "No file has a need that isn't there, and what reads all of the notebooks is known to"
-    load_tool('notebooks')
     files = load_tool('check').contents(project)
     for name in files:
         if re.match(r'tests/test_\w+\.py|nbs/.*\.ipynb', name): assert name in passed.needs(files, name) <= {*files}

@@ -72,7 +72,7 @@ async def execute(path, timeout=600):
                             resources={'metadata': {'path': str(Path(path).parent)}})
     path_var = os.pathsep.join([str(root), *filter(None, [os.environ.get('PYTHONPATH')])])
     env = {'PYTHONPATH': path_var, 'IN_TEST': '1', 'TQDM_DISABLE': '1'}    # nbdev_export() does nothing; no bars in outputs
-    await client.async_execute(env={**os.environ, **env})
+    await client.async_execute(cleanup_kc=True, env={**os.environ, **env})      # not by itself, since the manager is ours
     for c, source in zip(nb.cells, stored): c.source = source
     for c in nb.cells:
         for o in c.get('outputs', []): o.get('data', {}).pop(WIDGET, None)
