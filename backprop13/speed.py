@@ -90,7 +90,7 @@ def one_hot(
     dtype:torch.dtype=torch.float32,
 ) -> Tensor: # (c, n)
     "A column for each label: 1 in its row, 0 elsewhere. Errors as `check_labels`."
-    check_labels(y.new_empty(1).expand(len(y), c), y)
+    check_labels(y.new_empty(1).expand(y.shape[:1].numel(), c), y)
     return torch.zeros(c, len(y), dtype=dtype, device=y.device).scatter_(0, y.long()[None], 1)
 
 # %% ../nbs/06_speed.ipynb #8bcd8ed4
@@ -120,7 +120,8 @@ def loss_and_gradients(
     y:Tensor, # class numbers, (n,)
     chunk:int=1024, # images that are computed together
 ) -> tuple: # the mean loss, and a list of gradients: of w1 (m, nh), b1 (nh,), w2, …
-    "Cross-entropy over all images and its gradients; errors as `one_hot`, and for a label too few."
+    "Cross-entropy over all images and its gradients; errors as `one_hot`, and for images and labels that don't fit."
+    _fits('loss_and_gradients', x, net.params[0][0].shape[1], net.params[0][0].dtype)
     _one_label_each('loss_and_gradients', x, y)
     x, chunk, c = x.detach(), _whole('loss_and_gradients: chunk', chunk), len(net.params[-1][1])
     into = [(torch.zeros_like(w), torch.zeros_like(b)) for w, b in net.params]
@@ -133,7 +134,13 @@ def loss_and_gradients(
 
 # %% ../nbs/06_speed.ipynb #c5f0cfe9
 #| code-fold: true
-#| code-summary: "Code: _one_label_each, _whole"
+#| code-summary: "Code: _fits, _one_label_each, _whole"
+def _fits(who, x, m, dtype):
+    if x.ndim != 2 or x.shape[1] != m:
+        raise ValueError(f'{who}: x is {tuple(x.shape)}, wanted (n, {m}); flatten images by x.flatten(1)')
+    if x.dtype != dtype:
+        raise TypeError(f'{who}: x is {x.dtype} and the weights {dtype}; pass x.to({dtype})')
+
 def _one_label_each(who, x, y):
     if y.shape != x.shape[:1]:
         raise ValueError(f'{who}: {len(x)} images and labels {tuple(y.shape)}; '
@@ -216,10 +223,8 @@ def _check_training(x, y, layers, lr, generator):
         if not isinstance(t, Tensor): wrong(TypeError, f'{name} is {type(t).__name__}; pass a tensor')
         if t.device != w.device:
             wrong(ValueError, f"{name} is on {t.device} and the weights on {w.device}; pass {name}.to('{w.device}')")
-    if x.ndim != 2 or x.shape[1] != len(w):
-        wrong(ValueError, f'x is {tuple(x.shape)}, wanted (n, {len(w)}); flatten images by x.flatten(1)')
+    _fits('train_fast', x, len(w), w.dtype)
     _one_label_each('train_fast', x, y)
-    if x.dtype != w.dtype: wrong(TypeError, f'x is {x.dtype} and the weights {w.dtype}; pass x.to({w.dtype})')
     for name, t in dict(x=x, **{f'weight {i}': p for i, p in enumerate(sum(layers, ()))}).items():
         if not t.isfinite().all(): wrong(ValueError, f'{name} has infinite numbers or nan before training; mend it')
     if not isinstance(lr, (int, float)) or not 0 <= lr < float('inf'):

@@ -1294,6 +1294,8 @@ def fast_gradients_are_autograds(lib):
     assert sorted(net.made) == [476, 1024]
     for chunk in 0, 2.5, True: refuses(ValueError, f'chunk is {chunk}, wanted a whole number from 1', lib.speed.loss_and_gradients, net, x, y, chunk)
     refuses(ValueError, '1500 images and labels (7,); pass one', lib.speed.loss_and_gradients, net, x, y[:7], 7)
+    refuses(ValueError, 'loss_and_gradients: x is (1500, 1), wanted (n, 2)', lib.speed.loss_and_gradients, net, x[:, :1], y)
+    refuses(TypeError, 'x is torch.float32 and the weights torch.float64', lib.speed.loss_and_gradients, net, x.float(), y)
     works(lib.speed.loss_and_gradients, net, x.requires_grad_(), y)
     refuses(ValueError, 'labels go from 0 to 1, but 1 columns', lib.speed.loss_and_gradients, lib.speed.FastNetwork(fast_case((2, 1), 1)[0]), x, y)
 
@@ -1323,6 +1325,7 @@ def labels_stand_in_columns(lib):
     assert works(one_hot, y, 3).dtype == torch.float32
     for bad in (y, -y): refuses(ValueError, 'but 2 columns allow 0 to 1', one_hot, bad, 2)
     refuses(TypeError, 'pass targ.long()', one_hot, y.float(), 3)
+    refuses(ValueError, 'wanted (n, c) and (n,)', one_hot, y[0], 3)
 
 def layers_are_found(lib):
     L, find = lib.backprop.Linear, lib.speed.layers_of
@@ -2165,6 +2168,7 @@ mutants = {
         ('wrong axis', 'speed.loss_and_gradients', 'logsumexp(0)', 'logsumexp(1)'),
         ('missing sum', 'speed.loss_and_gradients', '[0]).sum()', '[0]).mean()'),
         ('no check', 'speed.loss_and_gradients', "_one_label_each('loss_and_gradients', x, y)", 'pass'),
+        ('no check', 'speed.loss_and_gradients', "_fits('loss_and_gradients', x, net.params[0][0].shape[1], net.params[0][0].dtype)", 'pass'),
         ('no check', 'speed.loss_and_gradients', "_whole('loss_and_gradients: chunk', chunk)", 'chunk'),
         ('missing term', 'speed.loss_and_gradients', 'x.detach()', 'x'),
         ('missing transpose', 'speed.loss_and_gradients', '(w.t(), b)', '(w, b)'),
@@ -2187,8 +2191,9 @@ mutants = {
         ('gate on the wrong side', 'speed.FastNetwork', 'inp.sign_()', 'inp.ge(0)'),
         ('gate on the wrong side', 'speed.NetworkLoss', 'inputs[i] > 0', 'inputs[i] >= 0')],
     labels_stand_in_columns: [
-        ('no check', 'speed.one_hot', 'check_labels(y.new_empty(1).expand(len(y), c), y)', 'pass'),
-        ('no check', 'speed.one_hot', 'expand(len(y), c)', 'expand(len(y), c + 1)'),
+        ('no check', 'speed.one_hot', 'check_labels(y.new_empty(1).expand(y.shape[:1].numel(), c), y)', 'pass'),
+        ('no check', 'speed.one_hot', '.numel(), c)', '.numel(), c + 1)'),
+        ('no check', 'speed.one_hot', 'y.shape[:1].numel()', 'len(y)'),
         ('wrong place', 'speed.one_hot', 'dtype=dtype', 'dtype=torch.float32'),
         ('wrong place', 'speed.one_hot', 'dtype:torch.dtype=torch.float32', 'dtype:torch.dtype=torch.float64'),
         ('missing term', 'speed.one_hot', 'y.long()', 'y'),
@@ -2240,11 +2245,11 @@ mutants = {
         ('wrong place', 'speed.train_fast', 'run()\n        _copy_finite', 'run()\n    _copy_finite')],
     fast_training_refuses: [
         ('no check', 'speed.train_fast', '_check_training(x, y, layers, lr, generator)', 'pass'),
-        ('no check', 'speed._check_training', 'x.ndim != 2 or ', ''),
-        ('no check', 'speed._check_training', ' or x.shape[1] != len(w)', ''),
+        ('no check', 'speed._fits', 'x.ndim != 2 or ', ''),
+        ('no check', 'speed._fits', ' or x.shape[1] != m', ''),
         ('no check', 'speed._one_label_each', 'y.shape != x.shape[:1]', 'len(y) != len(x)'),
         ('no check', 'speed._one_label_each', 'y.shape != x.shape[:1]', 'y.ndim != 1'),
-        ('no check', 'speed._check_training', 'if x.dtype != w.dtype', 'if False'),
+        ('no check', 'speed._fits', 'if x.dtype != dtype', 'if False'),
         ('no check', 'speed._check_training', 'dict(x=x, y=y)', 'dict(x=x)'),
         ('no check', 'speed._check_training', 'dict(x=x, y=y)', 'dict(y=y)'),
         ('no check', 'speed._check_training', 'if not isinstance(t, Tensor)', 'if False'),
