@@ -359,7 +359,7 @@ def test_what_ends_the_command_ends_its_processes(tmp_path, sign, code):
     (tmp_path/'in').mkdir()
     for o in 'ab': (tmp_path/'in'/f'{o}.ipynb').write_text(between(HOSTILE['stays'] + '\nopen("../here", "w").close()\nwhile True: pass'))
     mark = uuid.uuid4().hex
-    with start(tmp_path, mark, 'in', '--jobs', 2, '--csv', 'r.csv') as p:
+    with start(tmp_path, mark, 'in', '--jobs', 2, '--cell-seconds', 100, '--csv', 'r.csv') as p:
         until = time.monotonic() + 60
         while len(list((tmp_path/'tmp').glob('*/here'))) < 2 and time.monotonic() < until: time.sleep(.05)
         assert len(left(mark, 0)) > 4

@@ -151,7 +151,7 @@ def stale(copied):
 
 
 def main():
-    env, n, begun = {**os.environ, 'CI': 'true', 'OMP_NUM_THREADS': '1'}, 0, time.time()         # several at a time, a core each
+    env, n, begun = {**os.environ, 'CI': 'true', 'OMP_NUM_THREADS': '1'}, 0, time.time()         # several at a time: some wait
     again = Path(sys.prefix) if os.environ.get('CI', 'false') == 'false' else None
     if again: env['BACKPROP13_PAGES'] = str(again/'pages.json')            # where tests/test_site.py notes which pages were whole
 
@@ -182,12 +182,12 @@ def main():
 
     def synthetic(books):
         chosen = [] if len(books) == len(all_books) else ['--file_re', f"^({'|'.join(re.escape(o.split('/')[-1]) for o in books)})$"]
-        return run(bin/'nbdev_test', *chosen, cwd=root, env={**env, 'BACKPROP13_DATA': 'synthetic'})
+        return run(bin/'nbdev_test', '--n_workers', '3', *chosen, cwd=root, env={**env, 'BACKPROP13_DATA': 'synthetic'})
 
     def tests(files):
         with tempfile.TemporaryDirectory() as tmp:
             report = Path(tmp)/'report.xml'
-            good = run(sys.executable, '-m', 'pytest', '-ra', '-n', '3', '--dist', 'worksteal', f'--junitxml={report}', *files, cwd=root, env=env)
+            good = run(sys.executable, '-m', 'pytest', '-ra', '-n', '4', '--dist', 'worksteal', f'--junitxml={report}', *files, cwd=root, env=env)
             cases = ElementTree.parse(report).iter('testcase') if report.exists() else []
             bad = {o.get('classname', '').split('.')[-1] for o in cases if o.find('failure') is not None or o.find('error') is not None}
         if bad: passed.add(4, [o for o in files if o.removeprefix('tests/').removesuffix('.py') not in bad])

@@ -197,8 +197,9 @@ async def one(path, command, gate):
     return bad
 
 
-def work(command, paths, parallel=2):
-    "Run or check the notebooks at `paths`, `parallel` at a time: a list of problems"
+def work(command, paths, parallel=3):
+    "Run or check the notebooks at `paths`, the largest first, `parallel` at a time: a list of problems"
+    paths = sorted(paths, key=lambda p: -p.stat().st_size)
     async def go():
         gate = asyncio.Semaphore(parallel)
         return sum(await asyncio.gather(*(one(p, command, gate) for p in paths)), [])
