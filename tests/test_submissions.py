@@ -355,7 +355,8 @@ def test_another_way_of_making_processes_will_do(tmp_path, monkeypatch):
 # ---- stopped, and refused
 
 @pytest.mark.parametrize('sign,code', [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_what_ends_the_command_ends_its_processes(tmp_path, sign, code):
+def test_stopped(tmp_path, sign, code):
+    "What ends the command ends its processes. (Its name is short: it is a part of the path of a socket, which has 107 letters at most.)"
     (tmp_path/'in').mkdir()
     for o in 'ab': (tmp_path/'in'/f'{o}.ipynb').write_text(between(HOSTILE['stays'] + '\nopen("../here", "w").close()\nwhile True: pass'))
     mark = uuid.uuid4().hex
