@@ -728,7 +728,7 @@ def test_the_program_ends_otherwise_with_a_loader_open(module, after):
 @linux
 def test_the_interpreter_exits_though_its_program_handles_sigterm(module):
     "As programs do that want to save their weights first; the workers must not inherit that"
-    assert run(module, leaves(before='signal.signal(signal.SIGTERM, lambda *_: None)'), seconds=4, left=1) == (0, '', '')
+    assert run(module, leaves(before='signal.signal(signal.SIGTERM, lambda *_: None)'), seconds=12, left=1) == (0, '', '')
 
 
 @linux
