@@ -134,8 +134,9 @@ def browser():
 def visit(browser, url, **context):
     "Open a page; returns it with all that it complained about and every address that it asked for"
     ctx = browser.new_context(**context)
+    # a script may swallow the error of what the policy refuses
     ctx.add_init_script("addEventListener('securitypolicyviolation', e => console.error(`refused by ${e.effectiveDirective}: ${e.blockedURI}`))")
-    page, said, asked, waiting = ctx.new_page(), [], [], set()        # a script may swallow the error of what the policy refuses
+    page, said, asked, waiting = ctx.new_page(), [], [], set()
     page.on('console', lambda m: m.type in ('error', 'warning') and said.append(f'{m.type}: {m.text}'))
     page.on('pageerror', lambda e: said.append(f'uncaught: {e}'))
     page.on('response', lambda r: r.status >= 400 and said.append(f'{r.status}: {r.url}'))

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest, torch
 from conftest import load_tool
 
-load_tool('notebooks')
 check, practice = load_tool('check'), load_tool('practice')
 from backprop13.exercises import EXERCISES, PAGES, solution, starter
 from backprop13.guessing import guess

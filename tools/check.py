@@ -5,7 +5,7 @@ from pathlib import Path
 from posixpath import normpath
 from xml.etree import ElementTree
 
-from notebooks import data_source, root
+from notebooks import data_source, notebooks, root
 from passed import Passed
 
 bin = Path(sys.executable).parent
@@ -196,7 +196,7 @@ def main():
     step('Notebooks are clean; library, README and practice notebooks are what they generate', fresh)
     real, files = data_source() == 'MNIST', contents(root)
     passed = Passed(files, real, again and again/'passed.json')
-    all_books = [o for o in files if o.startswith('nbs/') and o.endswith('.ipynb')]
+    all_books = [o.relative_to(root).as_posix() for o in notebooks(root/'nbs')]
     step('Notebooks run on synthetic digits, their checks hold', synthetic, all_books)
     if not real: env['BACKPROP13_DATA'] = 'synthetic'                      # so that nothing tries to download again
     what = 'Notebooks run on the real data, their checks hold, what they print is what is stored'
