@@ -5,6 +5,7 @@ pandoc and tools/template.html: the same _quarto.yml, page addresses and heading
 KaTeX, search is Pagefind's; both are local, and so is everything else that a page asks for: the template's content-security
 policy refuses the rest, and scripts and styles within a page, too. Quarto writes such scripts itself, so its pages have no policy."""
 import argparse, base64, functools, gzip, html, http.server, io, json, os, re, shutil, struct, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
@@ -328,7 +329,8 @@ def build(use_quarto=True):
     shutil.copytree(NBS/'assets', NEW/'assets')
     pages = [Page(f) for f in sorted(PROC.rglob('*.ipynb'))]
     Page.pages, problems = {p.nb: p for p in pages}, []
-    for p in pages: p.render(pypandoc.get_pandoc_path(), nav, menu_for(nav))
+    pandoc, menu = pypandoc.get_pandoc_path(), menu_for(nav)
+    with ThreadPoolExecutor(os.cpu_count()) as pool: list(pool.map(lambda p: p.render(pandoc, nav, menu), pages))
     for p in pages: p.links(problems)
     for p in pages: p.code_links()
     typeset(pages, katex, problems)
