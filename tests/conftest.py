@@ -2,6 +2,7 @@
 import functools, http.server, importlib.util, json, math, os, re, shutil, signal, subprocess, sys, threading
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from filelock import FileLock
@@ -60,6 +61,14 @@ def in_node(lab, name, cases, folder):
                        text=True, encoding='utf-8', input=json.dumps({'name': name, 'cases': there(cases)}))
     assert not r.returncode, r.stderr
     return json.loads(r.stdout, object_hook=back)
+
+
+def lab_data(notebook, lab):
+    "What the stored output of `lab` in nbs/`notebook` gives the lab"
+    cells = json.loads((root/'nbs'/notebook).read_text(encoding='utf-8'))['cells']
+    shown = [''.join(o['data'].get('text/html', '')) for c in cells for o in c.get('outputs', []) if 'data' in o]
+    [page] = [o for o in shown if f'data-lab="{lab}"' in o]
+    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', page, re.S)[1])
 
 
 # ---- the site, and a browser to read it in ----
@@ -128,15 +137,29 @@ def browser():
     with sync_api.sync_playwright() as p:
         b = p.chromium.launch(executable_path=exe, args=FLAGS)
         yield b
+        windows.clear()
         b.close()
 
 
-def visit(browser, url, **context):
-    "Open a page; returns it with all that it complained about and every address that it asked for"
-    ctx = browser.new_context(**context)
-    # a script may swallow the error of what the policy refuses
-    ctx.add_init_script("addEventListener('securitypolicyviolation', e => console.error(`refused by ${e.effectiveDirective}: ${e.blockedURI}`))")
-    page, said, asked, waiting = ctx.new_page(), [], [], set()
+windows = {}            # stay open, with an empty page, since a new one takes Chromium longer than most pages: (browser, settings) -> context
+
+def window(browser, **settings):
+    "A window for pages, with a script that says what the policy refused: a page's own may swallow that error"
+    res = browser.new_context(**settings)
+    res.add_init_script("addEventListener('securitypolicyviolation', e => console.error(`refused by ${e.effectiveDirective}: ${e.blockedURI}`))")
+    res.new_page()
+    return res
+
+
+def visit(browser, url, **settings):
+    "Open a page as a new reader does, nothing kept or cached; returns it with all that it complained about and every address that it asked for"
+    key = browser, json.dumps(settings, sort_keys=True)
+    if key not in windows: windows[key] = window(browser, **settings)
+    page, said, asked, waiting = windows[key].new_page(), [], [], set()
+    devtools = page.context.new_cdp_session(page)
+    devtools.send('Network.clearBrowserCache')
+    devtools.send('Storage.clearDataForOrigin', {'origin': '{0.scheme}://{0.netloc}'.format(urlsplit(url)), 'storageTypes': 'all'})
+    devtools.detach()
     page.on('console', lambda m: m.type in ('error', 'warning') and said.append(f'{m.type}: {m.text}'))
     page.on('pageerror', lambda e: said.append(f'uncaught: {e}'))
     page.on('response', lambda r: r.status >= 400 and said.append(f'{r.status}: {r.url}'))

@@ -100,7 +100,7 @@ def test_it_answers_pointer_and_keys(browser, server):
     assert 'is not a size' in status.inner_text() and field.get_attribute('aria-invalid') == 'true'
     page.keyboard.press('Backspace')
     assert field.get_attribute('aria-invalid') == 'false' and not said
-    page.context.close()
+    page.close()
     for width in (360, 768):                                          # the longest pair, on a narrow page
         page, said, _ = visit(browser, server+'matmul.html', viewport={'width': width, 'height': 800})
         lab = page.locator('.lab[data-lab=broadcast]')
@@ -108,4 +108,4 @@ def test_it_answers_pointer_and_keys(browser, server):
         for i in range(lab.locator('.presets button').count()): lab.locator('.presets button').nth(i).click()
         lab.get_by_label('shape of a').fill('50000, 784, 1, 50000, 784, 1, 50000, 784')
         assert page.evaluate('document.documentElement.scrollWidth') <= width and not said
-        page.context.close()
+        page.close()

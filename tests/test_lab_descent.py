@@ -1,9 +1,9 @@
 "The lab Descent: its networks are PyTorch's on the same bytes, drawings are made ready as MNIST was, hands and keys reach the same"
 import base64, json, re
 
-import nbformat, numpy as np, pytest, torch
+import numpy as np, pytest, torch
 from torch.nn import functional as F
-from conftest import in_node, root, visit
+from conftest import in_node, lab_data, visit
 
 from backprop13.data import mnist
 
@@ -11,9 +11,7 @@ from backprop13.data import mnist
 @pytest.fixture(scope='module')
 def run():
     "The recorded run that the chapter stores"
-    nb = nbformat.read(root/'nbs/04_minibatch_training.ipynb', 4)
-    pages = [o.data['text/html'] for c in nb.cells for o in c.get('outputs', []) if 'data-lab="descent"' in o.get('data', {}).get('text/html', '')]
-    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', *pages, re.S)[1])
+    return lab_data('04_minibatch_training.ipynb', 'descent')
 
 
 def tensors(net):
@@ -131,7 +129,7 @@ def lab(browser, server):
     page.wait_for_selector('.lab[data-lab=descent][data-live]')
     yield el
     assert not [o for o in said if 'willReadFrequently' not in o], said            # that one is about this test's own reading
-    page.context.close()
+    page.close()
 
 def ink(lab, name):
     "The bytes that a canvas shows: its opacity"

@@ -2,7 +2,7 @@
 import json, random, re
 
 import pytest, torch
-from conftest import in_node, visit
+from conftest import in_node, lab_data, visit
 
 from backprop13.backprop import mse, relu
 
@@ -107,16 +107,11 @@ def lab(browser, server):
     row = lambda name: lab.locator('tr', has=page.get_by_role('rowheader', name=re.compile(f'^{name}'))).locator('td.num').inner_text()
     yield page, lab, row
     assert not said
-    page.context.close()
+    page.close()
 
 
 @pytest.fixture(scope='module')
-def data(docs, pages):
-    "What Python gave the lab on its page"
-    tags = [a for _, a in pages['backprop.html'].tags]
-    at = [a.get('data-lab') for a in tags].index('hinges')
-    src = next(a['data-src'] for a in tags[at:] if 'data-src' in a)
-    return json.loads((docs/src).read_text(encoding='utf-8'))
+def data(): return lab_data('03_backprop.ipynb', 'hinges')
 
 
 def test_it_starts_at_the_chapter_s_line_and_answers_keys(lab, data):

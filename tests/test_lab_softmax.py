@@ -137,11 +137,11 @@ def test_it_answers_pointer_and_keys(browser, server):
     lab.get_by_label('plus').focus()
     page.keyboard.press('Home')
     assert number(row('dog')[0]) == 140
-    page.context.close()
+    page.close()
     for width in (360, 768):
         page, said, _ = visit(browser, server+'minibatch_training.html', viewport={'width': width, 'height': 800})
         lab = page.locator('.lab[data-lab=softmax]')
         lab.scroll_into_view_if_needed()
         lab.get_by_role('button', name='scale by 100').click()
         assert page.evaluate('document.documentElement.scrollWidth') <= width and not said
-        page.context.close()
+        page.close()

@@ -204,7 +204,7 @@ def page(browser, server):
     page.wait_for_selector('.lab[data-lab=step][data-live]')
     yield page, lab
     assert not said
-    page.context.close()
+    page.close()
 
 
 def here(lab): return lab.locator('.stack').inner_text().replace('\n', ' '), lab.locator('.line.here').inner_text()

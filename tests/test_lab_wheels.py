@@ -37,4 +37,4 @@ def test_it_answers_pointer_and_keys(browser, server):
     lab.get_by_label('size of y').focus()
     page.keyboard.press('ArrowRight')
     assert (cell('dy/du'), cell('dy/dx')) == ('1.00', '2.00') and not said
-    page.context.close()
+    page.close()

@@ -41,7 +41,7 @@ def test_a_lab_loads_when_scrolled_to_and_says_nothing(browser, server, places, 
     lab.scroll_into_view_if_needed()
     page.wait_for_selector(f'.lab[data-lab={name}][data-live]')
     assert len(mine()) == 1 and not said and all(u.startswith((server, 'data:')) for u in asked), (said, asked)
-    page.context.close()
+    page.close()
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -55,7 +55,7 @@ def test_without_scripts_a_lab_shows_its_picture_and_a_sentence(browser, server,
         return document.elementFromPoint(r.x + r.width/2, r.y + r.height/2) === i }''')           # nothing lies over it
     sentence = lab.locator('figcaption').inner_text()
     assert lab.locator('figcaption').is_visible() and len(sentence) > 40 and sentence.endswith('.') and not said
-    page.context.close()
+    page.close()
 
 
 def test_data_that_is_not_plain_is_refused_in_a_sentence():

@@ -1,5 +1,5 @@
 "The lesson map: a row for every item, and links that lead to a heading and to a cell that checks something."
-import json, re
+import functools, json, re
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ row = re.compile(r'^\| ([A-H]\d+) \| (.+) \| \[(.+)\]\((\S+\.ipynb)#(\S+)\) \| \
 a_check = re.compile(r'\btest_\w+\(|\bassert\b|\bcheck_\w+\(')
 
 
+@functools.cache
 def cells(name): return [(c['cell_type'], ''.join(c['source'])) for c in json.loads((nbs/name).read_text(encoding='utf-8'))['cells']]
 
 

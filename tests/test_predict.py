@@ -115,7 +115,7 @@ def backprop(browser, server):
         return opened[-1][0]
     yield open_page
     for page, said, _ in opened:
-        page.context.close()
+        page.close()
         assert not said
 
 
@@ -247,7 +247,7 @@ def test_it_works_where_nothing_can_be_kept(browser, server):
     page.goto(server+'backprop.html?guess')
     page.wait_for_selector('.guesses')
     assert hidden(page) and not said
-    page.context.close()
+    page.close()
 
 
 def test_paper_shows_answers_and_no_field(backprop):
@@ -265,7 +265,7 @@ def test_without_scripts_nothing_is_asked(browser, server):
     page, _, _ = visit(browser, server+'backprop.html?guess', java_script_enabled=False)
     outputs = page.locator('main .cell > .cell-output')
     assert not page.locator('form.guess, .guesses').count() and outputs.count() > 20 and all(o.is_visible() for o in outputs.all())
-    page.context.close()
+    page.close()
 
 
 @pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 1440), ('light', 360), ('dark', 360)])

@@ -113,10 +113,12 @@ def workers(world):
             port = s.getsockname()[1]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder)/'run'
-            start = f'-m torch.distributed.run --nproc-per-node {world} --master-addr 127.0.0.1 --master-port {port}'
             what = f'{__file__} worker {"--cpu"*(device == "cpu")} --epochs 1 --seed {seed} --checkpoint {path}'
-            r = subprocess.run([sys.executable, *start.split(), *what.split()], capture_output=True, text=True, timeout=120)
-            assert r.returncode == 0, r.stdout + r.stderr
+            env = os.environ | dict(WORLD_SIZE=str(world), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))         # as torchrun would
+            begun = [subprocess.Popen([sys.executable, *what.split()], env=env | dict(RANK=str(k), LOCAL_RANK=str(k)), text=True,
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for k in range(world)]
+            said = [p.communicate(timeout=120)[0] for p in begun]
+            assert not any(p.returncode for p in begun), said
             from safetensors.torch import load_file
             return [t for _, t in sorted(load_file(path).items())]
     return way

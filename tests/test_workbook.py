@@ -207,4 +207,4 @@ def test_the_page_offers_it(browser, server, book, tmp_path, scripts):
     assert re.search(rf'{len(book.data)/1000:.0f}\s?kB', link.locator('..').inner_text())
     assert not said and all(u.startswith((server, 'data:', 'blob:')) for u in asked)
     assert wrong(recalculator((tmp_path/'got.xlsx').read_bytes())(), OUTPUTS, 1) == []
-    page.context.close()
+    page.close()
