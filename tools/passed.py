@@ -1,11 +1,13 @@
 """What passed on this machine and hasn't changed since, so that `make test` again needn't try it. CI tries everything.
 
 A notebook depends on its own code and stored outputs, on the modules of backprop13 that it imports, and on theirs; a test file on itself,
-on the modules that it names, on the pages that it visits, or on the whole tree if it asks for that. Both depend on tools, settings, the
-labs' files, versions and data. What names no module depends on all. It is a guess, and a mistake in it shows in CI, which doesn't guess."""
+on the modules that it names, on the pages that it visits, or on the whole tree if it asks for that; few on code and outputs alone, not on
+prose. Both depend on tools, settings, the labs' files, versions and data. What names no module depends on all. It is a guess, and a
+mistake in it shows in CI, which doesn't guess."""
 import hashlib, json, re, sys
 
 BASE = r'constraints\.txt|settings\.ini|setup\.py|tools/.*|backprop13/static/.*|nbs/assets/.*|tests/conftest\.py'
+NO_PROSE = r'tests/test_(lab\w*|package)\.py'                                            # what reads notebooks for their code alone
 WHOLE = r'def \w+\([^)\n]*\b(?:docs|pages|clone|project)\b|/.nbs[\'"]'                 # what reads more than it names
 
 
@@ -45,8 +47,8 @@ class Passed:
         "A number for all that `name` depends on"
         h = hashlib.sha256(f'{sys.version} {self.data}'.encode())
         for f in sorted(needs(self.files, name)):
-            own = f == name and f.endswith('.ipynb')
-            h.update(f.encode() + hashlib.sha256(code(self.files[f].decode()) if own else self.files[f]).digest())
+            bare = f.endswith('.ipynb') and (f == name or re.fullmatch(NO_PROSE, name))
+            h.update(f.encode() + hashlib.sha256(code(self.files[f].decode()) if bare else self.files[f]).digest())
         return h.hexdigest()
 
     def without(self, step, names):

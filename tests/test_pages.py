@@ -1,0 +1,216 @@
+"Every page of the website without Quarto: built once, read as files, then read in headless Chromium"
+import json, os, re
+from hashlib import sha256
+from pathlib import Path
+from posixpath import dirname, join, normpath
+from urllib.parse import unquote, urldefrag
+
+import pytest, yaml
+from conftest import Reader, load_tool, root as ROOT, visit
+
+
+@pytest.fixture(scope='session')
+def order():
+    "The pages' addresses in the order of _quarto.yml"
+    site = load_tool('site')
+    rows = site.sidebar(yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents'])
+    return [join(dirname(nb), re.sub(r'^\d+[a-zA-Z0-9]*_', '', Path(nb).stem.lower())+'.html') for _, _, nb in rows]
+
+
+# ---- the files ----
+def test_every_notebook_has_its_page(pages, order):
+    assert set(order) <= set(pages)
+    made = [f.relative_to(ROOT/'nbs') for f in (ROOT/'nbs').rglob('*.ipynb')]
+    made = [f.as_posix() for f in made if not any(p[0] in '._' for p in f.parts)]
+    assert len(pages) == len(made), (sorted(pages), sorted(made))
+
+
+def test_links_and_anchors_resolve(pages, docs):
+    bad = []
+    for name, page in pages.items():
+        for href in page.links+page.loads:
+            if re.match(r'[a-z]+:|//', href): continue
+            path, frag = urldefrag(unquote(href))
+            to = normpath(join(dirname(name), path)) if path else name
+            if not (docs/to).is_file(): bad.append((name, href, 'no such file'))
+            elif frag and to in pages and frag not in pages[to].ids: bad.append((name, href, 'no such heading'))
+    assert not bad, bad
+
+
+def test_nothing_is_loaded_from_elsewhere(pages, docs):
+    for name, page in pages.items():
+        for src in page.loads: assert not re.match(r'[a-z]+:|//', src), (name, src)
+    for css in docs.glob('assets/**/*.css'):
+        assert not re.search(r'url\(["\']?(https?:)?//|@import', css.read_text(encoding='utf-8')), css
+
+
+def policy(page):
+    "The page's content-security policy, {directive: its words}; it stands before whatever it must rule"
+    head = [a for t, a in page.tags if t in ('script', 'link', 'style') or a.get('http-equiv') == 'Content-Security-Policy']
+    return {k: words for k, *words in map(str.split, filter(None, head[0].get('content', '').split(';')))}
+
+def inline(page):
+    "What in the page only 'unsafe-inline' would allow: scripts and styles without a file, event handlers"
+    return [(t, a) for t, a in page.tags if t == 'style' or any(k.startswith('on') for k in a) or a.get('href', '').startswith('javascript:')
+            or t == 'script' and 'src' not in a and a.get('type') != 'application/json']
+
+def test_every_page_runs_and_loads_only_files_of_the_site(pages):
+    more = {'script-src': {"'wasm-unsafe-eval'"}, 'style-src-attr': {"'unsafe-inline'"}, 'img-src': {'data:'}}
+    for name, page in pages.items():
+        rules = policy(page)
+        assert all(rules.get(k) == ["'none'"] for k in ('default-src', 'base-uri', 'form-action')), name
+        assert all(set(words) <= {"'self'", "'none'"} | more.get(k, set()) for k, words in rules.items()), (name, rules)
+        assert not inline(page), (name, inline(page))
+    late = Reader('<script src="a.js"></script><meta http-equiv="Content-Security-Policy" content="default-src \'none\'">')
+    assert not policy(late)
+    assert len(inline(Reader('<style></style><script>1</script><p onclick="1"><a href="javascript:1">a</a>'))) == 4
+
+
+def test_no_link_to_what_is_not_yet_public(pages):
+    config = load_tool('site').config()
+    if config['public']: pytest.skip('_quarto.yml has repo-actions: the repository is public')
+    assert not [(n, h) for n, p in pages.items() for h in p.links if h.startswith((config['git'], config['base']))]
+
+
+def left_over(page): return re.findall(r'.{0,20}(?:\]\(|\*\*|^:::).{0,20}', page.prose)
+
+def test_no_markdown_is_left_in_the_prose(pages):
+    assert not {name: left_over(page) for name, page in pages.items() if left_over(page)}
+    assert left_over(Reader('<p>the [<code>lin</code>](#lin) layer <code>2**3</code></p>')) == ['the [ ](#lin) layer  ']
+
+
+def test_ids_are_unique(pages):
+    for name, page in pages.items():
+        twice = {i for i in page.ids if page.ids.count(i) > 1}
+        assert not twice, (name, twice)
+
+
+def test_pictures_have_a_text_and_a_size(pages):
+    for name, page in pages.items():
+        for img in page.images:
+            assert img.get('alt', '').strip(), (name, img)
+            assert img.get('src', '').endswith('.svg') or (img.get('width') and img.get('height')), (name, img)
+
+
+def test_previous_and_next_follow_the_sidebar(pages, order):
+    for i, name in enumerate(order):
+        rel = {k: normpath(join(dirname(name), v)) for k, v in pages[name].rel.items()}
+        want = {k: order[j] for k, j in (('prev', i-1), ('next', i+1)) if 0 <= j < len(order)}
+        assert rel == want, name
+
+
+def test_each_page_has_one_title_landmarks_and_a_mark_in_the_menu(pages, order):
+    for name in order:
+        tags = pages[name].tags
+        assert [t for t, _ in tags].count('h1') == 1, name
+        assert {'header', 'main', 'nav', 'footer'} <= {t for t, _ in tags}, name
+        assert [a['href'] for t, a in tags if a.get('aria-current') == 'page'] == [Path(name).name], name
+
+
+def test_the_reference_holds_every_exported_name(pages, docs):
+    html = (docs/'reference.html').read_text(encoding='utf-8')
+    for f in (ROOT/'backprop13').glob('[!_]*.py'):
+        names = re.search(r'__all__ = \[(.*?)\]', f.read_text(encoding='utf-8'), re.S)[1]
+        for n in re.findall(r"'(\w+)'", names): assert re.search(rf'<h3 id="[^"]+">{n}</h3>', html), (f.name, n)
+
+
+def test_what_a_reader_can_do_with_a_notebook(docs, pages, monkeypatch):
+    site = load_tool('site')
+    page = site.Page.__new__(site.Page)
+    page.nb = '03_backprop.ipynb'
+    monkeypatch.setattr(site, 'config', lambda config=site.config(): {**config, 'public': False})
+    assert page.actions().count('<a') == 1 and (docs/'03_backprop.ipynb').stat().st_size > 100_000
+    public = {**site.config(), 'public': True}
+    monkeypatch.setattr(site, 'config', lambda: public)
+    links = Reader(page.actions()).links
+    git = public['git']
+    assert git == 'https://github.com/backprop13/backprop13' and links == [
+        '03_backprop.ipynb', 'https://colab.research.google.com/github/backprop13/backprop13/blob/main/nbs/03_backprop.ipynb',
+        git+'/blob/main/nbs/03_backprop.ipynb', git+'/issues/new?title=nbs%2F03_backprop.ipynb%3A+']
+
+
+def test_code_leads_to_the_reference(docs, pages):
+    html = (docs/'minibatch_training.html').read_text(encoding='utf-8')
+    used = re.findall(r'<a class="ref" href="([^"]+)">(\w+)</a>', html)
+    assert ('reference.html#cross_entropy', 'cross_entropy') in used, used[:5]
+    assert {n for _, n in used} >= {'log_softmax', 'cross_entropy', 'accuracy'}
+    strings = re.findall(r'<span class="(?:st|co)">[^<]*<a', html)
+    assert not strings, strings[:3]
+
+
+# ---- in a browser ----
+def wake(page):
+    "Bring every lab of the page to life, and open every answer"
+    for lab in page.locator('.lab').all(): lab.scroll_into_view_if_needed()
+    page.wait_for_function("() => [...document.querySelectorAll('.lab')].every(e => e.dataset.live)")
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+
+
+def faults(page):
+    """What axe finds. It is slow on large pages: formulas, and code whose words all look like some before it, are asked only whether keys
+    can scroll them, and taken out of the page."""
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
+    page.evaluate("""() => { const seen = new Set()
+        for (const p of document.querySelectorAll('pre')) {
+          const looks = [p, ...p.querySelectorAll('span')].map(e => { const s = getComputedStyle(e)
+            return [s.color, s.backgroundColor, s.opacity, s.fontSize, p.closest('div')?.className].join() })
+          p.classList.toggle('seen', looks.every(o => seen.has(o)))
+          for (const o of looks) seen.add(o) } }""")
+    def run(**options): return axe.run(page, {'exclude': [['.katex']]}, {'resultTypes': ['violations'], **options}).response['violations']
+    scrolled = run(runOnly={'type': 'rule', 'values': ['scrollable-region-focusable']})
+    page.evaluate("document.querySelectorAll('.katex, pre.seen').forEach(e => e.remove())")
+    return scrolled + run()
+
+
+@pytest.mark.parametrize('scheme,width,narrower', [('light', 1440, (1024, 768)), ('dark', 360, ())])
+def test_every_page_in_a_browser(browser, server, docs, pages, scheme, width, narrower):
+    """Whole, quiet, within its width and its weight; awake, with every answer open, without a serious fault in axe's eyes. `make test`
+    again names a file in BACKPROP13_PAGES, and a page that was looked at, with the same files beside it, isn't again."""
+    some = 'practice/layers.html', 'practice/shapes_fitting.html'        # the others are generated in the same manner
+    note = os.environ.get('BACKPROP13_PAGES') and Path(f"{os.environ['BACKPROP13_PAGES']}-{scheme}")
+    known, seen = json.loads(note.read_text()) if note and note.exists() else {}, {}
+    shared = [f for f in sorted(docs.rglob('*')) if f.is_file() and f.suffix in ('.js', '.css', '.mjs', '.woff2')]
+    base = sha256(b''.join(f.read_bytes() for f in (Path(__file__), *shared))).hexdigest()
+    for name in [n for n in pages if not n.startswith('practice/') or n in some]:
+        own = docs/name, *sorted((docs/name.replace('.html', '_files')).glob('*'))
+        seen[name] = sha256(b''.join(f.read_bytes() for f in own)).hexdigest() + base
+        if known.get(name) == seen[name]: continue
+        page, said, asked = visit(browser, server+name, viewport={'width': width, 'height': 800}, color_scheme=scheme)
+        weight = page.evaluate("performance.getEntries().reduce((sum, e) => sum + (e.transferSize ?? 0), 0)")
+        assert 30_000 < weight < 1_000_000, (name, weight)            # before anything is scrolled, compressed as GitHub Pages does
+        wake(page)
+        page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
+        page.evaluate("Promise.all([...document.images].map(i => i.decode().catch(() => {})))")
+        r = page.evaluate("""() => ({
+            broken: [...document.images].filter(i => !i.naturalWidth).map(i => i.src),
+            maths: [...document.querySelectorAll('.math:not(:has(.katex)), .math:has(.katex-error)')].map(e => e.textContent),
+            fonts: [...document.fonts].filter(f => f.status == 'error').map(f => f.family),
+            wide: [document.documentElement.scrollWidth, innerWidth], theme: document.documentElement.dataset.theme})""")
+        assert not r['broken'] and not r['maths'] and not r['fonts'], (name, r)
+        assert r['wide'][0] <= r['wide'][1], (name, r['wide'])
+        assert r['theme'] == scheme
+        for w in narrower:
+            page.set_viewport_size({'width': w, 'height': 800})
+            page.wait_for_timeout(60)
+            assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), (name, w)
+        page.set_viewport_size({'width': width, 'height': 800})
+        found = faults(page)
+        bad = [(v['id'], v['help'], [n['target'] for n in v['nodes']][:5]) for v in found if v['impact'] in ('serious', 'critical')]
+        assert not bad, (name, bad)
+        assert not said, (name, said)
+        assert all(u.startswith((server, 'data:')) for u in asked), (name, [u for u in asked if not u.startswith(server)])
+        page.close()
+    if note: note.write_text(json.dumps(seen))
+
+
+def test_accessibility_can_fail(browser, server):
+    page, _, _ = visit(browser, server+'matmul.html', viewport={'width': 360, 'height': 800}, color_scheme='light')
+    assert not faults(page)
+    page.reload()
+    page.evaluate("""() => { document.querySelector('#theme-toggle').textContent = ''
+        const word = [...document.querySelectorAll('pre.cell-code')].at(-1).querySelector('code span span'), code = [...document.querySelectorAll('pre')].filter(p => p.scrollWidth > p.clientWidth)
+        word.style.color = '#ccc'; word.id = 'pale'
+        for (const e of code) { e.removeAttribute('tabindex'); e.querySelectorAll('[tabindex], a').forEach(o => o.replaceWith(...o.childNodes)) } }""")
+    found = {v['id']: str(v['nodes']) for v in faults(page)}
+    assert {'color-contrast', 'button-name', 'scrollable-region-focusable'} <= found.keys() and 'pale' in found['color-contrast']
+    page.close()
