@@ -1,5 +1,5 @@
 "Fixtures that several test files share"
-import functools, http.server, importlib.util, json, math, os, re, shutil, signal, subprocess, sys, threading
+import functools, http.server, importlib.util, json, math, os, re, shutil, signal, subprocess, sys, tempfile, threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,6 +37,20 @@ def clone(tmp_path):
     "A copy of the project's files that a test may spoil"
     load_tool('check').copy(root, tmp_path/'clone')
     return tmp_path/'clone'
+
+
+@pytest.fixture(scope='session')
+def shared(tmp_path_factory):
+    "A function that gives the folder `name`, which `make(folder)` fills; of pytest-xdist's workers the first one that asks makes it for all"
+    base = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ: base = base.parent
+    def get(name, make):
+        with FileLock(base/f'{name}.lock'):
+            if not (base/name).exists():
+                make(new := Path(tempfile.mkdtemp(dir=base)))
+                new.rename(base/name)
+        return base/name
+    return get
 
 
 # ---- the labs' arithmetic, in Node ----
@@ -100,14 +114,12 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope='session')
-def docs(tmp_path_factory):
-    "The built site's folder; where pytest-xdist has several workers, the first one that asks builds it for all"
-    together = tmp_path_factory.getbasetemp().parent if 'PYTEST_XDIST_WORKER' in os.environ else tmp_path_factory.mktemp('site')
-    with FileLock(together/'site.lock'):
-        if not (together/'site').exists():
-            r = subprocess.run([sys.executable, root/'tools/site.py', 'build', '--no-quarto'], capture_output=True, text=True, cwd='/')
-            if r.returncode: pytest.fail(f'tools/site.py build: {r.stderr}', pytrace=False)
-            (together/'site').touch()
+def docs(shared):
+    "The built site's folder"
+    def build(folder):
+        r = subprocess.run([sys.executable, root/'tools/site.py', 'build', '--no-quarto'], capture_output=True, text=True, cwd='/')
+        if r.returncode: pytest.fail(f'tools/site.py build: {r.stderr}', pytrace=False)
+    shared('site', build)
     return root/'_docs'
 
 

@@ -1,9 +1,9 @@
 "The lab Step through backprop: it moves and answers as the real pdb does, and shows the numbers that Python recorded"
 import bdb, json, random, re
 
-import nbformat, pytest, torch
+import pytest, torch
 import torch.nn.functional as F
-from conftest import in_node, root as ROOT, visit
+from conftest import in_node, lab_data, visit
 
 from backprop13 import debugger, labs
 from backprop13.backprop import forward_and_backward, lin, lin_grad, mse, relu
@@ -13,12 +13,7 @@ STOPS = [[], ['lin_grad'], ['lin', 'relu', 'mse', 'lin_grad']]
 
 
 @pytest.fixture(scope='module')
-def data():
-    "The lab's data, as chapter 3 stores it"
-    for cell in nbformat.read(ROOT/'nbs/03_backprop.ipynb', 4).cells:
-        for o in cell.get('outputs', []):
-            page = o.get('data', {}).get('text/html', '')
-            if 'data-lab="step"' in page: return json.loads(re.search(r'<script type="application/json">(.*)</script>', page, re.S)[1])
+def data(): return lab_data('03_backprop.ipynb', 'step')
 
 
 @pytest.fixture(scope='module')

@@ -27,12 +27,13 @@ def part(project, tmp_path):
 # ---- the source archive and the wheel
 
 @pytest.fixture(scope='module')
-def built(project, tmp_path_factory):
+def built(project, shared):
     "A clean copy, the source archive that it makes, and the wheel that the archive makes"
-    tmp = tmp_path_factory.mktemp('package')
-    check.copy(project, tmp/'clone')
-    rc, said = sh(sys.executable, '-m', 'build', '--no-isolation', '--outdir', tmp/'dist', cwd=tmp/'clone')
-    assert rc == 0, said
+    def make(tmp):
+        check.copy(project, tmp/'clone')
+        rc, said = sh(sys.executable, '-m', 'build', '--no-isolation', '--outdir', tmp/'dist', cwd=tmp/'clone')
+        assert rc == 0, said
+    tmp = shared('package', make)
     wheel, sdist = next((tmp/'dist').glob('*.whl')), next((tmp/'dist').glob('*.tar.gz'))
     with ZipFile(wheel) as z: in_wheel = {n: z.read(n) for n in z.namelist()}
     with tarfile.open(sdist) as t:

@@ -1,6 +1,6 @@
 """Shards, workers, checkpoints and the program that torchrun starts. Three real workers are started once, and do all checks that
 need several; two torchruns stand in for two machines. Bugs are seeded as in test_mutants.py, among the three workers too."""
-import contextlib, hashlib, io, itertools, json, os, random, signal, socket, subprocess, sys, tempfile
+import contextlib, hashlib, io, itertools, json, os, random, shutil, signal, socket, subprocess, sys, tempfile
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -697,10 +697,13 @@ def work(rank, folder):
     dist.destroy_process_group()
 
 @pytest.fixture(scope='module')
-def three(one_worker):
+def three(one_worker, shared):
     "For each property, then for each bug: what the three workers said"
-    torch.multiprocessing.spawn(work, (one_worker,), WORLD)
-    return list(zip(*(json.loads((one_worker/f'{rank}.json').read_text()) for rank in range(WORLD))))
+    def make(folder):
+        for name in 'one', 'one.json': shutil.copy(one_worker/name, folder)
+        torch.multiprocessing.spawn(work, (folder,), WORLD)
+    folder = shared('three', make)
+    return list(zip(*(json.loads((folder/f'{rank}.json').read_text()) for rank in range(WORLD))))
 
 @pytest.mark.parametrize('i', range(len(together)), ids=[p.__name__ for p in together])
 def test_three_workers_have_the_property(three, i): assert [how for how, _ in three[i]] == ['passed']*WORLD, three[i]

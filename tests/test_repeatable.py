@@ -142,13 +142,17 @@ def main(path, threads, where):
 
 def one_run(path, threads, where='cpu'):
     "The weights of each way, in a process of its own"
-    from safetensors.torch import load_file
     env = os.environ | dict(OMP_NUM_THREADS=str(threads), TQDM_DISABLE='1')
     r = subprocess.run([sys.executable, __file__, str(path), str(threads), where], capture_output=True, text=True, timeout=300, env=env)
     assert r.returncode == 0, r.stdout + r.stderr
-    found = {}
-    for k, t in sorted(load_file(path).items()): found.setdefault(k.split('/')[0], []).append(t)
-    return found
+    return found(path)
+
+def found(path):
+    "The weights of each way in a file"
+    from safetensors.torch import load_file
+    res = {}
+    for k, t in sorted(load_file(path).items()): res.setdefault(k.split('/')[0], []).append(t)
+    return res
 
 def sha(ws):
     h = hashlib.sha256()
@@ -160,7 +164,7 @@ def differing(a, b): return [way for way in b if sha(a[way]) != sha(b[way])]
 def apart(a, b): return max(((x - y).abs().max()/y.abs().max()).item() for x, y in zip(a, b))
 
 @pytest.fixture(scope='module')
-def once(tmp_path_factory): return one_run(tmp_path_factory.mktemp('runs')/'1', 1)
+def once(shared): return found(shared('repeatable', lambda folder: one_run(folder/'1', 1))/'1')
 
 
 def test_the_same_seed_gives_the_same_bits(once, tmp_path):
