@@ -68,7 +68,7 @@ async def execute(path, timeout=600):
         if c.cell_type == 'code' and 'eval:false' in directives(c): c.source = ''
     km = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))  # no kernelspec of the user's
     client = NotebookClient(nb, km=km, timeout=timeout, record_timing=False, store_widget_state=False, coalesce_streams=True,
-                            extra_arguments=['--IPKernelApp.log_level=40', f'--IPKernelApp.exec_lines={[WORDS]}'],  # only errors
+                            extra_arguments=['--IPKernelApp.log_level=50', f'--IPKernelApp.exec_lines={[WORDS]}'],  # a kernel that is asked to end may call that an error
                             resources={'metadata': {'path': str(Path(path).parent)}})
     path_var = os.pathsep.join([str(root), *filter(None, [os.environ.get('PYTHONPATH')])])
     env = {'PYTHONPATH': path_var, 'IN_TEST': '1', 'TQDM_DISABLE': '1'}    # nbdev_export() does nothing; no bars in outputs
@@ -197,11 +197,11 @@ async def one(path, command, gate):
     return bad
 
 
-def work(command, paths, parallel=3):
-    "Run or check the notebooks at `paths`, the largest first, `parallel` at a time: a list of problems"
+def work(command, paths):
+    "Run the notebooks at `paths` one by one, since what measures time is stored, or check one per core at a time, the largest first: a list of problems"
     paths = sorted(paths, key=lambda p: -p.stat().st_size)
     async def go():
-        gate = asyncio.Semaphore(parallel)
+        gate = asyncio.Semaphore(1 if command == 'run' else os.cpu_count() or 1)
         return sum(await asyncio.gather(*(one(p, command, gate) for p in paths)), [])
     return asyncio.run(go())
 
