@@ -2,7 +2,7 @@
 or prints it; outputs that vary print nothing. In front of the first heading, and in a last section that sums up, the whole
 notebook's code counts. Whole numbers up to 12 aren't looked at, nor exercises. What no computer can check is named in the cell,
 with its reason: `<!-- unchecked: 3.13, Python's version -->`. The mutants: each number in turn, changed in its last digit."""
-import io, json, re, tokenize
+import io, re, tokenize
 
 import pytest
 from conftest import load_tool, root

@@ -1,5 +1,5 @@
 "The lab Descent: its networks are PyTorch's on the same bytes, drawings are made ready as MNIST was, hands and keys reach the same"
-import base64, json, re
+import base64
 
 import numpy as np, pytest, torch
 from torch.nn import functional as F

@@ -19,7 +19,7 @@ FILES = {'constraints.txt': b'torch', 'tools/site.py': b'', 'README.md': b'', 'n
          'nbs/06_speed.ipynb': book('import backprop13.speed'), 'nbs/teaching.ipynb': book('1'), 'nbs/reference.ipynb': book("glob('nbs/')\nimport backprop13.data"),
          'tests/test_data.py': b'from backprop13.data import mnist', 'tests/test_speed.py': b'from backprop13 import data, speed',
          'tests/test_more.py': b'from test_speed import x', 'tests/test_all.py': b'from importlib import import_module\nfrom backprop13.data import x',
-         'tests/test_lab.py': b"import backprop13.data\nvisit(server+'backprop.html')", 'tests/test_predict.py': b"import backprop13.data\nvisit(server+'backprop.html')",
+         'tests/test_lab.py': b"import backprop13.data\nvisit(server+'backprop.html')",
          'tests/test_pages.py': b'import backprop13.data\ndef test(docs): pass', 'tests/test_package.py': b'import backprop13.data\ndef part(project): pass',
          'tests/test_claims.py': b"import backprop13.data\n(ROOT/'nbs').glob('*')", 'tests/test_clone.py': b'import backprop13.data\ndef f(x): return x.clone()'}
 BOOKS = [o for o in FILES if o.endswith('.ipynb')]
@@ -45,9 +45,11 @@ def tried(tmp_path, changes, data='MNIST'):
     ({'backprop13/data.py': b'1'}, ALL - {'nbs/03_backprop.ipynb', 'nbs/06_speed.ipynb'}),
     ({'backprop13/speed.py': b'from .backprop import relu'}, WHOLE | {'nbs/06_speed.ipynb', 'nbs/teaching.ipynb', 'tests/test_speed.py', 'tests/test_more.py', 'tests/test_all.py'}),
     ({'backprop13/matmul.py': b'1'}, WHOLE | {'nbs/03_backprop.ipynb', 'nbs/06_speed.ipynb', 'nbs/teaching.ipynb', 'tests/test_speed.py', 'tests/test_more.py', 'tests/test_all.py'}),
-    ({'nbs/03_backprop.ipynb': book('from backprop13 import matmul as m', text='# Another sentence')}, PROSE | {'tests/test_predict.py', 'nbs/reference.ipynb'}),
-    ({'nbs/03_backprop.ipynb': book('from backprop13 import matmul')}, WHOLE | {'tests/test_lab.py', 'tests/test_predict.py', 'nbs/reference.ipynb', 'nbs/03_backprop.ipynb'}),
-    ({'nbs/03_backprop.ipynb': FILES['nbs/03_backprop.ipynb'].replace(b'"1"', b'"2"')}, WHOLE | {'tests/test_lab.py', 'tests/test_predict.py', 'nbs/reference.ipynb', 'nbs/03_backprop.ipynb'}),
+    ({'nbs/03_backprop.ipynb': book('from backprop13 import matmul as m', text='# T\nAnother sentence')}, PROSE | {'nbs/reference.ipynb'}),
+    ({'nbs/03_backprop.ipynb': book('from backprop13 import matmul as m', text='# Another heading')}, WHOLE | {'tests/test_lab.py', 'nbs/reference.ipynb'}),
+    ({'nbs/03_backprop.ipynb': book('from backprop13 import matmul as m', text='# T\n**Predict:** more?')}, WHOLE | {'tests/test_lab.py', 'nbs/reference.ipynb'}),
+    ({'nbs/03_backprop.ipynb': book('from backprop13 import matmul')}, WHOLE | {'tests/test_lab.py', 'nbs/reference.ipynb', 'nbs/03_backprop.ipynb'}),
+    ({'nbs/03_backprop.ipynb': FILES['nbs/03_backprop.ipynb'].replace(b'"1"', b'"2"')}, WHOLE | {'tests/test_lab.py', 'nbs/reference.ipynb', 'nbs/03_backprop.ipynb'}),
     ({'tests/test_speed.py': b'from backprop13 import data, speed, x'}, WHOLE | {'tests/test_speed.py', 'tests/test_more.py'}),
     ({'nbs/new.ipynb': book('1')}, WHOLE | {'nbs/reference.ipynb'})], ids=lambda o: ' '.join(o) if isinstance(o, dict) else '')
 def test_a_change_reaches_what_it_could_break(tmp_path, changes, want): assert tried(tmp_path, changes) == want

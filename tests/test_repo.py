@@ -312,3 +312,10 @@ def test_an_old_python_is_told_so(clone, tmp_path):
     assert rc != 0 and f'needs Python 3.10 or newer, and {old} is Python 3.8.1' in said and not (clone/'.venv').exists(), said
     rc, said = sh('make', 'setup', 'PYTHON=nopython', cwd=clone)
     assert rc != 0 and 'there is no nopython here' in said, said
+
+
+def test_readme_is_what_the_home_page_makes(project):
+    rc, said = sh(sys.executable, 'tools/readme.py', '--check', cwd=project)
+    assert rc == 0, said
+    links = re.findall(r'\]\((?![a-z]+:|#)([^)#]+)', (project/'README.md').read_text(encoding='utf-8'))
+    assert links and all((project/link).exists() for link in links), links

@@ -181,7 +181,7 @@ def test_the_menu_opens_on_a_phone(browser, server):
     page.close()
 
 
-# ---- serve, README ----
+# ---- serve ----
 @pytest.mark.usefixtures('docs')
 def test_serve_says_where_and_stops_quietly():
     import signal, urllib.request
@@ -194,10 +194,3 @@ def test_serve_says_where_and_stops_quietly():
     finally: p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=10)
     assert p.returncode == 0 and not err, err
-
-
-def test_readme_is_what_the_home_page_makes():
-    r = subprocess.run([sys.executable, ROOT/'tools/readme.py', '--check'], capture_output=True, text=True)
-    assert r.returncode == 0, r.stderr
-    links = re.findall(r'\]\((?![a-z]+:|#)([^)#]+)', (ROOT/'README.md').read_text(encoding='utf-8'))
-    assert links and all((ROOT/link).exists() for link in links), links

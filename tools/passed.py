@@ -1,19 +1,25 @@
 """What passed on this machine and hasn't changed since, so that `make test` again needn't try it. CI tries everything.
 
 A notebook depends on its own code and stored outputs, on the modules of backprop13 that it imports, and on theirs; a test file on itself,
-on the modules that it names, on the pages that it visits, or on the whole tree if it asks for that; few on code and outputs alone, not on
-prose. Both depend on tools, settings, the labs' files, versions and data. What names no module depends on all. It is a guess, and a
-mistake in it shows in CI, which doesn't guess."""
+on the modules that it names, on the pages that it visits (their code, outputs, headings and questions), or on the whole tree if it asks for
+that. Both depend on tools, settings, the labs' files, versions and data. What names no module depends on all. It is a guess, and a mistake
+in it shows in CI, which doesn't guess."""
 import hashlib, json, re, sys
 
 BASE = r'constraints\.txt|settings\.ini|setup\.py|tools/.*|backprop13/static/.*|nbs/assets/.*|tests/conftest\.py'
-NO_PROSE = r'tests/test_(lab\w*|package)\.py'                                            # what reads notebooks for their code alone
 WHOLE = r'def \w+\([^)\n]*\b(?:docs|pages|clone|project)\b|/.nbs[\'"]'                 # what reads more than it names
+NO_PROSE = r'tests/test_(labs|package)\.py'                                              # and of that, what prose doesn't matter to
 
 
 def code(text):
     "What a notebook runs and shows; its other cells don't matter to that"
     return json.dumps([(c['source'], c['outputs']) for c in json.loads(text)['cells'] if c['cell_type'] == 'code']).encode()
+
+
+def bones(text):
+    "Its code and outputs, its headings, and the cells that ask"
+    prose = [''.join(c['source']) for c in json.loads(text)['cells'] if c['cell_type'] == 'markdown']
+    return code(text) + json.dumps([o for s in prose for o in ([s] if '**Predict:**' in s else re.findall('^#.*', s, re.M))]).encode()
 
 
 def imports(files, text):
@@ -43,12 +49,17 @@ class Passed:
         self.files, self.data, self.file = files, data, file
         self.known = json.loads(file.read_text()) if file and file.exists() else {}
 
+    def part(self, name, f):
+        "What of the file `f` matters to `name`"
+        text = self.files[f]
+        if not f.endswith('.ipynb'): return text
+        if f == name: return code(text)
+        return text if name.endswith('.ipynb') or re.search(WHOLE, self.files[name].decode()) and not re.fullmatch(NO_PROSE, name) else bones(text)
+
     def fingerprint(self, name):
         "A number for all that `name` depends on"
         h = hashlib.sha256(f'{sys.version} {self.data}'.encode())
-        for f in sorted(needs(self.files, name)):
-            bare = f.endswith('.ipynb') and (f == name or re.fullmatch(NO_PROSE, name))
-            h.update(f.encode() + hashlib.sha256(code(self.files[f].decode()) if bare else self.files[f]).digest())
+        for f in sorted(needs(self.files, name)): h.update(f.encode() + hashlib.sha256(self.part(name, f)).digest())
         return h.hexdigest()
 
     def without(self, step, names):
