@@ -182,7 +182,7 @@ def main():
 
     def synthetic(books):
         chosen = [] if len(books) == len(all_books) else ['--file_re', f"^({'|'.join(re.escape(o.split('/')[-1]) for o in books)})$"]
-        return run(bin/'nbdev_test', '--n_workers', str(os.cpu_count()), *chosen, cwd=root, env={**env, 'BACKPROP13_DATA': 'synthetic'})
+        return run(bin/'nbdev_test', *chosen, cwd=root, env={**env, 'BACKPROP13_DATA': 'synthetic'})
 
     def tests(files):
         with tempfile.TemporaryDirectory() as tmp:

@@ -49,17 +49,14 @@ class Passed:
         self.files, self.data, self.file = files, data, file
         self.known = json.loads(file.read_text()) if file and file.exists() else {}
 
-    def part(self, name, f):
-        "What of the file `f` matters to `name`"
-        text = self.files[f]
-        if not f.endswith('.ipynb'): return text
-        if f == name: return code(text)
-        return text if name.endswith('.ipynb') or re.search(WHOLE, self.files[name].decode()) and not re.fullmatch(NO_PROSE, name) else bones(text)
-
     def fingerprint(self, name):
-        "A number for all that `name` depends on"
-        h = hashlib.sha256(f'{sys.version} {self.data}'.encode())
-        for f in sorted(needs(self.files, name)): h.update(f.encode() + hashlib.sha256(self.part(name, f)).digest())
+        "A number for all that `name` depends on; of notebooks, what of them matters to it"
+        h, own = hashlib.sha256(f'{sys.version} {self.data}'.encode()), self.files[name].decode()
+        part = bytes if name.endswith('.ipynb') or re.search(WHOLE, own) and not re.fullmatch(NO_PROSE, name) else bones
+        for f in sorted(needs(self.files, name)):
+            text = self.files[f]
+            if f.endswith('.ipynb'): text = code(text) if f == name else part(text)
+            h.update(f.encode() + hashlib.sha256(text).digest())
         return h.hexdigest()
 
     def without(self, step, names):
