@@ -1,5 +1,6 @@
 "The exported forward and backward passes: right on every shape, and lean on all 50 000 images."
-import copy, gc, pickle, random, subprocess, sys, weakref
+import ast, copy, gc, pickle, random, subprocess, sys, weakref
+from pathlib import Path
 
 import pytest, torch
 import torch.nn.functional as F
@@ -459,6 +460,27 @@ def walks_add_up(lib):
 @pytest.mark.parametrize('prop', [walks_add_up, lambda lib: containers_are_right(lib, range(60)), a_dead_layer_is_no_other],
                          ids=['walks', 'random programs', 'dead layers'])
 def test_what_is_used_or_walked_back_twice(prop): prop(backprop13)
+
+
+def deaf(code):
+    "Classes whose `bwd` doesn't look at the gradient that reaches its output, nor hands the output on"
+    tree = ast.parse('\n'.join(line for line in code.splitlines() if not line.lstrip().startswith(('%', '!'))))
+    for c in (o for o in ast.walk(tree) if isinstance(o, ast.ClassDef)):
+        for f in (o for o in c.body if isinstance(o, ast.FunctionDef) and o.name == 'bwd'):
+            def is_out(o): return isinstance(o, ast.Name) and o.id == 'out'
+            parts = [*ast.walk(f)]
+            if not any(isinstance(o, ast.Attribute) and o.attr == 'g' and is_out(o.value) or isinstance(o, ast.Call) and any(map(is_out, o.args))
+                       or isinstance(o, ast.Raise) for o in parts): yield c.name
+
+
+def test_every_bwd_takes_the_gradient_from_behind():
+    "ShortMse alone starts the chain: a PlainModule gives a loss no gradient"
+    import nbformat
+    nbs = Path(__file__).parents[1]/'nbs'
+    found = {name for path in nbs.rglob('*.ipynb') if path.parent.name != 'practice' for c in nbformat.read(path, 4).cells   # stubs, copies
+             if c.cell_type == 'code' and ' bwd(' in c.source for name in deaf(c.source)}
+    assert found == {'ShortMse'}
+    assert [*deaf('class A:\n    def bwd(self, out, x): add_grad(x, out*(1 - out))')] == ['A']
 
 
 def test_a_second_loss_on_the_predictions_counts():
