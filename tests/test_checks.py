@@ -294,7 +294,8 @@ def test_all_that_is_shown_can_be_printed(coding, tmp_path, monkeypatch):
     "On a terminal of any encoding, quotations of the user's own signs, too"
     (tmp_path/'shown.py').write_text(SHOWN, encoding='utf-8')
     monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path))
-    with contextlib.redirect_stdout(io.TextIOWrapper(got := io.BytesIO(), coding, write_through=True)): runpy.run_path(str(tmp_path/'shown.py'))
+    terminal = io.TextIOWrapper(got := io.BytesIO(), coding, write_through=True)
+    with contextlib.redirect_stdout(terminal): runpy.run_path(str(tmp_path/'shown.py'))
     out = got.getvalue().decode(coding)
     ok, no, dots, letter = ('\u2713', '\u2717', '\u2026', '\u03bb') if coding == 'utf-8' else ('+', '-', '...', r'\u03bb')
     if coding == 'cp1252': dots = '\u2026'
