@@ -382,6 +382,7 @@ def test_stdout_that_takes_nothing(tmp_path, monkeypatch, digits, name, line, ki
     for where, o in (commands, 'fit'), (submissions, 'run_all'), (benchmarks, 'in_process'): monkeypatch.setattr(where, o, None)
     monkeypatch.setattr(commands, 'mnist', lambda *args, **kw: digits)
     monkeypatch.setattr(benchmarks, '_settle_data', lambda asked: None)
+    monkeypatch.setattr(commands, '_verified', lambda source: (tmp_path, digits))
     a, b = os.pipe()
     os.close(a)
     where = dict(closed=lambda: None, full=lambda: open('/dev/full', 'w'), left=lambda: open(b, 'w', closefd=False))[kind]()
