@@ -417,8 +417,10 @@ def test_a_full_disk(tmp_path, monkeypatch, digits, name, line, size, why):
     monkeypatch.chdir(tmp_path)
     for where, o in (commands, 'fit'), (submissions, 'run_all'), (benchmarks, 'in_process'): monkeypatch.setattr(where, o, None)
     monkeypatch.setattr(commands, 'mnist', lambda *args, **kw: digits)
+    begun = []
+    monkeypatch.setattr(commands, 'fit', lambda *args, **kw: begun.append(1))
     with a_full_disk(size): code, _, err = here(name, *line.split(), *['--no-picture']*(name == 'train' and 'picture' not in line))
-    assert code == 2 and is_sentence(err, name) and why in err, err
+    assert code == 2 and is_sentence(err, name) and why in err and not begun, err
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
