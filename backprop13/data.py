@@ -190,7 +190,7 @@ def check_sum(
     "`data`, or `ValueError` if it isn't the file that was wanted."
     got = hashlib.sha256(data).hexdigest()
     if got != wanted:
-        raise ValueError(f'{name}: wrong checksum: SHA-256 is {got[:12]}…, wanted {wanted[:12]}…; '
+        raise ValueError(f'{name}: wrong checksum: SHA-256 is {got[:12]}..., wanted {wanted[:12]}...; '
                          'fetch the file again')
     return data
 
@@ -377,7 +377,7 @@ def _why(e:Exception) -> str:
     why = str(getattr(e, 'reason', e) if not hasattr(e, 'code') else e) # HTTPError's words hold its code
     if not isinstance(e, (OSError, ValueError)) or not why: why = f'{type(e).__name__} {why}'
     why = ''.join(c if c.isprintable() else '?' for c in ' '.join(why.split()))
-    return why if len(why) <= 200 else f'{why[:199]}…'
+    return why if len(why) <= 200 else f'{why[:197]}...'
 
 # %% ../nbs/00_data.ipynb #b7e4182d
 #| code-fold: true

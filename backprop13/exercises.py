@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from . import backprop, fitting, grading, matmul, solutions, training
 from .backprop import Lin, Module, Mse, Relu
-from .checks import autograd_grads, difference_grads
+from .checks import autograd_grads, difference_grads, printable
 from .data import _save
 from .guessing import guess
 from .grading import Exercise, Fault, Report, Trial, broken, describe, judge
@@ -932,7 +932,7 @@ class Note:
     "Text that shows itself as Markdown in a notebook."
     text:str
     def _repr_markdown_(self): return self.text
-    def __repr__(self): return self.text
+    def __repr__(self): return printable(self.text)
 
 def hint(
     f, # the function or class, or its name

@@ -500,7 +500,7 @@ mutants = {
         ('missing case', 'data._open', "('https', req.type)", "('https', 'http', 'ftp')"),
         ('bad words', 'data._why', "c if c.isprintable() else '?'", 'c'),
         ('bad words', 'data._why', "' '.join(why.split())", 'why'),
-        ('bad words', 'data._why', "why if len(why) <= 200 else f'{why[:199]}…'", 'why')],
+        ('bad words', 'data._why', "why if len(why) <= 200 else f'{why[:197]}...'", 'why')],
     endures_silence: [
         ('no limit', 'data._answer', 'timeout=seconds', ''),
         ('no limit', 'data.download', 'mirrors.remove(url)', 'pass')],
