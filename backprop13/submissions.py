@@ -18,7 +18,7 @@ import torch
 from IPython.core.inputtransformer2 import TransformerManager
 from tqdm import tqdm
 from .commands import _Parser, _new_file, _place, _sentences, _whole
-from .data import _find, _save
+from .data import _lacking, _save, _source
 from .exercises import EXERCISES, PAGES, check
 try: import resource
 except ImportError: resource = None                     # Windows has none
@@ -454,12 +454,12 @@ def _grade_parser():
 
 def _digits(source):
     "What a submission is given as BACKPROP13_DATA, so that none downloads anything."
-    source = source or os.environ.get('BACKPROP13_DATA')
+    source = source or _source()
     folder, sums = _place(source)
     if source == 'synthetic': return source
-    if all(_find(folder, name).is_file() for name in sums): return str(folder)
+    if not (trouble := _lacking(folder, sums)): return str(folder)
     if not source: return 'synthetic'
-    raise ValueError(f'--data is {source}, wanted a folder with {", ".join(sums)}')
+    raise ValueError(trouble)
 
 # %% ../nbs/support/submissions.ipynb #a1002432
 def grade(

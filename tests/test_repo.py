@@ -340,6 +340,16 @@ def test_nbdev_test_fails_where_a_check_fails(small):
     assert rc == 1 and '00_tiny' in said, said
 
 
+@pytest.mark.parametrize('command', ['nbdev_test', 'python tools/notebooks.py check nbs/00_tiny.ipynb'])
+def test_a_relative_folder_of_data_means_the_same_in_notebooks(small, command):
+    "It counts from where the command was typed, though both run a notebook in its own folder."
+    shutil.copytree(check.root/'backprop13', small/'backprop13', dirs_exist_ok=True)
+    asks = f"from backprop13.data import _source; assert str(_source()) == '{small}/mine'"
+    edit(small/'nbs'/'00_tiny.ipynb', 'assert two() == 2', asks)
+    rc, said = sh('sh', '-c', f'BACKPROP13_DATA=mine; export BACKPROP13_DATA; {command}', cwd=small)
+    assert rc == 0, said
+
+
 def test_an_old_python_is_told_so(clone, tmp_path):
     old = tmp_path/'oldpython'
     old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.8.1\nexit 1\n')

@@ -377,7 +377,7 @@ def test_stopped(tmp_path, sign, code):
     (['a.ipynb'], 'a.ipynb is no folder'), ([], 'the following arguments are required: FOLDER'), (['in', '--jobs', '0'], "--jobs: got '0'"),
     (['in', '--cell-seconds', 'x'], "--cell-seconds: got 'x'"), (['in', '--memory', '5'], "--memory: got '5', wanted a whole number from 100"),
     (['in', '--csv', 'a.txt'], "--csv: got 'a.txt'"), (['in', '--csv', 'no/a.csv'], "--csv: got 'no/a.csv'"),
-    (['in', '--data', 'nowhere'], '--data is nowhere, wanted a folder with'), (['in', 'in'], 'unrecognized arguments: in')])
+    (['in', '--data', 'nowhere'], '/nowhere; set BACKPROP13_DATA to the folder'), (['in', 'in'], 'unrecognized arguments: in')])
 def test_what_is_refused_is_a_sentence(tmp_path, monkeypatch, capsys, words, why):
     for o in 'empty', 'in': (tmp_path/o).mkdir()
     for o in 'a.ipynb', 'in/a.ipynb', 'empty/letter.pdf': (tmp_path/o).write_text(notebook(LIN))
