@@ -282,7 +282,7 @@ BAD = [('--bs 0', "--bs: got '0', wanted a whole number from 1"), ('--bs 50001',
        ('--lr nan', "got 'nan'"), ('--lr inf', "got 'inf'"), ('--seed -1', 'from 0 to 4294967295'), ('--seed 4294967296', 'from 0 to'),
        ('--workers -1', 'from 0'), ('--device abacus', "got 'abacus'"), ('--device meta', "got 'meta'"),
        ('--backward both', 'ours or autograd'), ('--data nowhere', '/nowhere; set BACKPROP13_DATA'), ('--data=', 'or the word synthetic'),
-       ('--data ~nobody/x', '~nobody/x; set BACKPROP13_DATA'), ('--weights nowhere/w.safetensors', 'wanted a folder that is there; make /'),
+       ('--data ~nobody/x', 'there is no folder'), ('--weights nowhere/w.safetensors', 'wanted a folder that is there; make /'),
        ('--weights w.pt', 'ends in .safetensors'), ('--weights d.safetensors', 'a file, and that is none'),
        ('--weights /proc/w.safetensors', '/proc refuses'), ('--picture nowhere/p.png', 'nowhere'), ('--picture p.doc', 'ends in .png'),
        ('--picture p', 'ends in .png'), ('--picture p.png --no-picture', 'not allowed with'), ('--epoch 3', 'unrecognized arguments: --epoch'),
@@ -389,7 +389,7 @@ def test_data_in_a_folder(files, tmp_path):
     assert sizes(out) == [(files/f'{name}.gz').stat().st_size for name in commands.SHA256]
     (files/'t10k-labels-idx1-ubyte.gz').write_bytes(b'\x00\x00\x08\x01\x00\x00\x27\x10' + bytes(10000))
     code, out, err = here('data', '--data', files)
-    assert code == 2 and out == '' and is_sentence(err, 'data') and 't10k-labels-idx1-ubyte: wrong checksum' in err, err
+    assert code == 2 and out == '' and is_sentence(err, 'data') and 't10k-labels-idx1-ubyte.gz: wrong checksum' in err, err
 
 
 def test_no_network(tmp_path):
