@@ -16,7 +16,8 @@ from . import __version__
 from .backprop import Linear
 from .checks import PLAIN
 from .data import (DataWarning, MIRRORS, SHA256, SHA256_SYNTHETIC, _FOLDERS, _find,
-                             _save, cache_folder, cached_files, download, mnist, mnist_files)
+                             _save, _source, cache_folder, cached_files, download, mnist,
+                             mnist_files)
 from .fitting import (Dataset, History, SGD, by_hand, fit, get_dls, save_weights,
                                 set_seed)
 from .training import CrossEntropy, cross_entropy, log_softmax
@@ -180,7 +181,7 @@ def data(
     parser = _Parser('backprop13-data', "Fetch MNIST if need be, verify it, say where it is.")
     with _sentences(parser.prog):
         args = parser.parse_args(argv)
-        source = args.data or os.environ.get('BACKPROP13_DATA')
+        source = args.data or _source()
         folder, digits = _verified(source)
         print('Digits made by code' if source == 'synthetic' else 'MNIST', 'in', folder)
         for name, wanted in _place(source)[1].items():
@@ -239,7 +240,7 @@ def _setup(args, digits):
 
 # %% ../nbs/support/commands.ipynb #54a49d76
 def _announce(args, source, n, n_valid, m, c):
-    place = _place(args.data or os.environ.get('BACKPROP13_DATA'))[0]
+    place = _place(args.data or _source())[0]
     print('data:    ', 'digits made by code' if source == 'synthetic' else f'MNIST in {place}')
     print(f'          {n} images to train on, {n_valid} to validate')
     print(f'network:  {m} pixels, {args.hidden} hidden units, {c} outputs, on {args.device}')

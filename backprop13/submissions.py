@@ -19,7 +19,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from tqdm import tqdm
 from .commands import (_Parser, _new_file, _place, _sentences, _text, _whole,
                                  _writing)
-from .data import _find, _save, mnist_files
+from .data import _lacking, _save, _source, mnist_files
 from .exercises import EXERCISES, PAGES, check
 try: import resource
 except ImportError: resource = None                     # Windows has none
@@ -456,10 +456,10 @@ def _grade_parser():
 
 def _digits(source):
     "What a submission is given as BACKPROP13_DATA, so that none downloads anything."
-    source = source or os.environ.get('BACKPROP13_DATA')
+    source = source or _source()
     folder, sums = _place(source)
     if source == 'synthetic': return source
-    if not source and not all(_find(folder, name).is_file() for name in sums): return 'synthetic'
+    if not source and _lacking(folder, sums): return 'synthetic'
     mnist_files(str(folder), sums=sums)                 # an error, if they aren't right
     return str(folder)
 

@@ -296,8 +296,8 @@ BAD = [('--bs 0', "--bs: got '0', wanted a whole number from 1"), ('--bs 50001',
        (f'--hidden {10**19}', 'too many'), ('--epochs 0', 'from 1'), ('--epochs 1.5', "got '1.5'"), ('--lr -1', "got '-1'"),
        ('--lr nan', "got 'nan'"), ('--lr inf', "got 'inf'"), ('--seed -1', 'from 0 to 4294967295'), ('--seed 4294967296', 'from 0 to'),
        ('--workers -1', 'from 0'), ('--device abacus', "got 'abacus'"), ('--device meta', "got 'meta'"),
-       ('--backward both', 'ours or autograd'), ('--data nowhere', 'nowhere has no train-images'), ('--data=', 'or the word synthetic'),
-       ('--data ~nobody/x', 'has no train-images'), ('--data file', 'has no train-images'), ('--workers 101', 'from 0 to 100'),
+       ('--backward both', 'ours or autograd'), ('--data nowhere', '/nowhere; set BACKPROP13_DATA'), ('--data=', 'or the word synthetic'),
+       ('--data ~nobody/x', 'there is no folder'), ('--data file', '(it is a file); set'), ('--workers 101', 'from 0 to 100'),
        (f'--bs {"9"*5000}', "got '999"), ('--weights full.safetensors', 'a file, and that is none'), ('--weights pipe.safetensors', 'and that is none'),
        ('--weights /dev/full', 'ends in .safetensors'), ('--weights file/w.safetensors', 'wanted a folder that is there'),
        (f'--weights {"n"*240}.safetensors', 'refuses (File name too long)'), (f'--weights {"n"*300}.safetensors', 'refuses (File name too long)'),
@@ -551,7 +551,7 @@ def test_data_in_a_folder(files, tmp_path):
     assert sizes(out) == [(files/f'{name}.gz').stat().st_size for name in commands.SHA256]
     (files/'t10k-labels-idx1-ubyte.gz').write_bytes(b'\x00\x00\x08\x01\x00\x00\x27\x10' + bytes(10000))
     code, out, err = here('data', '--data', files)
-    assert code == 2 and out == '' and is_sentence(err, 'data') and 't10k-labels-idx1-ubyte: wrong checksum' in err, err
+    assert code == 2 and out == '' and is_sentence(err, 'data') and 't10k-labels-idx1-ubyte.gz: wrong checksum' in err, err
 
 
 def test_no_network(tmp_path):

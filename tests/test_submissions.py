@@ -379,7 +379,7 @@ def test_stopped(tmp_path, sign, code):
     (['a.ipynb'], 'a.ipynb is no folder'), ([], 'the following arguments are required: FOLDER'), (['in', '--jobs', '0'], "--jobs: got '0'"),
     (['in', '--cell-seconds', 'x'], "--cell-seconds: got 'x'"), (['in', '--memory', '5'], "--memory: got '5', wanted a whole number from 100"),
     (['in', '--csv', 'a.txt'], "--csv: got 'a.txt'"), (['in', '--csv', 'no/a.csv'], "--csv: got 'no/a.csv'"),
-    (['in', '--data', 'nowhere'], 'nowhere has no train-images'), (['in', 'in'], 'unrecognized arguments: in'),
+    (['in', '--data', 'nowhere'], '/nowhere; set BACKPROP13_DATA to the folder'), (['in', 'in'], 'unrecognized arguments: in'),
     ([''], 'wanted a folder of submissions'), (['in', '--memory', '9'*20], 'from 100 to 1000000')])
 def test_what_is_refused_is_a_sentence(tmp_path, monkeypatch, capsys, words, why):
     for o in 'empty', 'in': (tmp_path/o).mkdir()
