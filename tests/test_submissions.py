@@ -321,7 +321,7 @@ ANSWERED = {                                            # what Jupyter would wai
     'a debugger': ['def f():\n    breakpoint()\n    return 3\nok = f()', '%debug', 'import pdb\npdb.set_trace()', 'ok == 3'],
     'a magic that is not there': ['%tensorflow_version 2.x\n%load_ext nobody_has_this\nok = 4', 'ok == 4'],
     'an editor': ['%matplotlib widget\n%matplotlib qt\n%gui qt\nok = 5', 'ok == 5'],
-    '%pip': ['%pip install nothing\n%conda install nothing\nok = 6', 'pip install nothing', 'ok == 6'],
+    '%pip': ['%pip install nothing\n%conda install nothing\nok = 6', 'pip install nothing', 'ok == 6 and "_exit_code" not in globals()'],
     'a package': [f"""import zipfile
 with zipfile.ZipFile('x-1-py3-none-any.whl', 'w') as z:
     z.writestr('x.py', '')
