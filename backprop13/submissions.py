@@ -14,7 +14,6 @@ from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 import torch
-from IPython.core import page
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from tqdm import tqdm
@@ -158,7 +157,6 @@ def _shell(say):
     "Such a shell, as a notebook finds its own at the start; in its names is what `__main__` is."
     shell = _Shell.instance(xmode='Minimal', config=Config(HistoryManager=dict(enabled=False)))
     shell.say = say
-    shell.set_hook('show_in_pager', page.as_hook(page.display_page), 90)
     shell.extension_manager.load_extension('storemagic')
     shell.run_line_magic('matplotlib', 'inline')
     return shell

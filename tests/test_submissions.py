@@ -297,7 +297,7 @@ THINGS = {                                              # -> cells, and what is 
     'x = !': ['x = !echo one; echo two', 'x == ["one", "two"] and x.n == "one\\ntwo"'],
     '! in a loop': ['for i in range(2):\n    !echo {i} >> made30', 'open("made30").read() == "0\\n1\\n"'],
     'an exit code': ['!exit 3', '_exit_code == 3'],
-    '?': ['len?\n?len\nlen??\n?str.s*\nhelp(len)\nok = 31', 'ok == 31'],
+    '?': ['import argparse', 'argparse??\n?len\nlen?\n?str.s*\nhelp(len)\nok = 31', 'ok == 31'],
     'no __file__': ['try: __file__\nexcept NameError: x = 32', 'x == 32'],
     '__main__': ['import sys\nif __name__ == "__main__": x = 33', 'x == sys.modules["__main__"].x == 33'],
     'pickle': ['import pickle\nclass P: pass\nx = pickle.loads(pickle.dumps(P()))', 'type(x) is P'],
@@ -343,12 +343,12 @@ def read(things, folder):
 
 @pytest.fixture(scope='module')
 def done(shared):
-    "What became of the things in the command, whose locale knows ASCII only, and in Jupyter"
+    "What became of the things in the command, whose locale knows ASCII only and whose terminal little, and in Jupyter"
     def make(folder):
         for o in 'in', 'command', 'answered', 'jupyter', 'there': (folder/o).mkdir()
         (folder/'in'/'a.ipynb').write_text(told(THINGS, folder/'command'), encoding='utf-8')
         (folder/'in'/'b.ipynb').write_text(told(ANSWERED, folder/'answered'), encoding='utf-8')
-        plain = dict(LC_ALL='C', PYTHONCOERCECLOCALE='0', PYTHONUTF8='0')
+        plain = dict(TERM='dumb', LC_ALL='C', PYTHONCOERCECLOCALE='0', PYTHONUTF8='0')
         with start(folder, uuid.uuid4().hex, 'in', '--jobs', 2, **plain) as p:
             book = nbformat.reads(told(THINGS, folder/'jupyter'), 4)
             kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))      # no kernelspec of the user's
