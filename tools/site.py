@@ -97,7 +97,7 @@ def fence(s, attrs):
 
 
 def raw(s): return fence(s, '=html')
-def div(cls, s): return f'\n::::::: {{{cls}}}\n{s}\n:::::::\n'
+def div(cls, s): return f'\n::::::: {{{cls}}}\n{s}\n\n:::::::\n'
 
 
 def active(svg):
