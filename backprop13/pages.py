@@ -10,6 +10,7 @@ import copy, json, os, re, shutil
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
+from zlib import crc32
 from ._modidx import d as index
 
 # %% ../nbs/support/pages.ipynb #a2ff0065
@@ -55,7 +56,7 @@ class Pages:
     def put(self, i, text):
         "Put a cell of text before cell `i`."
         cell = copy.deepcopy(next(c for c in self.nb.cells if c.cell_type == 'markdown'))
-        cell.source = text
+        cell.source, cell.id = text, f'{crc32(text.encode()):08x}'
         self.nb.cells.insert(i, cell)
 
 # %% ../nbs/support/pages.ipynb #05107276

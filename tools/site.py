@@ -311,6 +311,12 @@ def menu_for(nav):
     return f
 
 
+def pandoc_path():
+    "Where pandoc is"
+    import pypandoc
+    return pypandoc.get_pandoc_path()
+
+
 def read_alike(pandoc):
     "Sentences about texts that the site would show otherwise than Jupyter does"
     texts = []
@@ -342,8 +348,7 @@ def build(use_quarto=True):
 def plain_site(nav, katex):
     "Render the site with pandoc"
     from nbdev.serve import proc_nbs
-    import pypandoc
-    pandoc, menu = pypandoc.get_pandoc_path(), menu_for(nav)
+    pandoc, menu = pandoc_path(), menu_for(nav)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         reading = pool.submit(read_alike, pandoc)
         os.environ['BACKPROP13_SITE'] = 'pandoc'                     # for backprop13.pages, which nbdev calls
