@@ -100,6 +100,30 @@ def test_where_other_projects_are_led_is_a_definition(books, pages):
     assert 'def lin_grad(' in before[at+1].source + before[at+2].source
 
 
+
+# ---- Bootstrap, which stands under Quarto's pages
+
+BOOTSTRAP = set("""accordion active alert badge bi blockquote border breadcrumb btn card carousel clearfix col collapse collapsed collapsing container disabled
+    dropdown dropend dropstart dropup fade figure hiding hstack initialism invisible lead mark modal nav navbar offcanvas pagination placeholder popover
+    progress ratio rounded row shadow show showing small table toast tooltip visible vr vstack""".split())        # its classes, or their first words
+
+def classes(css): return set(re.findall(r'\.([a-zA-Z][\w-]*)', re.sub(r'/\*.*?\*/|\{[^{}]*\}', ' ', css, flags=re.S)))
+def taken(css): return {o for o in classes(css) if o.split('-')[0] in BOOTSTRAP}
+
+def test_no_class_of_ours_is_bootstraps():
+    for f in 'backprop13/static/lab.css', 'nbs/assets/site.css': assert not taken((ROOT/f).read_text(encoding='utf-8')), f
+    assert taken('.a .card { x: 1.row } /* .col */ @media (x) { .row:hover, .nav-x { y: 2 } }') == {'card', 'row', 'nav-x'}
+
+
+def test_what_bootstrap_says_of_elements_is_undone_in_labs():
+    "Of captions, legends and tables, which labs have; and inline code and links have the colours of both schemes"
+    rules = (ROOT/'nbs/assets/quarto.scss').read_text(encoding='utf-8').partition('/*-- scss:rules --*/')[2]
+    lab = re.search(r'\.lab \{(.*?\} *\n.*?)\} *\}', rules, re.S)[1]
+    used = re.findall(r'(?<![\w.-])(caption|legend|table)\b', re.sub(r'\{[^{}]*\}', ' ', (ROOT/'backprop13/static/lab.css').read_text(encoding='utf-8')))
+    assert set(used) and all(re.search(rf'\b{o}\b[^{{}}]*\{{', lab) for o in set(used))
+    assert re.search(r'a:not\(\.btn\) \{ color: var\(--link\)', rules) and re.search(r'code:not\(\.sourceCode\) \{ color: inherit; background-color: var\(--box\)', rules)
+
+
 # ---- where Quarto can't do its work
 
 @pytest.mark.parametrize('command', ['nbdev_docs', 'nbdev_preview'])
