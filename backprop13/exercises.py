@@ -406,7 +406,7 @@ add(solutions.Chain, '04_modules', 15, '''
     Write a model of any number of layers: called on inputs and targets it hands the inputs from
     layer to layer, and returns the loss of what comes out. `backward()` walks the same way
     back. The layers and the loss remember their own inputs and outputs; call their
-    `backward()`.''',
+    `backward()`. Each layer is in the list once.''',
     _chain_trials, _chain_want, drive=_chain_drive, autograd=False, banned=(backprop.Model,),
     hints='''
     - What one layer returns is what the next one is called on.
