@@ -142,8 +142,6 @@ class Module:
         raise NotImplementedError(f'{type(self).__name__} must define bwd(self, out, *args)')
 
 # %% ../nbs/03_backprop.ipynb #008caa38
-#| code-fold: true
-#| code-summary: "Code: call_of"
 def call_of(
     layer:Module, # a layer
     out:torch.Tensor=None, # what one of its calls returned; the last one by default

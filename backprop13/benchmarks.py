@@ -8,8 +8,6 @@ __all__ = ['CONTENDERS', 'THREADS', 'interleaved', 'Ratio', 'ratios', 'Problem',
            'bare', 'missing', 'compare', 'machine', 'plan', 'images', 'measure', 'in_process', 'main', 'line', 'load']
 
 # %% ../nbs/support/benchmarks.ipynb #0ab785f8
-#| code-fold: true
-#| code-summary: "Code: what the library imports"
 import contextlib, json, os, platform, random, shutil, signal, subprocess, sys, tempfile, time
 from importlib import metadata, resources, util
 from pathlib import Path
@@ -273,8 +271,6 @@ def _check_same(name, p):
         check_close(a.detach().cpu(), b.detach().cpu(), f'{name}, {q}', 1e-3, "the lesson's loop")
 
 # %% ../nbs/support/benchmarks.ipynb #a7e9cb1c
-#| code-fold: true
-#| code-summary: "Code: the machine"
 THREADS = 'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'
 
 def machine(device:str='cpu') -> dict:
@@ -293,8 +289,6 @@ def machine(device:str='cpu') -> dict:
     return found
 
 # %% ../nbs/support/benchmarks.ipynb #927cd7a7
-#| code-fold: true
-#| code-summary: "Code: the plan"
 def plan(device:str='cpu') -> list:
     "Batch sizes, numbers of hidden units, and some of these with all cores."
     cores, base = os.cpu_count(), dict(bs=64, nh=50, threads=1, device=device)
@@ -308,8 +302,6 @@ def images(bs:int, nh:int) -> int:
     return 50000 if (bs, nh) == (64, 50) else max(3*bs, min(50000, 400*bs, 50000*50//nh)//bs*bs)
 
 # %% ../nbs/support/benchmarks.ipynb #8a234f06
-#| code-fold: true
-#| code-summary: "Code: one combination here, or in a process of its own"
 def measure(bs:int, nh:int, threads:int, device:str, rounds:int=7) -> dict:
     "Measure one combination in this process."
     torch.set_num_threads(threads)
@@ -342,8 +334,6 @@ def _measure_alone():
         Path(sys.argv[1]).write_text(json.dumps(result), encoding='utf-8')
 
 # %% ../nbs/support/benchmarks.ipynb #ae861519
-#| code-fold: true
-#| code-summary: "Code: the command"
 def main(
     argv:list=None, # arguments; those of the command line by default
 ):

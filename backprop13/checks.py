@@ -93,15 +93,11 @@ def check_grads(
     return max(check_close(got[k], want[k], label(k), tolerance, against) for k in want)
 
 # %% ../nbs/support/checks.ipynb #2a95c321
-#| code-fold: true
-#| code-summary: "Code: is_float"
 def is_float(t) -> bool:
     "Is `t` a floating-point tensor?"
     return isinstance(t, torch.Tensor) and t.is_floating_point()
 
 # %% ../nbs/support/checks.ipynb #8bdac257
-#| code-fold: true
-#| code-summary: "Code: held_tensors, with_tensors"
 def held_tensors(op) -> dict:
     "Floating-point tensors in attributes of `op`, of layers and lists in it: name -> tensor."
     found, seen = {}, set()
@@ -125,8 +121,6 @@ def with_tensors(op, tensors:dict):
     return copy.deepcopy(op, {id(t): tensors.get(k, t.detach()) for k, t in held.items()})
 
 # %% ../nbs/support/checks.ipynb #94353c14
-#| code-fold: true
-#| code-summary: "Code: op_name, call_op"
 def op_name(op) -> str:
     "What to call `op` in a message."
     return getattr(op, '__name__', type(op).__name__)
@@ -143,8 +137,6 @@ def call_op(op, inputs:dict):
     return op(*bound.args, **bound.kwargs)
 
 # %% ../nbs/support/checks.ipynb #09432a4f
-#| code-fold: true
-#| code-summary: "Code: copies, all_tensors"
 def copies(tensors:dict, dtype:torch.dtype=None) -> dict:
     "Copies without gradients; floating-point ones as `dtype`."
     def one(t):
@@ -167,8 +159,6 @@ def all_tensors(op, inputs:dict) -> dict:
     return {**inputs, **held}
 
 # %% ../nbs/support/checks.ipynb #847e8c0b
-#| code-fold: true
-#| code-summary: "Code: start_gradient, check_unchanged"
 def start_gradient(op, out:torch.Tensor, out_g:torch.Tensor) -> torch.Tensor:
     "The gradient that reaches the output: `out_g`, or 1 if that is None and `out` one number."
     name = op_name(op)
@@ -191,8 +181,6 @@ def check_unchanged(op, now:dict, before:dict):
                                  f'{show_values(now[k])}')
 
 # %% ../nbs/support/checks.ipynb #db4fcb7d
-#| code-fold: true
-#| code-summary: "Code: our_grads"
 def our_grads(
     op, # a Module or Model of ours, or a function that sets `.g` itself
     out_g:torch.Tensor=None, # the gradient that reaches its output; none if that is one number
@@ -210,8 +198,6 @@ def our_grads(
     return {k: t.g for k, t in mine.items() if getattr(t, 'g', None) is not None}
 
 # %% ../nbs/support/checks.ipynb #5be2cd80
-#| code-fold: true
-#| code-summary: "Code: autograd_grads"
 def autograd_grads(
     f, # a function of the tensors, or a layer, whose own tensors are included
     out_g:torch.Tensor=None, # the gradient that reaches its output; none if that is one number
@@ -228,14 +214,10 @@ def autograd_grads(
     return dict(zip(leaves, grads))
 
 # %% ../nbs/support/checks.ipynb #29ba3c7f
-#| code-fold: true
-#| code-summary: "Code: STEP, DIFFERENCE_TOLERANCE"
 STEP = torch.finfo(torch.float64).eps**(1/3)
 DIFFERENCE_TOLERANCE = 1e-7
 
 # %% ../nbs/support/checks.ipynb #2fd6b18c
-#| code-fold: true
-#| code-summary: "Code: difference_grads"
 def difference_grads(
     f, # a function of the tensors, or a layer, whose own tensors are included
     out_g:torch.Tensor=None, # the gradient that reaches its output; none if that is one number
@@ -259,8 +241,6 @@ def difference_grads(
         return {k: grad(t).view(t.shape) for k, t in mine.items() if is_float(t)}
 
 # %% ../nbs/support/checks.ipynb #b640482f
-#| code-fold: true
-#| code-summary: "Code: SEED, random_like, output_of"
 SEED = 3_141_592_653
 
 def random_like(out:torch.Tensor) -> torch.Tensor:
@@ -276,8 +256,6 @@ def output_of(op, inputs:dict) -> torch.Tensor:
     return out
 
 # %% ../nbs/support/checks.ipynb #fadfa1a6
-#| code-fold: true
-#| code-summary: "Code: trusted_grads"
 def trusted_grads(op, reference, tensors:dict, inputs:dict, out_g, dtype) -> dict:
     "The gradients that those of `op` are compared with: source -> name -> gradient."
     want = {'autograd': autograd_grads(op, out_g, **inputs)}
@@ -286,8 +264,6 @@ def trusted_grads(op, reference, tensors:dict, inputs:dict, out_g, dtype) -> dic
     return want
 
 # %% ../nbs/support/checks.ipynb #0bec09ef
-#| code-fold: true
-#| code-summary: "Code: check_dtype"
 def check_dtype(op, dtype, reference, constants, out_g, tolerance, inputs) -> dict:
     "`check_op` in one dtype."
     name, tensors, errors = op_name(op), copies(all_tensors(op, inputs), dtype), {}
@@ -309,8 +285,6 @@ def check_dtype(op, dtype, reference, constants, out_g, tolerance, inputs) -> di
     return {f'{source}, {str(dtype)[6:]}': error for source, error in errors.items()}
 
 # %% ../nbs/support/checks.ipynb #80f9ddaf
-#| code-fold: true
-#| code-summary: "Code: check_adds"
 def check_adds(op, out_g, inputs:dict):
     "`AssertionError` unless `op` adds to what is in `.g`, whatever calls were before."
     mine = copies(all_tensors(op, inputs), torch.float64)
@@ -331,8 +305,6 @@ def check_adds(op, out_g, inputs:dict):
     check_grads(pass_on(now), twice, None, op_name(op), 'twice its own, since it must add')
 
 # %% ../nbs/support/checks.ipynb #3e33cd1e
-#| code-fold: true
-#| code-summary: "Code: check_op"
 def check_op(
     op, # a function, or a layer or model of ours: what has a `backward`
     reference=None, # trusted; called with the inputs, then the tensors that `op` holds, in order

@@ -273,8 +273,6 @@ def _source() -> str:
     return os.path.join(here if os.path.isdir(here) else '', os.path.expanduser(source))
 
 # %% ../nbs/00_data.ipynb #a47ed268
-#| code-fold: true
-#| code-summary: "Code: where the cache is"
 class DataWarning(UserWarning): "Something about the data that you should know."
 class SyntheticWarning(DataWarning): "You asked for MNIST and got digits made by code."
 
@@ -286,8 +284,6 @@ def cache_folder() -> Path:
     return Path(next(p for p in places if os.path.isabs(p)))/'backprop13'
 
 # %% ../nbs/00_data.ipynb #ed2c24f8
-#| code-fold: true
-#| code-summary: "Code: write a file, and tidy up"
 def _save(path:Path, data:bytes):
     "Write the file so that nobody ever sees half of it."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -306,8 +302,6 @@ def _tidy(folder:Path, name:str):
             if time.time() - aside.stat().st_mtime > 3600: aside.unlink()
 
 # %% ../nbs/00_data.ipynb #9d3f60c2
-#| code-fold: true
-#| code-summary: "Code: read a file"
 def _from_cache(folder:Path, name:str, wanted:str):
     "The bytes of a good file in the cache, or None; a warning if the file is there and bad."
     try:
@@ -317,8 +311,6 @@ def _from_cache(folder:Path, name:str, wanted:str):
     except ValueError as e: warnings.warn(f'{e} (not used)', DataWarning, stacklevel=4)
 
 # %% ../nbs/00_data.ipynb #532a8247
-#| code-fold: true
-#| code-summary: "Code: fill the cache"
 def cached_files(
     folder:Path, # of the cache
     sums:dict, # names and checksums
@@ -342,8 +334,6 @@ def cached_files(
     return files
 
 # %% ../nbs/00_data.ipynb #78b433ff
-#| code-fold: true
-#| code-summary: "Code: ask an address"
 MIRRORS = 'https://ossci-datasets.s3.amazonaws.com/mnist/', 'https://storage.googleapis.com/cvdf-datasets/mnist/'
 
 def _open(url:str, seconds:float):
@@ -368,8 +358,6 @@ def _send(url:str, answers, stopped):
     except Exception as e: answers.put(e)
 
 # %% ../nbs/00_data.ipynb #18ad3268
-#| code-fold: true
-#| code-summary: "Code: get one file, and don't wait long"
 def _bar(**kwargs):
     "tqdm's bar: a widget in notebooks, text in terminals, nothing in a log."
     from tqdm.auto import tqdm
@@ -386,8 +374,6 @@ def _answer(answers, seconds:float, otherwise:str):
     return res
 
 # %% ../nbs/00_data.ipynb #5c0e71ab
-#| code-fold: true
-#| code-summary: "Code: get one file, the whole of it"
 def _get(
     url:str,
     first:float=5, # seconds for everything up to the first byte: the look-up of the host's name, the connection, the request
@@ -412,8 +398,6 @@ def _get(
     return bytes(data)
 
 # %% ../nbs/00_data.ipynb #5124865b
-#| code-fold: true
-#| code-summary: "Code: what went wrong, in a line"
 def _why(e:Exception) -> str:
     "What went wrong, in one short line fit for a terminal: a server may have worded it."
     why = str(getattr(e, 'reason', e) if not hasattr(e, 'code') else e) # HTTPError's words hold its code
@@ -422,8 +406,6 @@ def _why(e:Exception) -> str:
     return why if len(why) <= 200 else f'{why[:197]}...'
 
 # %% ../nbs/00_data.ipynb #b7e4182d
-#| code-fold: true
-#| code-summary: "Code: try the mirrors"
 def download(
     mirrors:list, # of addresses, each with a slash at its end; those that can't be reached are removed
     name:str, # the file's, without .gz

@@ -7,8 +7,6 @@ __all__ = ['SETTINGS', 'shard', 'start_weights', 'shard_gradients', 'all_reduce'
            'load_checkpoint', 'train', 'main']
 
 # %% ../nbs/07_parallel.ipynb #8442fbd6
-#| code-fold: true
-#| code-summary: "Code: what the library imports"
 import argparse, contextlib, hashlib, json, os, signal, sys, tempfile, time
 from datetime import timedelta
 from pathlib import Path
@@ -122,8 +120,6 @@ def load_checkpoint(path, args) -> tuple: # weights, epoch
     return weights, int(notes['epoch'])
 
 # %% ../nbs/07_parallel.ipynb #5b1c6a72
-#| code-fold: true
-#| code-summary: "Code: _read"
 def _read(path) -> tuple: # weights, notes
     "What a checkpoint holds; `ValueError` if it is none."
     from safetensors import SafetensorError, safe_open
@@ -160,8 +156,6 @@ def _agree(args, weights:list) -> int: # the last whole epoch, or 0
     return done
 
 # %% ../nbs/07_parallel.ipynb #5b1c6a75
-#| code-fold: true
-#| code-summary: "Code: _try_out, _begin"
 def _try_out(path:Path, size:int):
     "`OSError` if a file of `size` bytes can't take this name."
     try:
@@ -213,8 +207,6 @@ def train(args, device):
     return notes | {'checksums': _from_all(_checksum(worker.weights))}
 
 # %% ../nbs/07_parallel.ipynb #fb4aa04f
-#| code-fold: true
-#| code-summary: "Code: _note"
 @torch.no_grad()
 def _note(notes, worker, losses, seconds, data) -> str:
     "What rank 0 remembers of an epoch, and says of it."
@@ -229,8 +221,6 @@ def _note(notes, worker, losses, seconds, data) -> str:
     return f"{line}, {notes['waiting'][-1]:.0%} of it in all-reduce"
 
 # %% ../nbs/07_parallel.ipynb #5b1c6a78
-#| code-fold: true
-#| code-summary: "Code: _finite, _checksum, _say"
 def _finite(epoch, losses, weights):
     "`ValueError` in all workers if a loss or a weight is nan or infinite."
     if all(t.isfinite().all() for t in (losses, *weights)): return
@@ -271,8 +261,6 @@ def main(args=None):
         _leave(f'lost another worker ({why})', args)
 
 # %% ../nbs/07_parallel.ipynb #dab5bbf4
-#| code-fold: true
-#| code-summary: "Code: _refuse, _check_world, _gpu, _lost, _leave, _in_words"
 def _refuse(why:str):
     "What is wrong with how it was started, in a sentence; exit code 2."
     print(f'backprop13.parallel: {why}', file=sys.stderr)
@@ -317,8 +305,6 @@ def _leave(why:str, args):
     os._exit(1)
 
 # %% ../nbs/07_parallel.ipynb #6305800f
-#| code-fold: true
-#| code-summary: "Code: the arguments"
 def _arguments(args):
     parser = argparse.ArgumentParser(prog='torchrun ... -m backprop13.parallel', description=main.__doc__, allow_abbrev=False)
     parser.error = lambda why: _refuse(f'{why}; see python -m backprop13.parallel --help')

@@ -385,7 +385,7 @@ def test_a_dependency_without_use_is_caught(part, file, old, new, name):
     assert list(unused(part)) == [name]
 
 
-OPTIONAL = {'jax': 'bench_requirements', 'formulas': 'notebook_requirements',  # inside the functions that need them, which say so
+OPTIONAL = {'jax': 'bench_requirements', 'formulas': 'notebook_requirements', 'nbdev': 'notebook_requirements',  # inside the functions that need them, which say so
             'matplotlib_inline': None}                                         # of IPython; figures does without it
 
 def unstated(folder):
