@@ -1,5 +1,5 @@
 // Wheels: how much faster does the last wheel turn than the first? The chain rule as three wheels on two belts.
-import {LAB, h, s, set, drawing, draggable, slider, fmt, clamp} from './kit.js'
+import {LAB, h, s, set, drawing, draggable, slider, fmt} from './kit.js'
 
 // The slopes and the turns of three wheels with these circumferences when the first has turned `x` times
 export const turn = ([X, U, Y], x) => {
@@ -15,6 +15,9 @@ const belt = (a, p, b, q) => {
   const tilt = Math.acos((p - q) / (b - a)), at = (c, r, sign) => [c + r * Math.cos(tilt), MIDDLE + sign * r * Math.sin(tilt)]
   return [-1, 1].map(sign => `M${at(a, p, sign)}L${at(b, q, sign)}`).join('')
 }
+
+// From where to where x can be set: two turns, and on as far as it was turned
+export const ends = x => [Math.min(0, Math.floor(x)), Math.max(2, Math.ceil(x))]
 
 const render = ({model, el}) => {
   const {sizes, x: start} = model.get('data'), size = [...sizes]
@@ -47,20 +50,25 @@ const render = ({model, el}) => {
     how[1].textContent = `${size[1]} ÷ ${size[2]}`
     how[2].textContent = `${fmt(at.dudx)} × ${fmt(at.dydu)}`
   }
-  const turnTo = v => { x = Math.round(v * 1000) / 1000; show(); roll.show(x); wheels[0].rim.tell() }
-  const roll = slider({label: 'turns of x', min: 0, max: 2, step: .01, value: x, kind: 'inputs', oninput: turnTo})
+  const turnTo = v => {
+    x = v
+    show()
+    const [min, max] = ends(x)
+    set(roll.input, {min, max})
+    roll.show(x)
+    wheels[0].g.tell()
+  }
+  const [min, max] = ends(x), roll = slider({label: 'turns of x', min, max, step: .01, value: x, kind: 'inputs', oninput: turnTo})
   const choose = KINDS.map((kind, i) => slider({
     label: `size of ${NAMES[i]}`, min: 1, max: 8, step: 1, value: size[i], kind, text: v => fmt(v, 0), oninput: v => { size[i] = v; show() }}))
   const pic = drawing(WIDTH, HEIGHT + 22, 'Three wheels in a row; a belt leads from x to u and from u to y', ...belts, ...wheels.map(w => w.g))
   show()
-  draggable(wheels[0].rim, {
-    label: 'turn the wheel x', min: 0, max: 2, value: () => x, step: 1,
-    move: (dx, dy, at) => {
-      if (!at) return turnTo(clamp(x + (dx - dy) / 100, 0, 2))
+  draggable(wheels[0].g, {
+    label: 'turn the wheel x', ends: () => ends(x), value: () => Math.round(1000 * x) / 1000, by: .01, to: turnTo,
+    drag: (dx, dy, at) => {
       const angle = (px, py) => Math.atan2(py - MIDDLE, px - CENTERS[0]) / (2 * Math.PI)
-      let by = angle(at.x, at.y) - angle(at.x - dx, at.y - dy)
-      by -= Math.round(by)                                           // the short way round
-      turnTo(clamp(x + by, 0, 2))
+      const by = angle(at.x, at.y) - angle(at.x - dx, at.y - dy)
+      turnTo(x + by - Math.round(by))                                // the short way round
     }})
   const row = (label, ...cells) => h('tr', {}, h('th', {scope: 'row'}, label), ...cells)
   el.append(h('div', LAB,

@@ -25,7 +25,8 @@
     const unfold = open => menu.setAttribute('aria-expanded', html.classList.toggle('menu-open', open))
     menu.onclick = () => unfold()
     document.addEventListener('keydown', e => { if (e.key === 'Escape' && html.classList.contains('menu-open')) { unfold(false); menu.focus() } })
-    if (matchMedia('(max-width: 1199px)').matches) document.querySelector('.toc')?.removeAttribute('open')
+    const toc = document.querySelector('.toc')
+    if (toc) toc.open = matchMedia('(min-width: 1200px)').matches     // beside the text; where it stands above, it would move all of it
     document.querySelector('.menu [aria-current]')?.scrollIntoView({block: 'nearest'})
     const reach = () => document.querySelectorAll('pre, .katex-display, .cell-output-display, .table-box').forEach(el => {
       if (el.scrollWidth > el.clientWidth) el.tabIndex = 0      // so that keys can scroll it
@@ -58,7 +59,6 @@
       if (current !== last) {
         last?.removeAttribute('aria-current')
         current?.setAttribute('aria-current', 'location')
-        const toc = document.querySelector('.toc')
         if (current) toc.scrollTop = current.offsetTop - toc.clientHeight / 2
         last = current
       }
