@@ -34,6 +34,7 @@ const render = ({model, el}) => {
   const how = ['du/dx', 'dy/du', 'dy/dx'].map(() => h('td', {class: 'num'}))
   const turns = KINDS.map(kind => h('td', {class: `num ${kind}`}))
 
+  const write = (cell, text) => { if (cell.textContent !== text) cell.textContent = text }      // or it would be read aloud again
   const show = () => {
     const at = turn(size, x), angle = [x, at.u, at.y], r = size.map(c => c * UNIT)
     wheels.forEach(({rim, spoke, dot, name}, i) => {
@@ -45,10 +46,8 @@ const render = ({model, el}) => {
       turns[i].textContent = fmt(angle[i])
     })
     belts.forEach((b, i) => set(b, {d: belt(CENTERS[i], r[i], CENTERS[i + 1], r[i + 1])}));
-    [at.dudx, at.dydu, at.dydx].forEach((v, i) => { slopes[i].textContent = fmt(v) })
-    how[0].textContent = `${size[0]} ÷ ${size[1]}`
-    how[1].textContent = `${size[1]} ÷ ${size[2]}`
-    how[2].textContent = `${fmt(at.dudx)} × ${fmt(at.dydu)}`
+    [at.dudx, at.dydu, at.dydx].forEach((v, i) => write(slopes[i], fmt(v)));
+    [`${size[0]} ÷ ${size[1]}`, `${size[1]} ÷ ${size[2]}`, `${fmt(at.dudx)} × ${fmt(at.dydu)}`].forEach((text, i) => write(how[i], text))
   }
   const turnTo = v => {
     x = v
@@ -78,7 +77,7 @@ const render = ({model, el}) => {
       h('div', {}, roll, ...choose),
       h('div', {class: 'row'},
         h('table', {}, h('caption', {class: 'how'}, 'slopes, and their product'),
-          row('du/dx', how[0], slopes[0]), row('dy/du', how[1], slopes[1]), row('dy/dx', how[2], slopes[2])),
+          row('du/dx', how[0], slopes[0]), row('dy/du', how[1], slopes[1]), set(row('dy/dx', how[2], slopes[2]), {'aria-live': 'polite', 'aria-atomic': 'true'})),
         h('table', {}, h('caption', {class: 'how'}, 'turns'), row('x', turns[0]), row('u', turns[1]), row('y', turns[2])))),
     h('p', {class: 'how'}, 'Drag the wheel x round, or focus it and press the arrow keys.')))
 }
