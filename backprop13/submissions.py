@@ -17,8 +17,9 @@ from types import ModuleType
 import torch
 from IPython.core.inputtransformer2 import TransformerManager
 from tqdm import tqdm
-from .commands import _Parser, _new_file, _place, _sentences, _whole
-from .data import _find, _save
+from .commands import (_Parser, _new_file, _place, _sentences, _text, _whole,
+                                 _writing)
+from .data import _lacking, _save, _source, mnist_files
 from .exercises import EXERCISES, PAGES, check
 try: import resource
 except ImportError: resource = None                     # Windows has none
@@ -441,25 +442,26 @@ def _grade_parser():
         'Run the submissions in FOLDER, each cut off from the others, check every exercise, and '
         'print a table. A file, or a folder with several, is a student. It keeps accidents '
         'apart, not attacks: for strangers\' code use an account that you throw away.'))
-    p.add_argument('folder', metavar='FOLDER', help='.ipynb or .py files, or folders of them')
+    p.add_argument('folder', metavar='FOLDER', type=_text('a folder of submissions'),
+                   help='.ipynb or .py files, or folders of them')
     def option(name, kind, default, text):
         p.add_argument(name, type=kind, default=default, metavar='N',
                        help=f'{text}; default: %(default)s')
-    option('--cell-seconds', _whole(1), 30, 'limit of time for a cell, or for a check')
-    option('--seconds', _whole(1), 300, 'limit of time for a notebook')
-    option('--memory', _whole(100), 2000, 'limit of memory, in MB')
-    option('--jobs', _whole(1), min(4, os.cpu_count() or 1), 'notebooks at a time')
+    option('--cell-seconds', _whole(1, 86400), 30, 'limit of time for a cell, or for a check')
+    option('--seconds', _whole(1, 86400), 300, 'limit of time for a notebook')
+    option('--memory', _whole(100, 10**6), 2000, 'limit of memory, in MB')
+    option('--jobs', _whole(1, 1000), min(4, os.cpu_count() or 1), 'notebooks at a time')
     p.add_argument('--csv', type=_new_file('.csv'), metavar='FILE', help='where to write results')
     return p
 
 def _digits(source):
     "What a submission is given as BACKPROP13_DATA, so that none downloads anything."
-    source = source or os.environ.get('BACKPROP13_DATA')
+    source = source or _source()
     folder, sums = _place(source)
     if source == 'synthetic': return source
-    if all(_find(folder, name).is_file() for name in sums): return str(folder)
-    if not source: return 'synthetic'
-    raise ValueError(f'--data is {source}, wanted a folder with {", ".join(sums)}')
+    if not source and _lacking(folder, sums): return 'synthetic'
+    mnist_files(str(folder), sums=sums)                 # an error, if they aren't right
+    return str(folder)
 
 # %% ../nbs/support/submissions.ipynb #a1002432
 def grade(
@@ -471,9 +473,11 @@ def grade(
         args = parser.parse_args(argv)
         students, files, notes = collect(args.folder)
         limits = Limits(args.cell_seconds, args.seconds, args.memory*10**6, _digits(args.data))
+        os.environ['MPLBACKEND'] = 'Agg'                # a bad one would end the server of processes
+        print(f'to grade: {len(files)} files of {len(students)} students\n')
         rows, said = run_all(files, students, limits, args.jobs)
         print(by_student(rows), by_exercise(rows), sep='\n\n')
         if notes + said: print('', *notes, *said, sep='\n')
         if args.csv:
-            _save(args.csv, to_csv(rows))
+            with _writing(args.csv): _save(args.csv, to_csv(rows))
             print(f'\nresults: {args.csv.name}')

@@ -535,7 +535,7 @@ BUGS = [
     ('Mse', 'backprop.Mse', '*out.g', '*out.g.abs()'),
     ('forward_and_backward', 'backprop.forward_and_backward', '/out.numel()', '/len(out)'),
     ('forward_and_backward', 'backprop.forward_and_backward', 'l2.g.masked_fill(l1 <= 0, 0)', 'l2.g*(l1 > 0)'),
-    ('Model', 'backprop.Model', 'self.loss.backward()', 'self.loss.backward(); self.preds.g = self.preds.g.nan_to_num()'),
+    ('Model', 'backprop.Model', 'for layer, out in', 'self.preds.g = self.preds.g.nan_to_num()\n        for layer, out in'),
     ('add_grad', 'backprop.add_grad', 'old + g', 'g'),
     ('add_grad', 'backprop.add_grad', '(t.shape, t.dtype) != (g.shape, g.dtype)', 't.shape != g.shape'),
     ('logsumexp', 'training.logsumexp', '.nan_to_num()', '.clamp(-60, 60)'),

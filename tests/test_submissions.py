@@ -126,6 +126,8 @@ def graded(tmp_path_factory):
     with open(folder/'results.csv', encoding='utf-8-sig', newline='') as f: rows = list(csv.DictReader(f))
     found = {(r['student'], r['exercise']): r for r in rows}
     assert len(found) == len(rows) and rows[0].keys() == set(Row._fields)
+    first, _, out = out.partition('\n\n')
+    assert first.startswith('to grade: ')
     return dict(folder=folder, mark=mark, before=before, out=out, rows=found)
 
 
@@ -366,7 +368,7 @@ def test_stopped(tmp_path, sign, code):
         assert len(left(mark, 0)) > 4
         p.send_signal(sign)
         out, err = p.communicate(timeout=30)
-    assert p.returncode == code and out == '' and not (tmp_path/'r.csv').exists()
+    assert p.returncode == code and out == 'to grade: 2 files of 2 students\n\n' and not (tmp_path/'r.csv').exists()
     assert err == ('backprop13-grade: stopped by Ctrl-C\n' if code == 130 else '')
     assert left(mark) == []
     if code == 130: assert list((tmp_path/'tmp').iterdir()) == []
@@ -377,7 +379,8 @@ def test_stopped(tmp_path, sign, code):
     (['a.ipynb'], 'a.ipynb is no folder'), ([], 'the following arguments are required: FOLDER'), (['in', '--jobs', '0'], "--jobs: got '0'"),
     (['in', '--cell-seconds', 'x'], "--cell-seconds: got 'x'"), (['in', '--memory', '5'], "--memory: got '5', wanted a whole number from 100"),
     (['in', '--csv', 'a.txt'], "--csv: got 'a.txt'"), (['in', '--csv', 'no/a.csv'], "--csv: got 'no/a.csv'"),
-    (['in', '--data', 'nowhere'], '--data is nowhere, wanted a folder with'), (['in', 'in'], 'unrecognized arguments: in')])
+    (['in', '--data', 'nowhere'], '/nowhere; set BACKPROP13_DATA to the folder'), (['in', 'in'], 'unrecognized arguments: in'),
+    ([''], 'wanted a folder of submissions'), (['in', '--memory', '9'*20], 'from 100 to 1000000')])
 def test_what_is_refused_is_a_sentence(tmp_path, monkeypatch, capsys, words, why):
     for o in 'empty', 'in': (tmp_path/o).mkdir()
     for o in 'a.ipynb', 'in/a.ipynb', 'empty/letter.pdf': (tmp_path/o).write_text(notebook(LIN))
