@@ -51,17 +51,23 @@ _PAGE = '''<div class="lab" data-lab="{name}"><figure>
 <script type="application/json">{json}</script></div>'''
 
 # %% ../nbs/support/labs.ipynb #11f75e2b
+def _six(o):
+    "Plain data with its floats to six digits: the last ones differ from run to run."
+    if isinstance(o, float): return float(f'{o:.6g}')
+    if isinstance(o, dict): return {k: _six(v) for k, v in o.items()}
+    return [_six(v) for v in o] if isinstance(o, (list, tuple)) else o
+
 class Lab(anywidget.AnyWidget):
     "A lab with its data; displayed as a widget where a kernel runs, elsewhere as its still picture"
     data = traitlets.Dict().tag(sync=True)
     def __init__(self,
         name:str, # of the lab: static/{name}.js is its code
-        data:dict, # what it starts from; JSON, without infinities and nan
+        data:dict, # what it starts from, JSON without infinities and nan; kept to six digits
         fig, # a matplotlib figure, its still picture; closed here
         alt:str, # what the picture shows, for those who don't see it
         sentence:str, # what the lab shows, for readers without scripts
     ):
-        try: text = json.dumps(data, allow_nan=False, separators=(',', ':'))
+        try: text = json.dumps(_six(data), allow_nan=False, separators=(',', ':'))
         except (TypeError, ValueError) as e:
             raise ValueError(f'Lab {name}: its data must be plain numbers and text, finite; {e}')
         png, width, height = still(fig)

@@ -105,7 +105,7 @@ def test_it_answers_pointer_and_keys(browser, server):
         page, said, _ = visit(browser, server+'matmul.html', viewport={'width': width, 'height': 800})
         lab = page.locator('.lab[data-lab=broadcast]')
         lab.scroll_into_view_if_needed()
-        for i in range(lab.locator('.presets button').count()): lab.locator('.presets button').nth(i).click()
+        for i in range(lab.locator('.lab-presets button').count()): lab.locator('.lab-presets button').nth(i).click()
         lab.get_by_label('shape of a').fill('50000, 784, 1, 50000, 784, 1, 50000, 784')
         assert page.evaluate('document.documentElement.scrollWidth') <= width and not said
         page.close()

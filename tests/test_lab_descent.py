@@ -131,11 +131,11 @@ def lab(browser, server):
 
 def ink(lab, name):
     "The bytes that a canvas shows: its opacity"
-    side, values = lab.locator(f'canvas.{name}').evaluate('''c => [c.width,
+    side, values = lab.locator(f'canvas.lab-{name}').evaluate('''c => [c.width,
         Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.width).data).filter((_, i) => i % 4 === 3)]''')
     return np.reshape(values, (side, side))
 
-def shown(lab): return [float(t.split()[0]) for t in lab.locator('.bars td.num').all_inner_texts()]
+def shown(lab): return [float(t.split()[0]) for t in lab.locator('.lab-bars td.lab-num').all_inner_texts()]
 
 def agrees(lab, run, i):
     "What the page shows at snapshot `i` is what Python computes from the pad"
@@ -144,11 +144,11 @@ def agrees(lab, run, i):
     seen = torch.tensor(ink(lab, 'seen')).flatten()[None]
     assert shown(lab) == pytest.approx((100*probs(run['nets'][i], seen)[0]).tolist(), abs=.0501)
     guesses = [probs(net, seen)[0].argmax().item() for net in run['nets']]
-    assert [int(t) for t in lab.locator('.stages b').all_inner_texts()] == guesses
-    assert lab.locator('.verdict').inner_text().endswith(f'reads a {guesses[i]}.')
+    assert [int(t) for t in lab.locator('.lab-stages b').all_inner_texts()] == guesses
+    assert lab.locator('.lab-verdict').inner_text().endswith(f'reads a {guesses[i]}.')
     return guesses
 
-def numbers(lab): return [t.replace('\u00a0', ' ') for t in lab.locator('.now td').all_inner_texts()]
+def numbers(lab): return [t.replace('\u00a0', ' ') for t in lab.locator('.lab-now td').all_inner_texts()]
 
 def scrub(lab): return lab.get_by_role('slider', name='step')
 
@@ -161,7 +161,7 @@ def test_keys_scrub_and_the_digits_are_read_as_python_reads_them(lab, run):
         assert numbers(lab) == [f'{step:,}'.replace(',', ' '), f'{loss:.2f}', f'{100*right:.2f} %']
         assert scrub(lab).get_attribute('aria-valuetext').replace('\u00a0', ' ') == f'{step:,}'.replace(',', ' ')
         p = probs(run['nets'][i], images(run))
-        for k, text in enumerate(lab.locator('.tile .num').all_inner_texts()):
+        for k, text in enumerate(lab.locator('.lab-tile .lab-num').all_inner_texts()):
             mark, guess, sure, _ = text.replace('\u00a0', ' ').split()
             assert (int(guess), mark) == (p[k].argmax(), '✓' if p[k].argmax() == labels[k] else '✗')
             assert float(sure) == pytest.approx(100*p[k].max().item(), abs=.501)
@@ -169,10 +169,10 @@ def test_keys_scrub_and_the_digits_are_read_as_python_reads_them(lab, run):
 
 
 def test_the_weights_are_drawn(lab, run):
-    unit = lambda: lab.locator('.units canvas').nth(7).evaluate("c => Array.from(c.getContext('2d').getImageData(0, 0, 28, 28).data)")
+    unit = lambda: lab.locator('.lab-units canvas').nth(7).evaluate("c => Array.from(c.getContext('2d').getImageData(0, 0, 28, 28).data)")
     weights = lambda i: tensors(run['nets'][i])[0][7].numpy()
     first = np.reshape(unit(), (784, 4))
-    size = float(lab.locator('.legend .num').last.inner_text())
+    size = float(lab.locator('.lab-legend .lab-num').last.inner_text())
     assert np.abs(first[:, 3] - 255*np.clip(np.abs(weights(0))/size, 0, 1)).max() < 255*.03            # the legend has two digits
     for colored, sign in ((0, 1), (2, -1)):                                            # red outweighs blue where positive
         strong = sign*weights(0) > .3*size
@@ -181,7 +181,7 @@ def test_the_weights_are_drawn(lab, run):
     assert not np.reshape(unit(), (784, 4))[:, 3].any()                               # nothing yet at step 0
     scrub(lab).focus()
     lab.page.keyboard.press('End')
-    size = float(lab.locator('.legend .num').last.inner_text())
+    size = float(lab.locator('.lab-legend .lab-num').last.inner_text())
     alpha = np.reshape(unit(), (784, 4))[:, 3]
     assert np.abs(alpha - 255*np.clip(np.abs(weights(11)-weights(0))/size, 0, 1)).max() < 255*.05 and alpha.max() > 100
     lab.page.evaluate("document.documentElement.dataset.theme = 'dark'")
@@ -192,8 +192,8 @@ def test_the_weights_are_drawn(lab, run):
 def test_the_pointer_draws_a_digit_and_it_is_read(lab, run):
     scrub(lab).focus()
     lab.page.keyboard.press('End')
-    lab.locator('canvas.pad').scroll_into_view_if_needed()
-    box = lab.locator('canvas.pad').bounding_box()
+    lab.locator('canvas.lab-pad').scroll_into_view_if_needed()
+    box = lab.locator('canvas.lab-pad').bounding_box()
     to = lambda x, y, **kw: lab.page.mouse.move(box['x']+x*box['width'], box['y']+y*box['height'], **kw)
     def draw(*points):
         to(*points[0])
@@ -201,26 +201,26 @@ def test_the_pointer_draws_a_digit_and_it_is_read(lab, run):
         for p in points[1:]: to(*p, steps=5)
         lab.page.mouse.up()
     draw((.2, .15), (.5, .15), (.28, .6))                                             # a seven, in a corner
-    assert lab.locator('.tile[aria-pressed=true]').count() == 0                         # it replaced the stored digit
+    assert lab.locator('.lab-tile[aria-pressed=true]').count() == 0                         # it replaced the stored digit
     assert agrees(lab, run, 11)[-1] == 7
     lab.get_by_role('button', name='Clear').click()
-    assert not ink(lab, 'pad').any() and lab.locator('.bars td.num').first.inner_text() == '–'
+    assert not ink(lab, 'pad').any() and lab.locator('.lab-bars td.lab-num').first.inner_text() == '–'
     draw((.35, .25), (.6, .2), (.68, .35), (.5, .5), (.68, .6), (.62, .8), (.35, .78))
     assert agrees(lab, run, 11)[-1] == 3
-    lab.locator('.stages button').nth(3).click()
+    lab.locator('.lab-stages button').nth(3).click()
     agrees(lab, run, 3)
 
 
 def test_the_keyboard_draws_and_takes_a_stored_digit(lab, run):
-    lab.locator('.tile').nth(4).focus()
+    lab.locator('.lab-tile').nth(4).focus()
     lab.page.keyboard.press('Enter')
     assert np.array_equal(ink(lab, 'seen'), images(run)[4].view(28, 28).numpy())         # as it was stored
     agrees(lab, run, 0)
-    lab.locator('canvas.pad').focus()
+    lab.locator('canvas.lab-pad').focus()
     press = lambda key, times=1: [lab.page.keyboard.press(key) for _ in range(times)]
     press('ArrowUp', 9)
     press('Space')
-    assert 'Pen down' in lab.locator('.status').inner_text()
+    assert 'Pen down' in lab.locator('.lab-status').inner_text()
     press('ArrowDown', 18)                                                            # a one
     press('Space')
     press('ArrowRight', 5)

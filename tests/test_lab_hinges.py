@@ -104,7 +104,7 @@ def lab(browser, server):
     lab = page.locator('.lab[data-lab=hinges]')
     lab.scroll_into_view_if_needed()
     page.wait_for_selector('.lab[data-lab=hinges][data-live]')
-    row = lambda name: lab.locator('tr', has=page.get_by_role('rowheader', name=re.compile(f'^{name}'))).locator('td.num').inner_text()
+    row = lambda name: lab.locator('tr', has=page.get_by_role('rowheader', name=re.compile(f'^{name}'))).locator('td.lab-num').inner_text()
     yield page, lab, row
     assert not said
     page.close()
@@ -146,7 +146,7 @@ def test_it_answers_the_pointer(lab, data):
     flat_error = row('yours, 2')
     assert flat_error == row('1: best line') and '+0.0 · relu(x − 0.50)' in row('hinge 2')
     def drag(name, dx, dy):
-        box = lab.get_by_role('slider', name=name).bounding_box()
+        box = lab.get_by_role('slider', name=name).locator('circle, path').last.bounding_box()
         x, y = box['x']+box['width']/2, box['y']+box['height']/2
         page.mouse.move(x, y)
         page.mouse.down()
@@ -179,7 +179,7 @@ def test_descent_finishes_and_the_error_falls(lab, data, tmp_path, motion):
         lab.get_by_role('button', name='Start again').click()
         for _ in range(3): lab.get_by_role('button', name='Add a hinge').click()
         lab.get_by_role('button', name='Let gradient descent finish').click()
-    page.locator('.lab[data-lab=hinges] .status', has_text='Off by').wait_for(timeout=20000)
+    page.locator('.lab[data-lab=hinges] .lab-status', has_text='Off by').wait_for(timeout=60000)
     state = dict(base=data['start']['base'], hinges=data['start']['hinges'] + [dict(a=0, side=1, at=v) for v in (.5, .25, .75)])
     want = in_node('hinges', 'descend', [[state, data['x'], data['p'], 10000]], tmp_path)[0]['error']
     assert row('yours') == f'{100*want:.2f}' and float(row('yours')) < float(start)

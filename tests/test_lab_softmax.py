@@ -92,7 +92,7 @@ def test_it_answers_pointer_and_keys(browser, server):
     page, said, _ = visit(browser, server+'minibatch_training.html')
     lab = page.locator('.lab[data-lab=softmax]')
     lab.scroll_into_view_if_needed()
-    status, table = lab.locator('.status'), lab.locator('table.steps')
+    status, table = lab.locator('.lab-status'), lab.locator('table.lab-steps')
     number = lambda text: float(text.replace('−', '-').replace('\u00a0', ''))
     def row(who): return table.locator('tr', has=page.get_by_role('rowheader', name=who, exact=True)).locator('td').all_inner_texts()
     def holds():
@@ -126,13 +126,13 @@ def test_it_answers_pointer_and_keys(browser, server):
     lab.get_by_role('button', name='scale by 100').click()
     big = 100*torch.tensor([-4.89, 2.6, .59, -2.07, -4.57])
     assert row('sum')[-1] == str(naive(big, 1)['loss'].item()) == 'nan' and 'of dog, is more than' in status.inner_text()
-    ways = lab.locator('table.ways td.num').all_inner_texts()
+    ways = lab.locator('table.lab-ways td.lab-num').all_inner_texts()
     assert ways == ['nan', 'nan', 'inf', '0'] and F.cross_entropy(big, torch.tensor(1)) == 0
     lab.get_by_role('button', name='LogSumExp').click()
     assert row('sum')[-1] == '0' and [number(v) for v in row('plane')] == [59, 0, 0, 0, 201, 0] and 'nan' not in table.inner_text()
     lab.get_by_role('button', name='float64').click()
     assert naive(big.double(), 1)['exp'].isfinite().all() and naive(big.double(), 1)['loss'].isnan()     # cat's softmax is too small
-    assert lab.locator('table.ways td.num').all_inner_texts() == ['nan', '0', '0', '0'] and not said
+    assert lab.locator('table.lab-ways td.lab-num').all_inner_texts() == ['nan', '0', '0', '0'] and not said
     assert 'The softmax of cat is rounded to 0' in status.inner_text()
     lab.get_by_label('plus').focus()
     page.keyboard.press('Home')

@@ -185,7 +185,7 @@ def test_a_name_is_that_of_the_same_tensor_not_of_an_equal_one(tmp_path):
 
 def table(lab, name):
     "The numbers shown beside a name"
-    rows = lab.locator(f'.block[data-name="{name}"] tr')
+    rows = lab.locator(f'.lab-block[data-name="{name}"] tr')
     return torch.tensor([[float(c.replace('−', '-')) for c in rows.nth(r).locator('td').all_inner_texts()] for r in range(rows.count())])
 
 def same(lab, name, want): torch.testing.assert_close(table(lab, name), want.view(-1, want.shape[-1] if want.ndim else 1), rtol=0, atol=1e-6)
@@ -202,13 +202,13 @@ def page(browser, server):
     page.close()
 
 
-def here(lab): return lab.locator('.stack').inner_text().replace('\n', ' '), lab.locator('.line.here').inner_text()
+def here(lab): return lab.locator('.lab-stack').inner_text().replace('\n', ' '), lab.locator('.lab-line.lab-here').inner_text()
 
 
 def test_the_keys(page, run, grads):
     page, lab = page
-    lab.locator('.code').click()
-    before = lab.locator('.log').inner_text()
+    lab.locator('.lab-code').click()
+    before = lab.locator('.lab-log').inner_text()
     page.keyboard.press('c')
     page.keyboard.press('b')                                                       # undoes the whole of c
     assert here(lab)[0] == 'forward_and_backward, line 10'
@@ -218,9 +218,9 @@ def test_the_keys(page, run, grads):
     page.keyboard.press('n')
     same(lab, 'inp.g', grads['l2'])
     same(lab, 'out.g', grads['out'])
-    assert lab.locator('.block.set').get_attribute('data-name') == 'inp.g' and 'just set' in lab.locator('.block.set').inner_text()
+    assert lab.locator('.lab-block.lab-set').get_attribute('data-name') == 'inp.g' and 'just set' in lab.locator('.lab-block.lab-set').inner_text()
     page.keyboard.press('w')
-    assert 'forward_and_backward > lin_grad' in lab.locator('.status').inner_text() and before in lab.locator('.log').inner_text()
+    assert 'forward_and_backward > lin_grad' in lab.locator('.lab-status').inner_text() and before in lab.locator('.lab-log').inner_text()
     page.keyboard.press('c')                                                       # the second visit
     assert 'forward_and_backward, line 18' in here(lab)[0]
     for _ in range(3): page.keyboard.press('n')
@@ -228,13 +228,13 @@ def test_the_keys(page, run, grads):
     page.keyboard.press('p')
     page.keyboard.type('w.g')
     page.keyboard.press('Enter')
-    assert lab.locator('.status').inner_text() == run['values'][run['steps'][47]['names']['w'][2]]['text']
+    assert lab.locator('.lab-status').inner_text() == run['values'][run['steps'][47]['names']['w'][2]]['text']
     page.keyboard.type('p inp.shape, out.shape, b.g')
     page.keyboard.press('Enter')
-    assert lab.locator('.status').inner_text().startswith('(torch.Size([4, 3]), torch.Size([4, 2]), tensor([')
+    assert lab.locator('.lab-status').inner_text().startswith('(torch.Size([4, 3]), torch.Size([4, 2]), tensor([')
     page.keyboard.press('Escape')
     page.keyboard.press('ArrowLeft')
-    assert lab.locator('.block[data-name="b.g"]').count() == 0
+    assert lab.locator('.lab-block[data-name="b.g"]').count() == 0
     page.keyboard.press('c')
     for k in grads: same(lab, f'{k}.g', grads[k])
     same(lab, 'loss', numbers(run, 'loss'))
@@ -249,7 +249,7 @@ def test_the_buttons_and_the_strip(page, run):
     page, lab = page
     press = lambda name: lab.get_by_role('button', name=name).click()
     press('step into')
-    assert 'lin, line 1' in here(lab)[0] and 'lin is called: x is inp (4, 3)' in lab.locator('.status').inner_text()
+    assert 'lin, line 1' in here(lab)[0] and 'lin is called: x is inp (4, 3)' in lab.locator('.lab-status').inner_text()
     press('next line')
     press('next line')
     same(lab, 'out', numbers(run, 'inp') @ numbers(run, 'w1'))
@@ -280,10 +280,10 @@ def test_the_buttons_and_the_strip(page, run):
 def test_every_stop_fits_a_phone(page):
     page, lab = page
     page.set_viewport_size({'width': 360, 'height': 740})
-    lab.locator('.code').focus()
+    lab.locator('.lab-code').focus()
     for _ in range(60):
         page.keyboard.press('s')
-        inside = lab.evaluate('e => [...e.querySelectorAll(".block, .keys, .status, .slider")].every(b => b.getBoundingClientRect().right <= innerWidth)')
+        inside = lab.evaluate('e => [...e.querySelectorAll(".lab-block, .lab-keys, .lab-status, .lab-slider")].every(b => b.getBoundingClientRect().right <= innerWidth)')
         assert inside and page.evaluate('document.documentElement.scrollWidth <= innerWidth'), here(lab)
 
 

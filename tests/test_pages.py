@@ -138,6 +138,36 @@ def test_code_leads_to_the_reference(docs, pages):
     assert not strings, strings[:3]
 
 
+def test_code_leads_to_what_its_names_mean_there(docs, pages):
+    ids = [i for i in pages['reference.html'].ids if re.fullmatch(r'backprop13\.\w+|(softmax|evaluate|fit|watch|record)(-\d)?', i)]
+    module = {i: max((m for m in ids[:ids.index(i)] if '.' in m), key=ids.index)[11:] for i in ids if '.' not in i}
+    def homes(page, name, tag):
+        html = (docs/f'{page}.html').read_text(encoding='utf-8')
+        return {module[i] for i in re.findall(rf'<a{tag} href="(?:../)?reference.html#([^"]+)">(?:<code>)?{name}(?:\(\))?<', html)}
+    code, prose = ' class="ref"', ''
+    assert homes('minibatch_training', 'softmax', code) == homes('speed', 'softmax', code) == {'training'}
+    assert homes('support/labs', 'softmax', code) == {'labs'}
+    assert homes('derivatives', 'evaluate', code) == {'derivatives'} and homes('fitting', 'evaluate', code) == {'fitting'}
+    assert homes('fitting', 'fit', code) == homes('fitting', 'fit', prose) == {'fitting'}
+    assert homes('backprop', 'fit', code) == homes('backprop', 'fit', prose) == set()            # that page's own
+    html = (docs/'backprop.html').read_text(encoding='utf-8')
+    own = html.index('def</span> watch(')
+    linked = [m.start() for m in re.finditer(r'reference.html#watch"', html)]
+    assert linked and max(linked) < own and homes('backprop', 'record', code) == {'debugger'}
+
+
+@pytest.mark.parametrize('code, means, inner', [
+    ('from backprop13.fitting import fit as f', {'f': ('fitting', 'fit')}, set()), ('from torch import softmax', {'softmax': None}, set()),
+    ('import torch.nn.functional as F, os.path', {'F': None, 'os': None}, set()), ('def fit(lin): relu = lin', {'fit': None}, {'lin', 'relu'}),
+    ('mse = lambda out: out', {'mse': None}, {'out'}), ('fit(x); [relu for relu in y]', {}, {'relu'}), ('for lin in x: pass', {'lin': None}, set()),
+    ('%time fit(1)\nfit = 2', {'fit': None}, set()), ('def (', {}, set())])
+def test_what_a_cell_gives_a_meaning(code, means, inner): assert load_tool('site').bound(code, '') == (means, inner)
+
+
+def test_what_a_cell_exports_is_the_library_s():
+    assert load_tool('site').bound('def lin(x): pass', 'backprop')[0] == {'lin': ('backprop', 'lin')}
+
+
 # ---- in a browser ----
 def wake(page):
     "Bring every lab of the page to life, and open every answer"
@@ -201,6 +231,36 @@ def test_every_page_in_a_browser(browser, server, docs, pages, scheme, width, na
         assert all(u.startswith((server, 'data:')) for u in asked), (name, [u for u in asked if not u.startswith(server)])
         page.close()
     if note: note.write_text(json.dumps(seen))
+
+
+SHIFT = """window.shift = 0; new PerformanceObserver(l => { for (const e of l.getEntries()) if (!e.hadRecentInput) shift += e.value })
+    .observe({type: 'layout-shift', buffered: true})"""
+
+def test_nothing_moves_under_a_reader_s_eyes_on_a_phone(browser, server):
+    "Each chapter while it loads, and while its labs come to life: a cumulative layout shift below 0.1 is called good"
+    context = browser.new_context(viewport={'width': 390, 'height': 844}, has_touch=True)
+    context.add_init_script(SHIFT)
+    found = {}
+    for name in ['index', *(f.stem.split('_', 1)[1] for f in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')))]:
+        page = context.new_page()
+        page.goto(f'{server}{name}.html', wait_until='load')
+        page.evaluate('document.fonts.ready')
+        page.wait_for_timeout(300)
+        for lab in page.locator('.lab').all():
+            lab.evaluate("e => scrollTo({top: e.offsetTop - 1300, behavior: 'instant'})")             # it wakes before it is seen
+            lab.evaluate("e => new Promise(ok => { const t = setInterval(() => { if (e.dataset.live) { clearInterval(t); ok() } }, 20) })")
+            lab.evaluate("e => e.scrollIntoView({behavior: 'instant'})")
+            page.wait_for_timeout(100)
+        found[name] = page.evaluate('shift')
+        if name == 'matmul':                                                                # it can fail: the contents opened and closed
+            for opened in 'true', 'false':
+                page.evaluate("scrollTo({top: 0, behavior: 'instant'})")
+                page.evaluate(f"document.querySelector('.toc').open = {opened}")
+                page.wait_for_timeout(150)
+            assert page.evaluate('shift') > found[name] + .1
+        page.close()
+    context.close()
+    assert len(found) > 8 and max(found.values()) < .1, found
 
 
 def test_accessibility_can_fail(browser, server):

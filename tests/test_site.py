@@ -129,6 +129,33 @@ def test_search_finds_names(browser, server, word):
     page.close()
 
 
+def test_the_number_of_results_is_announced(browser, server):
+    page, said, _ = visit(browser, server+'index.html')
+    status = page.locator('#search-box').get_by_role('status', include_hidden=True)
+    status.evaluate('e => { e.first = true }')
+    page.keyboard.press('/')
+    for word in 'logsumexp', 'broadcast':
+        page.fill('#search input', word)
+        page.wait_for_function("word => new RegExp(`^[1-9][0-9]* results for ${word}$`).test(document.querySelector('#search-box [role=status]').textContent)", arg=word)
+        assert status.evaluate('e => e.first && e.matches("dialog[open] *")')       # it was there before, or nobody hears of it
+    assert status.bounding_box()['width'] < 2 and not said                         # Pagefind shows it, too
+    page.close()
+
+
+@pytest.mark.parametrize('missing', [None, 'pagefind.js', 'pagefind-entry.json*', '*.pf_meta', 'wasm.*', 'pagefind-ui.js'])
+def test_a_search_that_cannot_work_says_what_to_do(browser, server, docs, missing):
+    page, _, _ = visit(browser, server+'index.html')
+    if missing: page.route(f'**/{missing}', lambda r: r.fulfill(status=404, body=''))
+    else: page.goto((docs/'index.html').as_uri())                                   # opened from the disk
+    page.locator('#search-open').click()
+    page.wait_for_function("() => document.querySelector('#search-said').textContent")
+    status = page.locator('#search-box').get_by_role('status')
+    text = status.inner_text()
+    assert 'could not be loaded' in text if missing else 'make serve' in text and 'python -m http.server' in text
+    assert status.bounding_box()['height'] > 15 and not page.locator('#search input').count()
+    page.close()
+
+
 @pytest.mark.parametrize('question,heading', [
     ('why the transpose', 'derivatives.html#why-the-transpose'), ('cross-entropy', 'derivatives.html#cross-entropy'),
     ('logsumexp', 'derivatives.html#logsumexp'), ('chain rule', 'derivatives.html#the-chain-rule'),
@@ -192,17 +219,29 @@ def test_checks_that_held_are_marked(browser, server):
     page.close()
 
 
-def test_progress_is_kept(browser, server):
+def test_progress_is_what_was_on_the_screen_and_is_kept(browser, server):
     page, said, _ = visit(browser, server+'matmul.html', viewport={'width': 1440, 'height': 800})
     mine = page.locator('.menu a[aria-current] .read')
-    assert not mine.count()
-    page.evaluate('scrollTo({top: (document.documentElement.scrollHeight - innerHeight)/2, behavior: "instant"})')
-    page.wait_for_function("() => document.querySelector('.menu a[aria-current] .read')?.textContent == '50 %'")
+    part = lambda: int(mine.inner_text().removesuffix(' %'))
+    page.locator('.toc a').last.click()                                    # past everything
+    page.wait_for_function('() => scrollY > 5000')
+    page.wait_for_function("() => document.querySelector('.toc a[aria-current]')?.hash == location.hash")
+    assert part() < 20
+    height, at = page.evaluate('document.documentElement.scrollHeight'), 0
+    while at < height/2 - 800:
+        page.evaluate(f'scrollTo({{top: {at}, behavior: "instant"}})')
+        page.wait_for_timeout(40)
+        at += 600
     here = page.locator('.toc [aria-current=location]')
     assert here.count() == 1 and page.evaluate("a => document.getElementById(decodeURIComponent(a.hash.slice(1))).getBoundingClientRect().top < innerHeight/3",
                                                here.element_handle())
+    read = part()
+    assert 40 < read < 70
     page.goto(server+'data.html')
-    assert page.locator('.menu a[href$="matmul.html"] .read').inner_text() == '50 %' and not said
+    assert page.locator('.menu a[href$="matmul.html"] .read').inner_text() == f'{read} %'
+    page.evaluate("localStorage.setItem('backprop13-read', JSON.stringify({'/data.html': 1}))")       # as it was kept before
+    page.reload()
+    assert part() < 20 and not said
     page.close()
 
 

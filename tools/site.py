@@ -4,7 +4,8 @@ With Quarto on the PATH, `build` calls nbdev_docs. Without it, the same notebook
 pandoc and tools/template.html: the same _quarto.yml, page addresses and heading anchors. Maths is typeset at build time by
 KaTeX, search is Pagefind's; both are local, and so is everything else that a page asks for: the template's content-security
 policy refuses the rest, and scripts and styles within a page, too. Quarto writes such scripts itself, so its pages have no policy."""
-import argparse, base64, functools, gzip, html, http.server, io, json, os, re, shutil, struct, subprocess, sys
+import argparse, ast, base64, functools, gzip, html, http.server, io, json, os, re, shutil, struct, subprocess, sys
+from bisect import bisect
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
@@ -110,6 +111,29 @@ def active(svg):
         if event := next((k for k in attrs if k.startswith('on')), None): return f'the attribute {event}'
         asked = [attrs.get('href', '#'), attrs.get('src', '#'), *re.findall(r'url\(\s*["\']?([^)"\']*)', f"{e.text or ''} {' '.join(attrs.values())}")]
         if '@import' in (e.text or '') or not all(re.match(r'#|data:image/', o) for o in asked): return f'a reference to another file, in <{name}>'
+
+
+BLOCK = re.compile(r'<code class="sourceCode python">.*?</code>', re.S)
+SCOPES = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
+
+def bound(code, module):
+    """What a cell's names mean: {name: (module, name) in the library, or None for the page's own}, and the set of those that mean something
+    else within its functions. What it defines is the library's `module`'s, if that isn't ''."""
+    try: tree = ast.parse(re.sub(r'^[%!].*', '', code, flags=re.M))
+    except SyntaxError: return {}, set()
+    within = {id(o) for scope in ast.walk(tree) if isinstance(scope, SCOPES) for o in ast.walk(scope) if o is not scope}
+    means, inner = {}, set()
+    for o in ast.walk(tree):
+        if isinstance(o, (ast.Import, ast.ImportFrom)):
+            ours = re.match(r'backprop13\.?(.*)', getattr(o, 'module', None) or '')
+            new = {(a.asname or a.name).split('.')[0]: (ours[1], a.name) if ours else None for a in o.names}
+        elif isinstance(o, SCOPES[:3]): new = {o.name: (module, o.name) if module else None}
+        elif isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store): new = {o.id: None}
+        elif isinstance(o, ast.arg): new = {o.arg: None}
+        else: continue
+        if id(o) in within: inner |= new.keys()
+        else: means |= new
+    return means, inner
 
 
 class Page:
@@ -228,38 +252,81 @@ class Page:
                      ('Report an issue', f"{c['git']}/issues/new?{urlencode({'title': 'nbs/'+self.nb+': '})}", '')]
         return ''.join(f'<li><a href="{html.escape(href)}"{attrs}>{what}</a></li>' for what, href, attrs in rows)
 
+    @functools.cached_property
+    def code(self):
+        "The notebook's code cells, and the module that they export to"
+        cells = [text(c['source']) for c in json.loads((NBS/self.nb).read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+        return cells, next((m[1] for c in cells if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', c, re.M))), '')
+
+    @functools.cached_property
+    def names(self):
+        "The headings of the reference: {(module, name): id}"
+        ids, module = {}, ''
+        for i, t in self.heads:
+            if t.startswith('backprop13.'): module = t.removeprefix('backprop13.')
+            else: ids.setdefault((module, t), i)
+        return ids
+
+    def home(self, o):
+        "Where the reference has (module, name), for a module may pass on what it imports; None if nowhere, or if it might be either of two"
+        same = [k for k in self.names if o and k[1] == o[1]]
+        return o if o in same else same[0] if len(same) == 1 else None
+
+    @functools.cached_property
+    def meanings(self):
+        "What names mean at each of the page's blocks of Python, as `bound` says it of a cell; cells that aren't shown count too"
+        (cells, module), at, res = self.code, 0, []
+        exported = [bool(re.search(r'^#\|\s*exports?\b', c, re.M)) for c in cells]
+        means = [bound(c, module if e else '') for c, e in zip(cells, exported)]
+        now = {n: o for (new, _), e in zip(means, exported) if e for n, o in new.items()}        # functions may call what comes later
+        bare = lambda s: re.sub(r'^#\|.*|\s', '', s, flags=re.M)
+        for block in BLOCK.findall(self.html):
+            shown, inner = bare(html.unescape(re.sub('<[^>]*>', '', block))), set()
+            k = next((k for k in range(at, len(cells)) if bare(cells[k]) == shown), at-1)        # a block in the text is no cell
+            for new, inner in means[at:k+1]: now = now | new
+            at = k+1
+            res.append((now, inner))
+        return res
+
     def code_links(self):
-        "Make the library's names in the page's code links to the reference: those that it imports or defines"
-        page = self.pages['reference.ipynb']
-        cells = json.loads((NBS/self.nb).read_text(encoding='utf-8'))['cells']
-        code = [text(c['source']) for c in cells if c['cell_type'] == 'code']
-        said = [n for o in code for m in re.findall(r'^from backprop13[.\w]* import (?:\(([^)]*)\)|([^#(\n]+))', o, re.M) for n in m]
-        said += [n for o in code if re.match(r'#\|\s*exports', o) for n in re.findall(r'^(?:def|class) (\w+)', o, re.M)]
-        ids = {t: i for i, t in page.heads if t in set(re.findall(r'\w+', ' '.join(said)))}
-        if not ids or page is self: return
-        name = re.compile(rf"(?<![\w.])({'|'.join(ids)})(?=\(|\b(?!\s*=))")
+        "Make the library's names in the page's code links to the reference, where they mean the library's"
+        page, means = self.pages['reference.ipynb'], iter(self.meanings)
+        if page is self: return
 
         def block(m):
+            now, inner = next(means)
+            ids = {n: page.names[there] for n, o in now.items() if n not in inner and (there := page.home(o))}
+            if not ids: return m[0]
+            name = re.compile(rf"(?<![\w.])({'|'.join(ids)})(?=\(|\b(?!\s*=))")
             parts, quiet = re.split(r'(<[^>]*>)', m[0]), False                # text between tags; not in strings and comments
             for k, part in enumerate(parts):
                 if k % 2: quiet = quiet and part != '</span>' or bool(re.match(r'<span class="(st|ss|vs|sc|co|do)"', part))
                 elif not quiet: parts[k] = name.sub(lambda m: f'<a class="ref" href="{self.href(page.nb)}#{ids[m[1]]}">{m[1]}</a>', part)
             return ''.join(parts)
-        self.html = re.sub(r'<code class="sourceCode python">.*?</code>', block, self.html, flags=re.S)
+        self.html = BLOCK.sub(block, self.html)
 
     def href(self, nb):
         "The address of another notebook's page, from this one"
         return relpath(self.pages[nb].out, dirname(self.out) or '.')
 
     def links(self, problems):
-        "Point links to notebooks at this site's pages; drop those to a repository not yet public"
-        git = config()['git']
+        "Point links to notebooks at this site's pages, those of the library's names to what they mean there; drop those to a repository not yet public"
+        git, reference = config()['git'], self.pages['reference.ipynb']
+        blocks = [m.start() for m in BLOCK.finditer(self.html)]
+        def local(page, frag): return (self.href(page.nb) if page != self or not frag else '') + (f'#{frag}' if frag else '')
 
         def f(m):
             attrs, href, inner = m[1]+m[3], html.unescape(m[2]), m[4]
             url, _, frag = href.partition('#')
             if 'download' in attrs: return m[0]
             if href.startswith(git) and not config()['public']: return '' if inner == 'source' else inner
+            name = re.fullmatch(r'<code[^>]*>([\w.]+)(?:\(\))?</code>', inner)
+            if name and normpath(join(dirname(self.nb), url)) == reference.nb:      # made from a name in back-ticks
+                name = name[1]
+                first, now = name.split('.')[0], self.meanings[min(bisect(blocks, m.start()), len(blocks)-1)][0] if blocks else {}
+                module = (reference.home(now.get(first, ('', first))) or [None])[0]          # as in the code that follows
+                i = next((reference.names[module, n] for n in (name, name.split('.')[-1], first) if (module, n) in reference.names), None)
+                return f'<a href="{local(reference, i)}">{inner}</a>' if i else inner
             if re.match(r'[a-z]+:|//', href): return m[0]
             if url.endswith('.ipynb'):
                 nb = normpath(join(dirname(self.nb), url))

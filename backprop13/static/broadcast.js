@@ -1,5 +1,5 @@
 // Broadcast: what shape do two shapes make? The rule from right to left, a column an axis, and the memory that the result takes.
-import {LAB, h, s, set, button, status} from './kit.js'
+import {LAB, h, s, set, mark, button, status} from './kit.js'
 
 const AXES = 8, FLOAT32 = 4n                                          // axes that fit on a page; bytes of a number
 const group = n => String(n).replace(/\B(?=(\d{3})+$)/g, '\u00a0')
@@ -142,10 +142,10 @@ const render = ({model, el}) => {
       set(input, {'aria-invalid': String(Boolean(typed[i].error))})
       add.disabled = Boolean(typed[i].error) || typed[i].shape.length >= AXES
     })
-    live.classList.toggle('stale', wrong >= 0)
+    mark(live, 'stale', wrong >= 0)
     const now = pair => wrong < 0 && pair.every((shape, k) => python(shape) === python(typed[k].shape))
     presets.forEach((b, i) => set(b, {'aria-pressed': String(now(pairs[i]))}))
-    said.classList.toggle('bad', wrong >= 0)
+    mark(said, 'bad', wrong >= 0)
     if (wrong >= 0) { said.textContent = `${NAMES[wrong]}: ${typed[wrong].error}`; return }
     const [a, b] = typed.map(t => t.shape), {columns, shape, error} = broadcast(a, b), shapes = [a, b, ...shape ? [shape] : []]
     const all = shapes.map(holds)
@@ -154,7 +154,7 @@ const render = ({model, el}) => {
       const texts = all[i] ? [python(shapes[i]), group(all[i].numbers), memory(all[i].bytes)] : ['none', '–', '–']
       row.forEach((td, k) => { td.textContent = texts[k] })
     })
-    said.classList.toggle('bad', Boolean(error))
+    mark(said, 'bad', error)
     const both = [0, 1].every(i => columns.some(c => c.repeated[i]))
     said.textContent = error ? `ValueError: ${error}` : `${python(a)} and ${python(b)} make ${python(shape)}: ` +
       `${group(all[2].numbers)} number${all[2].numbers === '1' ? '' : 's'}, ${memory(all[2].bytes)} in float32.` +

@@ -64,7 +64,7 @@ export const gap = places => {
   return (at[i] + at[i + 1]) / 2
 }
 
-const MOST = 8, STEEP = 4, LINE = {fill: 'none', stroke: 'currentColor'}
+const MOST = 8, STEEP = 4, HIT = 22, LINE = {fill: 'none', stroke: 'currentColor'}
 const percent = (v, digits = 1) => fmt(100 * v, digits)
 const signed = (v, digits = 1) => (v < 0 ? '' : '+') + percent(v, digits)
 const inside = ({side, at}) => side > 0 ? `x − ${fmt(at)}` : `${fmt(at)} − x`
@@ -80,14 +80,14 @@ const render = ({model, el}) => {
   // ---- the drawing: the curve above, below it the pieces that it is the sum of, on the same scale ----
   const dots = xs.map(() => s('circle', {r: 3.5, fill: 'currentColor'}))
   const curve = s('path', {class: 'curve', 'stroke-width': 4}), misses = s('path', {...LINE, 'stroke-width': 1})
-  const boxes = [0, 1].map(() => s('rect')), axes = s('g'), pieces = s('g', {class: 'weights'}), bends = s('g')
+  const boxes = [0, 1].map(() => s('rect')), axes = s('g'), pieces = s('g', {class: 'weights'}), drops = s('g')
   const flat = s('line', {stroke: 'currentColor', 'stroke-dasharray': '5 4', opacity: .7})
-  const hold = s('g', {class: 'weights'}, s('circle', {r: 18, fill: 'transparent', stroke: 'none'}),
+  const hold = s('g', {class: 'weights'}, s('circle', {r: HIT, fill: 'transparent', stroke: 'none'}),
                  s('path', {d: 'M-10,0L0,-11L10,0L0,11Z', fill: 'currentColor'}))
   const pic = drawing(640, 440, 'Above, the measured points and the sum; below, the hinges that are added up',
     s('defs', {}, boxes.map((b, i) => s('clipPath', {id: `hinges${uid}${i}`}, b))), axes,
     s('g', {'clip-path': `url(#hinges${uid}0)`}, s('g', {class: 'loss', opacity: .55}, misses), s('g', {class: 'weights'}, flat),
-      s('g', {class: 'inputs'}, dots), s('g', {class: 'activations'}, curve)), bends,
+      s('g', {class: 'inputs'}, dots), s('g', {class: 'activations'}, curve)), drops,
     s('g', {'clip-path': `url(#hinges${uid}1)`}, pieces))
 
   // ---- the numbers ----
@@ -119,11 +119,11 @@ const render = ({model, el}) => {
     state.hinges.forEach((o, i) => {
       const k = knobs[i], [ax, ay] = arm(o), y = total(state, o.at), up = Y(clamp(y, low, top))
       set(k.path, {d: piece(o)})
-      set(k.stick, {x1: X(o.at), y1: Z(0), x2: ax, y2: ay})
-      set(k.tip, {transform: `translate(${ax},${ay})`})
-      set(k.knob, {transform: `translate(${X(o.at)},${Z(0)})`})
+      for (const stick of k.stick) set(stick, {x1: X(o.at), y1: Z(0), x2: ax, y2: ay})
+      set(k.end, {transform: `translate(${ax},${ay})`})
+      set(k.foot, {transform: `translate(${X(o.at)},${Z(0)})`})
       set(k.drop, {x1: X(o.at), x2: X(o.at), y1: Z(0), y2: up})
-      set(k.bend, {cx: X(o.at), cy: up, visibility: y < low || y > top ? 'hidden' : null})
+      set(k.bend, {transform: `translate(${X(o.at)},${up})`, visibility: y < low || y > top ? 'hidden' : null})
       k.term.textContent = `${signed(o.a)} · relu(${inside(o)})`
       k.knob.tell()
       k.tip.tell()
@@ -149,14 +149,15 @@ const render = ({model, el}) => {
   const knobFor = i => {
     const o = () => state.hinges[i], name = `hinge ${i + 1}`
     const ring = {stroke: 'currentColor', 'stroke-width': 2, fill: 'var(--paper)'}
-    const hit = r => s('circle', {r, fill: 'transparent', stroke: 'none'})
+    const hit = r => s('circle', {r, fill: 'transparent', stroke: 'none'})            // for fingers
     const no = s('text', {class: 'no', y: 4.5, 'text-anchor': 'middle', stroke: 'none'}, i + 1)
+    const end = s('g', {}, hit(HIT), s('circle', {r: 7, ...ring}))
+    const foot = s('g', {}, hit(HIT), s('circle', {r: 11, fill: 'currentColor'}), no)
+    const bend = s('g', {}, hit(16), s('circle', {r: 5, ...ring, stroke: 'var(--activations)'}))
+    const stick = [{stroke: 'transparent', 'stroke-width': 20}, {...LINE, 'stroke-width': 3}].map(o => s('line', o))
     const k = {
-      path: s('path', {...LINE, 'stroke-width': 1.5, opacity: .6}), stick: s('line', {...LINE, 'stroke-width': 3}),
-      tip: s('g', {}, hit(16), s('circle', {r: 7, ...ring})),
-      knob: s('g', {}, hit(18), s('circle', {r: 11, fill: 'currentColor'}), no),
-      drop: s('line', {stroke: 'var(--soft)', 'stroke-dasharray': '2 4'}),
-      bend: s('circle', {r: 5, ...ring, stroke: 'var(--activations)'}), term: h('td', {class: 'num weights'})}
+      path: s('path', {...LINE, 'stroke-width': 1.5, opacity: .6}), drop: s('line', {stroke: 'var(--soft)', 'stroke-dasharray': '2 4'}),
+      stick, end, foot, bend, tip: s('g', {}, stick, end), knob: s('g', {}, bend, foot), term: h('td', {class: 'num weights'})}
     const turn = () => {
       o().side *= -1
       changed()
@@ -164,37 +165,39 @@ const render = ({model, el}) => {
     }
     k.row = h('tr', {}, h('th', {scope: 'row'}, h('span', {}, 'hinge '), i + 1), k.term, h('td', {},
       button('turn', turn, {'aria-label': `turn ${name}`}), button('×', () => remove(i), {'aria-label': `remove ${name}`})))
-    k.arm = s('g', {class: 'weights'}, k.stick, k.knob, k.tip)
+    k.arm = s('g', {class: 'weights'}, k.tip, k.knob)
     let free = 0       // where the pointer would have it, beyond the ends too
     k.knob.addEventListener('pointerdown', () => { free = o().at })
-    draggable(k.knob, {label: `${name}: where it bends`, min: 0, max: 1, value: () => round(o().at), text: v => `ink ${fmt(v)}`,
-      move: (dx, dy, at) => {
-        free = at ? free + dx / (X(1) - X(0)) : o().at + (dx - dy) / 100
-        o().at = round(clamp(free, 0, 1))
-        changed()
-      }})
-    draggable(k.tip, {label: `${name}: its tilt`, min: -100 * STEEP, max: 100 * STEEP,
-      value: () => Math.round(1000 * o().a) / 10, text: v => `${fmt(v, 1)} points a unit of ink`, move: (dx, dy, at) => {
-        if (at) {
-          const across = at.x - X(o().at), steep = (Z(0) - at.y) / (Z(0) - Z(1)) * (X(1) - X(0))
-          if (Math.abs(across) > 12) o().side = Math.sign(across)                // the arm swung over to the other side
-          o().a = round(clamp(steep / Math.max(1, o().side * across), -STEEP, STEEP))
-        } else o().a = round(clamp(o().a + (dx - dy) / 50, -STEEP, STEEP))
-        changed()
+    const bendAt = v => {
+      o().at = round(clamp(v, 0, 1))
+      changed()
+    }
+    const tilt = v => {
+      o().a = round(clamp(v, -STEEP, STEEP))
+      changed()
+    }
+    draggable(k.knob, {label: `${name}: where it bends`, ends: () => [0, 1], value: () => round(o().at), text: v => `ink ${fmt(v)}`,
+      by: .01, to: bendAt, drag: dx => bendAt(free += dx / (X(1) - X(0)))})
+    draggable(k.tip, {label: `${name}: its tilt`, ends: () => [-100 * STEEP, 100 * STEEP],
+      value: () => Math.round(1000 * o().a) / 10, text: v => `${fmt(v, 1)} points a unit of ink`, by: 2, to: v => tilt(v / 100),
+      drag: (dx, dy, at) => {
+        const across = at.x - X(o().at), steep = (Z(0) - at.y) / (Z(0) - Z(1)) * (X(1) - X(0))
+        if (Math.abs(across) > 12) o().side = Math.sign(across)                  // the arm swung over to the other side
+        tilt(steep / Math.max(1, o().side * across))
       }})
     return k
   }
   // As many knobs as hinges: those there stay, so that the focus does
   const fitKnobs = () => {
     while (knobs.length > state.hinges.length) {
-      const {path, drop, bend, arm, row} = knobs.pop()
-      for (const part of [path, drop, bend, arm, row]) part.remove()
+      const {path, drop, arm, row} = knobs.pop()
+      for (const part of [path, drop, arm, row]) part.remove()
     }
     while (knobs.length < state.hinges.length) {
       const k = knobFor(knobs.length)
       knobs.push(k)
       pieces.append(k.path)
-      bends.append(k.drop, k.bend)
+      drops.append(k.drop)
       pic.append(k.arm)
       terms.append(k.row)
     }
@@ -288,13 +291,14 @@ const render = ({model, el}) => {
   }
   let loose = 0
   hold.addEventListener('pointerdown', () => { loose = state.base })
+  const lift = v => {
+    state.base = round(clamp(v, low, top))
+    changed()
+  }
   X = Y = Z = v => v                                                             // until the room is known
-  draggable(hold, {label: 'baseline', min: Math.round(100 * low), max: Math.round(100 * top),
-    value: () => Math.round(1000 * state.base) / 10, text: v => `${fmt(v, 1)} %`, move: (dx, dy, at) => {
-      loose = at ? loose + Y.back(dy) - Y.back(0) : state.base + (dx - dy) / 200
-      state.base = round(clamp(loose, low, top))
-      changed()
-    }})
+  draggable(hold, {label: 'baseline', ends: () => [Math.round(100 * low), Math.round(100 * top)],
+    value: () => Math.round(1000 * state.base) / 10, text: v => `${fmt(v, 1)} %`, by: .5, to: v => lift(v / 100),
+    drag: (dx, dy) => lift(loose += Y.back(dy) - Y.back(0))})
   pic.append(hold)
   fitKnobs()
   const lab = h('div', LAB, h('div', {class: 'hinges'},

@@ -2,16 +2,18 @@
 // own file, since a widget is one module.
 const SVG = 'http://www.w3.org/2000/svg'
 
+// Every class of a lab begins with lab-, so that none meets a class of the page around it
+const prefixed = names => String(names).split(' ').filter(Boolean).map(name => `lab-${name}`).join(' ')
 const put = (el, attrs, children) => {
   for (const [k, v] of Object.entries(attrs)) {
     if (k.startsWith('on')) el.addEventListener(k.slice(2), v)
     else if (v === false || v == null) el.removeAttribute(k)
-    else el.setAttribute(k, v === true ? '' : v)
+    else el.setAttribute(k, v === true ? '' : k === 'class' ? prefixed(v) : v)
   }
   el.append(...children.flat().filter(c => c != null && c !== false))
   return el
 }
-// An HTML element: h('p', {class: 'x', onclick: f}, 'text', child); false and null leave an attribute out
+// An HTML element: h('p', {class: 'x', onclick: f}, 'text', child), of the class lab-x; false and null leave an attribute out
 export const h = (tag, attrs = {}, ...children) => put(document.createElement(tag), attrs, children)
 // The same for SVG
 export const s = (tag, attrs = {}, ...children) => put(document.createElementNS(SVG, tag), attrs, children)
@@ -20,6 +22,8 @@ export const drawing = (width, height, label, ...children) =>
   s('svg', {viewBox: `0 0 ${width} ${height}`, role: 'group', 'aria-label': label}, ...children)
 // Set an element's attributes
 export const set = (el, attrs) => put(el, attrs, [])
+// Give an element a class more, or take it away
+export const mark = (el, name, on) => el.classList.toggle(prefixed(name), Boolean(on))
 
 // A number to read: `digits` behind the point, a true minus, blanks between thousands
 export const fmt = (x, digits = 2) => {
@@ -47,30 +51,43 @@ export const slider = ({label, min, max, step, value, oninput, kind = '', text =
 }
 export const button = (label, onclick, attrs = {}) => h('button', {type: 'button', onclick, ...attrs}, label)
 
-// Let an SVG element be dragged, and moved by the arrow keys (shift: ten times as far). `move(dx, dy, point)` gets distances in the
-// drawing's coordinates, y downwards, and while dragged the pointer's place; `step` is a key's distance; `value()` is the number that it
-// stands for and `text(value)` what a screen reader says. Call .tell() after changing the value from elsewhere.
-export const draggable = (el, {label, min, max, value, text = v => fmt(v), move, step = 1}) => {
-  set(el, {tabindex: 0, role: 'slider', 'aria-label': label, 'aria-valuemin': min, 'aria-valuemax': max,
-           class: `${el.getAttribute('class') ?? ''} handle`})
-  el.tell = () => set(el, {'aria-valuenow': value(), 'aria-valuetext': text(value())})
+// Let an SVG element be dragged, and moved by keys: arrows by `by`, with shift and by the page keys ten times as far, Home and End to the
+// ends(). `value()` is the number that it stands for, `text(value)` what a screen reader says; `to(v)` sets it, within bounds. While it's
+// dragged, drag(dx, dy, at) gets distances and the pointer's place in the drawing's coordinates, y downwards. Call .tell() after changing
+// the value from elsewhere.
+export const draggable = (el, {label, ends, value, text = v => fmt(v), by, to, drag}) => {
+  set(el, {tabindex: 0, role: 'slider', 'aria-label': label})
+  mark(el, 'handle', true)
+  el.tell = () => {
+    const [low, high] = ends()
+    set(el, {'aria-valuemin': low, 'aria-valuemax': high, 'aria-valuenow': value(), 'aria-valuetext': text(value())})
+  }
   const at = e => new DOMPoint(e.clientX, e.clientY).matrixTransform(el.ownerSVGElement.getScreenCTM().inverse())
   let last = null
-  el.addEventListener('pointerdown', e => { last = at(e); el.setPointerCapture(e.pointerId); el.focus(); e.preventDefault() })
+  el.addEventListener('touchstart', e => e.preventDefault(), {passive: false})     // no scrolling: touch-action says so of no SVG shape
+  el.addEventListener('pointerdown', e => {
+    if (!e.isPrimary || e.button) return
+    last = at(e)
+    el.setPointerCapture(e.pointerId)
+    el.focus({preventScroll: true})
+    e.preventDefault()
+  })
   el.addEventListener('pointermove', e => {
-    if (!last) return
+    if (!last || !e.isPrimary) return
     const now = at(e), [dx, dy] = [now.x - last.x, now.y - last.y]
     last = now
-    move(dx, dy, now)
+    drag(dx, dy, now)
     el.tell()
   })
-  for (const end of ['pointerup', 'pointercancel']) el.addEventListener(end, () => { last = null })
+  for (const end of ['pointerup', 'pointercancel']) el.addEventListener(end, e => { if (e.isPrimary) last = null })
   el.addEventListener('keydown', e => {
-    const by = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[e.key]
-    if (!by) return
-    const far = step * (e.shiftKey ? 10 : 1)
+    if (e.ctrlKey || e.metaKey || e.altKey) return
+    const [low, high] = ends(), now = value(), far = e.shiftKey ? 10 * by : by
+    const v = {ArrowLeft: now - far, ArrowDown: now - far, ArrowRight: now + far, ArrowUp: now + far,
+               PageDown: now - 10 * by, PageUp: now + 10 * by, Home: low, End: high}[e.key]
+    if (v == null) return
     e.preventDefault()
-    move(by[0] * far, by[1] * far)
+    to(v)
     el.tell()
   })
   el.tell()
@@ -78,7 +95,7 @@ export const draggable = (el, {label, min, max, value, text = v => fmt(v), move,
 }
 
 // What every lab's outermost element has; a key pressed in a lab is not also JupyterLab's command
-export const LAB = {class: 'lab-live', onkeydown: e => e.stopPropagation()}
+export const LAB = {class: 'live', onkeydown: e => e.stopPropagation()}
 // A name that no other element of the page has
 export const unique = () => `lab-${Math.random().toString(36).slice(2)}`
 // A line for what just happened, read aloud by screen readers

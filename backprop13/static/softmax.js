@@ -1,5 +1,5 @@
 // Softmax and cross-entropy: how do scores become a loss, and which way of computing it survives large ones?
-import {LAB, unique, h, s, set, draggable, slider, button, status, scale, clamp, fmt} from './kit.js'
+import {LAB, unique, h, s, set, mark, draggable, slider, button, status, scale, clamp, fmt} from './kit.js'
 
 // JavaScript computes in float64. Rounding after every operation gives what float32 gives, overflow included.
 const rounding = bits => bits === 32 ? Math.fround : v => v
@@ -93,7 +93,7 @@ const render = ({model, el}) => {
   const write = (cell, kind, v) => {
     const bad = !Number.isFinite(v)
     cell.textContent = short(v)
-    cell.className = `num ${kind} ${bad ? 'bad' : ''}`
+    set(cell, {class: `num ${kind} ${bad ? 'bad' : ''}`})
   }
 
   const show = () => {
@@ -108,7 +108,7 @@ const render = ({model, el}) => {
     const shown = [x, t.exp, t.softmax, t.onehot, t.minuslog, t.product]
     rows.forEach(({cells, tr}, i) => {
       const sum = i === names.length
-      tr.classList.toggle('target', i === target)
+      mark(tr, 'target', i === target)
       const values = sum ? [null, t.sum, t.all, 1, null, t.loss] : shown.map(o => o[i])
       values.forEach((v, k) => {
         if (k === 0 || k === 3) cells[k].textContent = v == null ? '' : fmt(v, k ? 0 : 2)
@@ -121,7 +121,7 @@ const render = ({model, el}) => {
     ways(x, target, bits).forEach((v, i) => write(losses[i].cell, 'loss', v))
     const words = why || `${names[target]}: softmax ${short(t.softmax[target])}, loss ${short(t.loss)}.`
     said.textContent = why && stable ? `Without LogSumExp: ${why}` : words
-    said.classList.toggle('bad', Boolean(why))
+    mark(said, 'bad', why)
     by100.setAttribute('aria-pressed', String(times === 100))
     looks.forEach((b, i) => b.setAttribute('aria-pressed', String(stable === Boolean(i))))
     formats.forEach((b, i) => b.setAttribute('aria-pressed', String(bits === [32, 64][i])))
@@ -140,12 +140,14 @@ const render = ({model, el}) => {
     show()
   })
   show()
-  bars.forEach(({handle}, i) => draggable(handle, {
-    label: `score of ${names[i]}`, min: -END, max: END, value: () => scores[i], step: .1,
-    move: (dx, dy, at) => {
-      scores[i] = Math.round(100 * clamp(at ? across.back(at.x) : scores[i] + dx - dy, -END, END)) / 100
+  bars.forEach(({handle}, i) => {
+    const to = v => {
+      scores[i] = Math.round(100 * clamp(v, -END, END)) / 100
       show()
-    }}))
+    }
+    draggable(handle, {label: `score of ${names[i]}`, ends: () => [-END, END], value: () => scores[i], by: .1, to,
+                       drag: (dx, dy, at) => to(across.back(at.x))})
+  })
   const group = (label, ...items) => h('div', {class: 'row pair', role: 'group', 'aria-label': label}, ...items)
   el.append(h('div', LAB, h('div', {class: 'softmax'},
     h('p', {class: 'ask'}, 'How do scores become a loss?'),

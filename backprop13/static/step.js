@@ -1,6 +1,6 @@
 // Step through backprop: what does each line compute? It replays a run that Python recorded (debugger.watch): the numbers, shapes
 // and pdb's answers are all Python's, and nothing is computed here.
-import {LAB, h, set, slider, button, status, fmt, clamp} from './kit.js'
+import {LAB, h, set, mark, slider, button, status, fmt, clamp} from './kit.js'
 
 // ---- moving, as pdb does; `run` is the recording, `i` the stop, `stops` the functions at whose first line n and c halt
 const fn = (run, i) => run.frames[run.steps[i].frame].function
@@ -122,7 +122,7 @@ const render = ({model, el}) => {
     }
     [...code.firstChild.children].forEach((line, k) => {
       const here = k + 1 === run.steps[at].line
-      line.classList.toggle('here', here)
+      mark(line, 'here', here)
       set(line, {'aria-current': here && 'step'})
       line.firstChild.textContent = here ? '->' : ''
       if (here) code.scrollTop = line.offsetTop - code.clientHeight / 2 + line.clientHeight
@@ -153,7 +153,7 @@ const render = ({model, el}) => {
   // the line of words, the strip, the record of commands
   const words = status(), tell = (text, answer = false) => {
     words.textContent = text
-    words.classList.toggle('answer', answer)
+    mark(words, 'answer', answer)
   }
   const why = h('p', {class: 'why'})
   const strip = slider({label: 'step', min: 0, max: last, step: 1, value: at, oninput: i => { go(i) },
@@ -173,7 +173,7 @@ const render = ({model, el}) => {
     tell(say(run, at))
     why.textContent = (run.steps[at].event === 'line' && ran !== undefined && notes[bare(source(run, ran))]) || ''
     strip.show(at)
-    band.childNodes.forEach((o, k) => o.classList.toggle('here', (at >= back) === (k === 1)))
+    band.childNodes.forEach((o, k) => mark(o, 'here', (at >= back) === (k === 1)))
     for (const b of [keys.n, keys.s, keys.c]) b.setAttribute('aria-disabled', String(at === last))
     keys.b.setAttribute('aria-disabled', String(at === 0))
   }

@@ -1,5 +1,5 @@
 // Wheels: how much faster does the last wheel turn than the first? The chain rule as three wheels on two belts.
-import {LAB, h, s, set, drawing, draggable, slider, fmt, clamp} from './kit.js'
+import {LAB, h, s, set, drawing, draggable, slider, fmt} from './kit.js'
 
 // The slopes and the turns of three wheels with these circumferences when the first has turned `x` times
 export const turn = ([X, U, Y], x) => {
@@ -16,6 +16,9 @@ const belt = (a, p, b, q) => {
   return [-1, 1].map(sign => `M${at(a, p, sign)}L${at(b, q, sign)}`).join('')
 }
 
+// From where to where x can be set: two turns, and on as far as it was turned
+export const ends = x => [Math.min(0, Math.floor(x)), Math.max(2, Math.ceil(x))]
+
 const render = ({model, el}) => {
   const {sizes, x: start} = model.get('data'), size = [...sizes]
   let x = start
@@ -31,6 +34,7 @@ const render = ({model, el}) => {
   const how = ['du/dx', 'dy/du', 'dy/dx'].map(() => h('td', {class: 'num'}))
   const turns = KINDS.map(kind => h('td', {class: `num ${kind}`}))
 
+  const write = (cell, text) => { if (cell.textContent !== text) cell.textContent = text }      // or it would be read aloud again
   const show = () => {
     const at = turn(size, x), angle = [x, at.u, at.y], r = size.map(c => c * UNIT)
     wheels.forEach(({rim, spoke, dot, name}, i) => {
@@ -42,25 +46,28 @@ const render = ({model, el}) => {
       turns[i].textContent = fmt(angle[i])
     })
     belts.forEach((b, i) => set(b, {d: belt(CENTERS[i], r[i], CENTERS[i + 1], r[i + 1])}));
-    [at.dudx, at.dydu, at.dydx].forEach((v, i) => { slopes[i].textContent = fmt(v) })
-    how[0].textContent = `${size[0]} ÷ ${size[1]}`
-    how[1].textContent = `${size[1]} ÷ ${size[2]}`
-    how[2].textContent = `${fmt(at.dudx)} × ${fmt(at.dydu)}`
+    [at.dudx, at.dydu, at.dydx].forEach((v, i) => write(slopes[i], fmt(v)));
+    [`${size[0]} ÷ ${size[1]}`, `${size[1]} ÷ ${size[2]}`, `${fmt(at.dudx)} × ${fmt(at.dydu)}`].forEach((text, i) => write(how[i], text))
   }
-  const turnTo = v => { x = Math.round(v * 1000) / 1000; show(); roll.show(x); wheels[0].rim.tell() }
-  const roll = slider({label: 'turns of x', min: 0, max: 2, step: .01, value: x, kind: 'inputs', oninput: turnTo})
+  const turnTo = v => {
+    x = v
+    show()
+    const [min, max] = ends(x)
+    set(roll.input, {min, max})
+    roll.show(x)
+    wheels[0].g.tell()
+  }
+  const [min, max] = ends(x), roll = slider({label: 'turns of x', min, max, step: .01, value: x, kind: 'inputs', oninput: turnTo})
   const choose = KINDS.map((kind, i) => slider({
     label: `size of ${NAMES[i]}`, min: 1, max: 8, step: 1, value: size[i], kind, text: v => fmt(v, 0), oninput: v => { size[i] = v; show() }}))
   const pic = drawing(WIDTH, HEIGHT + 22, 'Three wheels in a row; a belt leads from x to u and from u to y', ...belts, ...wheels.map(w => w.g))
   show()
-  draggable(wheels[0].rim, {
-    label: 'turn the wheel x', min: 0, max: 2, value: () => x, step: 1,
-    move: (dx, dy, at) => {
-      if (!at) return turnTo(clamp(x + (dx - dy) / 100, 0, 2))
+  draggable(wheels[0].g, {
+    label: 'turn the wheel x', ends: () => ends(x), value: () => Math.round(1000 * x) / 1000, by: .01, to: turnTo,
+    drag: (dx, dy, at) => {
       const angle = (px, py) => Math.atan2(py - MIDDLE, px - CENTERS[0]) / (2 * Math.PI)
-      let by = angle(at.x, at.y) - angle(at.x - dx, at.y - dy)
-      by -= Math.round(by)                                           // the short way round
-      turnTo(clamp(x + by, 0, 2))
+      const by = angle(at.x, at.y) - angle(at.x - dx, at.y - dy)
+      turnTo(x + by - Math.round(by))                                // the short way round
     }})
   const row = (label, ...cells) => h('tr', {}, h('th', {scope: 'row'}, label), ...cells)
   el.append(h('div', LAB,
@@ -70,7 +77,7 @@ const render = ({model, el}) => {
       h('div', {}, roll, ...choose),
       h('div', {class: 'row'},
         h('table', {}, h('caption', {class: 'how'}, 'slopes, and their product'),
-          row('du/dx', how[0], slopes[0]), row('dy/du', how[1], slopes[1]), row('dy/dx', how[2], slopes[2])),
+          row('du/dx', how[0], slopes[0]), row('dy/du', how[1], slopes[1]), set(row('dy/dx', how[2], slopes[2]), {'aria-live': 'polite', 'aria-atomic': 'true'})),
         h('table', {}, h('caption', {class: 'how'}, 'turns'), row('x', turns[0]), row('u', turns[1]), row('y', turns[2])))),
     h('p', {class: 'how'}, 'Drag the wheel x round, or focus it and press the arrow keys.')))
 }

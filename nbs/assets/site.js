@@ -25,7 +25,8 @@
     const unfold = open => menu.setAttribute('aria-expanded', html.classList.toggle('menu-open', open))
     menu.onclick = () => unfold()
     document.addEventListener('keydown', e => { if (e.key === 'Escape' && html.classList.contains('menu-open')) { unfold(false); menu.focus() } })
-    if (matchMedia('(max-width: 1199px)').matches) document.querySelector('.toc')?.removeAttribute('open')
+    const toc = document.querySelector('.toc')
+    if (toc) toc.open = matchMedia('(min-width: 1200px)').matches     // beside the text; where it stands above, it would move all of it
     document.querySelector('.menu [aria-current]')?.scrollIntoView({block: 'nearest'})
     const reach = () => document.querySelectorAll('pre, .katex-display, .cell-output-display, .table-box').forEach(el => {
       if (el.scrollWidth > el.clientWidth) el.tabIndex = 0      // so that keys can scroll it
@@ -36,16 +37,18 @@
     addEventListener('resize', reach)
     document.addEventListener('toggle', reach, true)
 
-    // Progress: a line in the bar, the section in the contents, and in the menu how much of each chapter was read, kept on this machine
+    // Progress: a line in the bar, the section in the contents, and in the menu how much of each chapter was read, kept on this machine:
+    // which of its hundred parts have been on the screen, as '0110…', since a link may lead past all the others
+    const seenOf = (far, path) => far[path]?.length === 100 ? far[path] : '0'.repeat(100)
     const read = () => { try { return JSON.parse(kept('read')) ?? {} } catch { return {} } }
     const chapters = [...document.querySelectorAll('.menu a')].filter(a => /^\d/.test(a.textContent))
     const tell = () => {
       const far = read()
       for (const a of chapters) {
-        const part = far[new URL(a.href).pathname]
+        const part = seenOf(far, new URL(a.href).pathname).replaceAll('0', '').length
         if (!part) continue
         const said = a.querySelector('.read') ?? a.appendChild(Object.assign(document.createElement('span'), {className: 'read'}))
-        said.textContent = part > .97 ? 'read' : `${Math.round(100 * part)} %`
+        said.textContent = part > 97 ? 'read' : `${part} %`
       }
     }
     const entries = [...document.querySelectorAll('.toc a')].map(a => [a, document.getElementById(decodeURIComponent(a.hash.slice(1)))])
@@ -58,13 +61,15 @@
       if (current !== last) {
         last?.removeAttribute('aria-current')
         current?.setAttribute('aria-current', 'location')
-        const toc = document.querySelector('.toc')
         if (current) toc.scrollTop = current.offsetTop - toc.clientHeight / 2
         last = current
       }
-      const far = read(), path = mine && new URL(mine.href).pathname
-      if (!mine || at <= (far[path] ?? 0)) return
-      store('read', JSON.stringify({...far, [path]: at}))
+      if (!mine) return
+      const far = read(), path = new URL(mine.href).pathname, before = seenOf(far, path)
+      const onScreen = i => Math.abs((i + .5) / 100 * html.scrollHeight - scrollY - innerHeight / 2) <= innerHeight / 2
+      const now = before.replace(/0/g, (_, i) => Number(onScreen(i)))
+      if (now === before) return
+      store('read', JSON.stringify({...far, [path]: now}))
       tell()
     }
     let due
@@ -84,23 +89,37 @@
       rest.sort((a, b) => said(b) - said(a) || b.locations.length - a.locations.length)
       return {...result, sub_results: [...top, ...rest.slice(0, 3)]}
     }
+    // What the search says is announced; Pagefind writes it into an element that comes and goes. What went wrong is shown, too.
+    const said = document.getElementById('search-said'), search = document.getElementById('search')
+    const says = () => {
+      const text = search.querySelector('.pagefind-ui__message')?.textContent.trim() ?? ''
+      if (said.className && said.textContent !== text) said.textContent = text
+    }
+    new MutationObserver(says).observe(search, {childList: true, characterData: true, subtree: true})
+    const failed = () => {
+      ready = null
+      search.replaceChildren()
+      said.className = ''
+      said.textContent = location.protocol === 'file:'
+        ? 'A browser doesn’t let a page that was opened as a file read the search’s index. Run make serve in the project, or python -m http.server in this folder, and open the address that it prints.'
+        : 'The search could not be loaded. Is the server still there? Close this, and search again.'
+    }
     let ready
     const open = async () => {
       box.showModal()
       ready ??= (async () => {
-        await Promise.all([
+        said.className = 'spoken'
+        const [pagefind] = await Promise.all([
+          import(new URL(root + 'pagefind/pagefind.js', location)),
           load('link', {rel: 'stylesheet', href: root + 'pagefind/pagefind-ui.css'}),
           load('script', {src: root + 'pagefind/pagefind-ui.js'})])
+        await pagefind.search(null)                     // its own page reads the index at the first word only, and then waits for ever
         new PagefindUI({element: '#search', bundlePath: new URL(root + 'pagefind/', location).pathname,
                         showSubResults: true, showImages: false, resetStyles: false, pageSize: 10, excerptLength: 24,
                         ranking: {termFrequency: 0},      // a word counts once: a short page that repeats it isn't the better answer
                         processResult: best})
       })()
-      try { await ready } catch {
-        ready = null
-        document.getElementById('search').textContent = 'The search could not be loaded; it needs the pages to come from a server, as make serve does.'
-        return
-      }
+      try { await ready } catch { return failed() }
       box.querySelector('input')?.focus()
     }
     document.getElementById('search-open').onclick = open
