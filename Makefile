@@ -18,11 +18,11 @@ test: setup  ## check everything that CI checks
 
 lab:  ## open the notebooks in JupyterLab, which then saves them clean
 	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' lab
-	@$(BIN)jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter
+	@TQDM_DISABLE=1 $(BIN)jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --config=tools/jupyter_server_config.py
 
-outputs: setup  ## run notebooks on the real data, store their outputs, make README and practice notebooks; NB=nbs/NAME.ipynb runs one
+outputs: setup  ## run notebooks on the real data, store what changed, make README and practice notebooks; NB=nbs/NAME.ipynb runs one, ALL=1 stores all
 	@$(BIN)nbdev_export
-	@$(BIN)python tools/notebooks.py run $(NB)
+	@$(BIN)python tools/notebooks.py run $(if $(ALL),--all) $(NB)
 	@$(BIN)nbdev_clean
 	@$(BIN)python tools/readme.py
 	@$(BIN)python tools/practice.py

@@ -1,5 +1,5 @@
 "Stored outputs: tools/notebooks.py stores what a notebook prints, and finds what it doesn't print any more"
-import base64, io, re, sys
+import base64, io, re, subprocess, sys
 
 import matplotlib, nbformat, numpy as np, pytest
 from conftest import load_tool, root
@@ -150,6 +150,51 @@ def test_a_failing_notebook_keeps_its_stored_outputs(tmp_path):
     before = path.read_bytes()
     problems = notebooks.work('run', [path])
     assert len(problems) == 1 and 'bad digit' in problems[0] and path.read_bytes() == before
+
+
+@pytest.fixture
+def kept(executed, tmp_path):
+    "The small notebook, committed in a repository of its own"
+    path = tmp_path/'tiny.ipynb'
+    path.write_bytes(executed.read_bytes())
+    for args in ['init', '-q'], ['add', '.'], ['-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-qm', 'tiny']:
+        subprocess.run(['git', *args], cwd=tmp_path, check=True)
+    return path
+
+
+def test_a_repeated_run_changes_nothing(kept):
+    before = kept.read_bytes()
+    assert notebooks.work('run', [kept]) == [] and kept.read_bytes() == before
+    assert notebooks.work('run', [kept], anew=True) == [] and kept.read_bytes() != before         # another time of day
+
+
+def test_a_run_stores_what_changed(kept):
+    nb, old = (nbformat.read(kept, 4) for _ in range(2))
+    far_number(nb)
+    nb.cells[4].source += '  # of day'                           # what varies isn't kept under other code
+    nb.cells.insert(1, new_code_cell('1+1'))
+    nbformat.write(nb, kept)
+    assert notebooks.work('run', [kept]) == []
+    got = nbformat.read(kept, 4)
+    assert 'loss 0.12345' in out(got, 2).text and out(got, 3) == out(old, 2) and out(got, 1).data['text/plain'] == '2'
+    assert out(got, 5).data['text/plain'] != out(old, 4).data['text/plain'] and out(got, 4) == out(old, 3)
+
+
+def test_jupyter_saves_what_is_stored(kept):
+    before, nb = kept.read_bytes(), nbformat.read(kept, 4)
+    near_number(nb)
+    other_time(nb)
+    split_stream(nb)
+    no_words(nb)
+    nb.metadata.widgets = {'state': {}}
+    for i, c in enumerate(nb.cells[1:]): c.execution_count, c.metadata = i, {'trusted': True}
+    out(nb, 2).data[notebooks.WIDGET] = {'model_id': '1'}
+    notebooks.saved(nb, kept)
+    assert nbformat.writes(nb).encode() + b'\n' == before
+    far_number(nb)
+    nb.cells[3].outputs = []
+    notebooks.saved(nb, kept)
+    assert 'loss 0.13' in out(nb, 1).text and not nb.cells[3].outputs
 
 
 def test_outputs_are_not_stored_from_synthetic_digits():

@@ -1,9 +1,10 @@
 """Execute notebooks and store their outputs (`run`), or compare what they print now with what is stored (`check`).
 
-    python tools/notebooks.py run [NB ...]
+    python tools/notebooks.py run [--all] [NB ...]
     python tools/notebooks.py check [NB ...]
 
-What `check` demands, cell by cell: the same outputs in the same order. Text is equal to the letter, but for numbers with decimals
+`run` keeps a stored output that `check` would pass, so that a diff shows what has changed; `--all` stores every output anew. JupyterLab,
+started by `make lab`, saves in the same way (`tools/jupyter_server_config.py`). What `check` demands, cell by cell: the same outputs in the same order. Text is equal to the letter, but for numbers with decimals
 or an exponent and the blanks around them: those agree to 1 % (training results move a little with the number of threads and the
 processor) or, without an exponent, to 1e-6. Integers are text. SVG is compared as text. Other pictures, a lab's still one too, have
 the stored size to 5 % and look alike: each square of 24 pixels stands in the other picture as well, at most 1.6 % of the width and
@@ -11,8 +12,8 @@ height and 16 pixels away, and conversely. That is judged at half the size, a li
 black to white, colour by a third of that. So another build of matplotlib passes, and values that move by 1 %; a line that is missing,
 5 % off or of another colour, other limits, panels or images fail, and a hair-line may change unseen. `run` keeps the words of
 matplotlib's pictures (titles, labels, legends; not ticks) in the files; where both have theirs, they are compared as text. A cell that
-starts with `#| output-varies` shows a measurement: only the kinds of its outputs count. A stored warning (stderr) or error is a failure.
-As in nbdev_test, cells with `#| eval: false` aren't run."""
+starts with `#| output-varies` shows a measurement: only the kinds of its outputs count; `run` keeps it as long as git's last commit
+has the same code. A stored warning (stderr) or error is a failure. As in nbdev_test, cells with `#| eval: false` aren't run."""
 import asyncio, base64, io, math, os, re, subprocess, sys
 from argparse import ArgumentParser
 from itertools import zip_longest
@@ -74,10 +75,16 @@ async def execute(path, timeout=600):
     env = {'PYTHONPATH': path_var, 'IN_TEST': '1', 'TQDM_DISABLE': '1'}    # nbdev_export() does nothing; no bars in outputs
     await client.async_execute(cleanup_kc=True, env={**os.environ, **env})      # not by itself, since the manager is ours
     for c, source in zip(nb.cells, stored): c.source = source
+    clean(nb)
+    return nb
+
+
+def clean(nb):
+    "Take out of `nb` what doesn't belong into a stored notebook: metadata, counts, and widgets, which need the kernel that made them"
+    clean_nb(nb)
+    nb.metadata.pop('widgets', None)
     for c in nb.cells:
         for o in c.get('outputs', []): o.get('data', {}).pop(WIDGET, None)
-    clean_nb(nb)
-    return nb
 
 
 def outputs(cell):
@@ -163,26 +170,54 @@ def stored_problems(nb):
             if o.output_type == 'stream' and o.name == 'stderr': yield i, f'a warning is stored (stderr): {o.text.strip()[-200:]}'
 
 
+def differs(s, g):
+    "What makes the outputs of the cell `g` others than those stored in the cell `s`; nothing if they agree"
+    so, go = outputs(s), outputs(g)
+    sk, gk = [kind(o) for o in so], [kind(o) for o in go]
+    if sk != gk: return f"stored: {'; '.join(sk) or 'no output'}\n  got:    {'; '.join(gk) or 'no output'}"
+    if 'output-varies' in directives(s): return ''
+    for a, b in zip(so, go):
+        if a.output_type == 'stream': pairs = [('text/plain', a.text, b.text)]
+        else: pairs = [(m, a.data[m], b.data[m]) for m in a.get('data', {})]
+        for m, x, y in pairs:
+            for bad in differences(m, x, y): return f'stored: {bad[0]}\n  got:    {bad[1]}'
+    return ''
+
+
 def compare(stored, got):
     "Where the outputs of the notebook `got` differ from those of `stored`: pairs (cell number, problem)"
     yield from stored_problems(stored)
     for i, (s, g) in enumerate(zip(stored.cells, got.cells)):
-        if s.cell_type != 'code' or 'eval:false' in directives(s): continue
-        so, go = outputs(s), outputs(g)
-        sk, gk = [kind(o) for o in so], [kind(o) for o in go]
-        if sk != gk: yield i, f"stored: {'; '.join(sk) or 'no output'}\n  got:    {'; '.join(gk) or 'no output'}"
-        elif 'output-varies' not in directives(s):
-            for a, b in zip(so, go):
-                if a.output_type == 'stream': pairs = [('text/plain', a.text, b.text)]
-                else: pairs = [(m, a.data[m], b.data[m]) for m in a.get('data', {})]
-                bad = next((d for m, x, y in pairs for d in differences(m, x, y)), None)
-                if bad: yield i, f'stored: {bad[0]}\n  got:    {bad[1]}'
+        if s.cell_type == 'code' and 'eval:false' not in directives(s) and (bad := differs(s, g)): yield i, bad
+
+
+def committed(path):
+    "The code of the cells that the notebook at `path` had at git's last commit"
+    p = subprocess.run(['git', 'show', f'HEAD:./{path.name}'], cwd=path.parent, capture_output=True, text=True, encoding='utf-8')
+    return {c.source for c in nbformat.reads(p.stdout, 4).cells} if p.returncode == 0 else set()
+
+
+def keep(nb, stored, known):
+    "Give cells of `nb` the outputs that the same cells have in `stored`, where they agree; what varies only if its code is in `known`"
+    old = {}
+    for c in stored.cells: old.setdefault((c.cell_type, c.source), []).append(c)
+    for c in nb.cells:
+        same = old.get((c.cell_type, c.source))
+        if c.cell_type != 'code' or not same: continue
+        s = same.pop(0)
+        if ('output-varies' not in directives(c) or c.source in known) and not differs(s, c): c.outputs = s.outputs
+
+
+def saved(nb, path):
+    "Make `nb`, which Jupyter is about to save at `path`, as `run` would store it"
+    clean(nb)
+    if path.exists(): keep(nb, nbformat.read(path, 4), committed(path))
 
 
 def named(path, i, problem): return f'{path}, cell {i+1}: {problem}'
 
 
-async def one(path, command, gate):
+async def one(path, command, gate, anew):
     "Run or check one notebook: a list of problems"
     async with gate:
         stored = nbformat.read(path, 4)
@@ -191,18 +226,19 @@ async def one(path, command, gate):
     if command == 'check': return [named(path, *o) for o in compare(stored, got)]
     bad = [named(path, i, f'{o}; nothing was written') for i, o in stored_problems(got)]
     if not bad:
+        if not anew: keep(got, stored, committed(path))
         new = path.with_suffix('.new')
         nbformat.write(got, new)                        # lines in lists, as Jupyter saves them: small diffs
         new.replace(path)
     return bad
 
 
-def work(command, paths):
+def work(command, paths, anew=False):
     "Run the notebooks at `paths` one by one, since what measures time is stored, or check one per core at a time, the largest first: a list of problems"
     paths = sorted(paths, key=lambda p: -p.stat().st_size)
     async def go():
         gate = asyncio.Semaphore(1 if command == 'run' else os.cpu_count() or 1)
-        return sum(await asyncio.gather(*(one(p, command, gate) for p in paths)), [])
+        return sum(await asyncio.gather(*(one(p, command, gate, anew) for p in paths)), [])
     return asyncio.run(go())
 
 
@@ -217,6 +253,7 @@ def data_source():
 if __name__ == '__main__':
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('command', choices=['run', 'check'])
+    parser.add_argument('--all', action='store_true', help='store outputs anew that have not changed, and measurements')
     parser.add_argument('notebooks', nargs='*', type=Path, help='notebooks; all of nbs/ but practice/ if none is named')
     args = parser.parse_args()
     for o in args.notebooks:
@@ -225,6 +262,6 @@ if __name__ == '__main__':
         sys.exit('Outputs are stored from the real MNIST, and there are only synthetic digits here: '
                  'let BACKPROP13_DATA name a folder with its four files.')
     chosen = args.notebooks or [o for o in notebooks(root/'nbs') if o.parent.name != 'practice']      # those are generated, without outputs
-    problems = work(args.command, chosen)
+    problems = work(args.command, chosen, args.all)
     if problems: sys.exit('\n'.join([*problems, f'To mend: {len(problems)}. Where only outputs differ, `make outputs` stores them anew.']))
     print('Stored.' if args.command == 'run' else 'Stored outputs are fresh.')
