@@ -8,6 +8,7 @@ __all__ = ['data', 'train', 'worst_errors']
 # %% ../nbs/support/commands.ipynb #03e51e46
 import argparse, contextlib, math, os, sys, tempfile, warnings
 from functools import partial
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 import torch
@@ -202,6 +203,9 @@ def train(
     parser = _train_parser()
     with _sentences(parser.prog):
         args, history = parser.parse_args(argv), History()
+        if args.picture and not find_spec('matplotlib'):
+            print('no picture: matplotlib is missing, pip install "backprop13[figures]"')
+            args.picture = None
         digits = mnist(args.data)
         model, loss_func, dls = _setup(args, digits)
         opt = SGD(model.parameters(), args.lr)

@@ -15,7 +15,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from types import ModuleType
 import torch
-from IPython.core.inputtransformer2 import TransformerManager
+try: from IPython.core.inputtransformer2 import TransformerManager
+except ModuleNotFoundError as e: e.msg += ': pip install "backprop13[grade]"'; raise
 from tqdm import tqdm
 from .commands import _Parser, _new_file, _place, _sentences, _whole
 from .data import _find, _save

@@ -93,13 +93,18 @@ def config(folder):
     return c['DEFAULT']
 
 
+def lists(folder):
+    "The lists of requirements in settings.ini, by their names"
+    return [k for k in config(folder) if k.endswith('requirements')]
+
+
 def canonical(name): return re.sub(r'[-_.]+', '-', name).lower()
 
 
 def unpinned(folder):
     "Requirements of settings.ini that constraints.txt doesn't pin to a version that satisfies them"
     pins = [Requirement(o) for o in (folder/'constraints.txt').read_text().splitlines() if o and not o.startswith('#')]
-    for key in 'requirements', 'notebook_requirements', 'dev_requirements', 'lab_requirements', 'bench_requirements':
+    for key in lists(folder):
         for req in map(Requirement, config(folder)[key].split()):
             mine = [p for p in pins if canonical(p.name) == canonical(req.name)]
             versions = [next(iter(p.specifier)) for p in mine]
