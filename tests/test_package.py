@@ -483,7 +483,7 @@ def test_the_package_requires_what_it_imports(project): assert list(unstated(pro
     ('settings.ini', ' traitlets>=', ' traytlets>='), ('settings.ini', 'bench_requirements = jax', 'bench_requirements = jacks'),
     ('backprop13/matmul.py', '\nimport torch', '\nimport requests, torch'), ('backprop13/matmul.py', '\nimport torch', '\nimport jax, torch'),
     ('backprop13/data.py', '\nimport torch', '\nfrom torchvision.io import x\nimport torch'),
-    ('settings.ini', 'grade_requirements = ipython', 'grade_requirements = jpython'), ('settings.ini', ' sympy>=1.13', '')])
+    ('settings.ini', 'grade_requirements = ipython', 'grade_requirements = jpython')])
 def test_an_import_that_no_requirement_names_is_caught(part, file, old, new):
     edit(part/file, old, new)
     assert len(list(unstated(part))) == 1
@@ -620,7 +620,7 @@ def weekly(folder):
         if name == 'nbdev3':
             yield from (f'{name}: {o}' for o in ('nbdev-export', 'nbdev-test', 'pip check') if o not in steps.split('\n'))
             if 'rm backprop13/[a-z]*.py' not in steps or 'git diff --exit-code -- backprop13' not in steps: yield f'{name}: the same code'
-            continue
+        if name not in ('newest', 'oldest'): continue
         yield from (f'{name}: {o}' for o in ('nbdev_test', 'python -m pytest -ra tests', 'pip check') if o not in steps.split('\n'))
         if '-c constraints.txt' in steps or 'make' in steps.split(): yield f'{name}: pinned versions'
 

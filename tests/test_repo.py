@@ -127,7 +127,7 @@ def test_setup_takes_every_value_from_settings(clone):
     assert rc == 0 and out.split()[-1] == '9.8.7', out
     rc, out = sh(sys.executable, 'setup.py', '-q', 'egg_info', cwd=clone)
     requires = (clone/'backprop13.egg-info'/'requires.txt').read_text()
-    assert rc == 0 and 'tqdm-mutant' in requires and '[dev]' in requires and '[lab]' in requires and '[bench]' in requires, out
+    assert rc == 0 and 'tqdm-mutant' in requires and '[dev]' in requires and '[labs]' in requires and '[bench]' in requires, out
 
 
 def needless(folder, python=sys.executable):
