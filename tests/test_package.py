@@ -311,6 +311,20 @@ def test_a_module_works_with_its_extra_and_names_it_without(user, extra):
         assert said.endswith(f': pip install "backprop13[{NEEDS[module]}]"'), (module, said)
 
 
+def test_what_a_downloaded_notebook_imports_comes_with_its_extra(user, project):
+    books = [*project.glob('nbs/[0-9]*.ipynb'), *project.glob('nbs/practice/*.ipynb')]
+    lines = {ast.unparse(o): None for f in books for c in cells(f) for o in ast.parse(c).body if isinstance(o, (ast.Import, ast.ImportFrom))}
+    assert {'from backprop13.labs import wheels', 'import sympy as sp'} & {*lines}
+    res = user('notebook', blocks=[f"""
+failed = []
+for o in {[*lines]}:
+    try: exec(o)
+    except ImportError as e: failed.append(f'{{o}}: {{e}}')
+failed
+"""])
+    assert (res.failed, res.shown) == ([], ['[]'])
+
+
 def test_train_says_first_that_it_cannot_draw(monkeypatch, capsys):
     monkeypatch.setattr(commands, 'find_spec', lambda name: None)
     monkeypatch.setattr(commands, 'mnist', lambda *args: {}[args])          # what comes next
