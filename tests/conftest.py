@@ -26,6 +26,33 @@ def load_tool(name):
     return tools[name]
 
 
+# ---- two worlds: with MNIST and without. `make test` runs all tests without, and once more, on the real digits, those that read any:
+# they have the mark `data`, or ask for `digits`. The others get none, so that none is left out by mistake.
+DATA = os.environ.get('BACKPROP13_DATA')
+
+def pytest_configure(config): config.addinivalue_line('markers', 'data: reads digits, so it must hold with MNIST and without')
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for o in items:
+        if 'digits' in getattr(o, 'fixturenames', ()): o.add_marker('data')
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if not item.get_closest_marker('data'): os.environ['BACKPROP13_DATA'] = 'a-test-that-reads-digits-has-the-mark-data'
+    elif DATA is None: os.environ.pop('BACKPROP13_DATA', None)
+    else: os.environ['BACKPROP13_DATA'] = DATA
+
+
+@pytest.fixture(scope='session')
+def digits():
+    "MNIST, or the synthetic digits where that isn't at hand"
+    from backprop13.data import mnist
+    return mnist(DATA)
+
+
 @pytest.fixture(scope='session')
 def project():
     "The root of the checkout"

@@ -12,7 +12,6 @@ from backprop13.backprop import Linear
 from backprop13.benchmarks import (CONTENDERS, THREADS, Problem, Ratio, compare, images, interleaved, lesson, line, load, machine,
                                    main, missing, plan, ratios)
 from backprop13.checks import check_close
-from backprop13.data import mnist
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here')
 plain = [name for name in CONTENDERS if not any(word in name for word in ('compiled', 'JAX', 'recorded'))]
@@ -239,9 +238,9 @@ def test_the_machine():
 
 
 @pytest.mark.parametrize('bs,nh,want', [(8, 5, 4), (64, 50, 12)])
-def test_measure(bs, nh, want, monkeypatch):
+def test_measure(bs, nh, want, digits, monkeypatch):
     "What is compared, with how many threads, in how many rounds"
-    data, asked = mnist(os.environ.get('BACKPROP13_DATA', 'synthetic')), []
+    data, asked = digits, []
     monkeypatch.setattr(benchmarks, 'mnist', lambda: data)
     monkeypatch.setattr(benchmarks, 'images', lambda *sizes: 10*sum(sizes))
     monkeypatch.setattr(benchmarks, 'compare', lambda *args, **kw: asked.append((args, kw)) or dict(times={}, missing={}))
@@ -266,6 +265,7 @@ def measure(**kw):
 b.measure = measure
 """
 
+@pytest.mark.data
 def test_the_command(tmp_path, monkeypatch, capsys):
     tiny = [dict(bs=64, nh=50, threads=1, device='cpu'), dict(bs=8, nh=5, threads=2, device='cpu')]
     run, asked = subprocess.run, []
@@ -275,7 +275,6 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         return run([*command[:2], SMALL + command[2], *command[3:]], timeout=120, **kw)
     monkeypatch.setattr(benchmarks.subprocess, 'run', smaller)
     monkeypatch.setattr(benchmarks, 'plan', lambda device: tiny if device == 'cpu' else [])
-    monkeypatch.setenv('BACKPROP13_DATA', os.environ.get('BACKPROP13_DATA', 'synthetic'))
     out = tmp_path/'results.json'
     assert main(['--out', str(out), '--rounds', '2']) is None
     found = load(out)

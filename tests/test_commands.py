@@ -11,7 +11,6 @@ from torch import nn
 
 from backprop13 import commands
 from backprop13.backprop import Linear
-from backprop13.data import mnist
 from backprop13.fitting import evaluate, load_weights, set_seed
 from backprop13.training import cross_entropy
 
@@ -61,7 +60,7 @@ def table(out):
     lines = lines[lines.index('epoch  training loss  validation loss  accuracy  seconds') + 1:]
     rows = [o.replace('%', '').split() for o in lines[:lines.index('')]]
     assert [int(o[0]) for o in rows] == [*range(1, len(rows) + 1)]
-    assert all(0 < float(o[4]) < 100 for o in rows)
+    assert all(float(o[4]) > 0 for o in rows)
     return np.array([o[1:4] for o in rows], float)
 
 
@@ -71,14 +70,16 @@ def network(weights):
     return model
 
 
-@pytest.fixture(scope='module')
-def digits(): return mnist()
+@pytest.fixture(autouse=True)
+def some_digits(request, monkeypatch):
+    "Where it doesn't matter which digits, those made by code"
+    if not request.node.get_closest_marker('data'): monkeypatch.setenv('BACKPROP13_DATA', 'synthetic')
 
 @pytest.fixture(scope='module')
 def valid_dl(digits): return [(digits.x_valid, digits.y_valid)]
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, digits):
     "A run of two epochs in a log: its folder, what it printed, what it complained about"
     folder = tmp_path_factory.mktemp('run')
     code, *said = shell(folder, 'train', '--epochs', 2, '--hidden', 20, '--lr', .05, '--weights', 'w.safetensors')
@@ -105,7 +106,7 @@ def test_the_table_and_the_weights_agree(trained, valid_dl):
     folder, out, _ = trained
     rows, model = table(out), network(folder/'w.safetensors')
     loss, accuracy = evaluate(model, cross_entropy, valid_dl)
-    assert rows.shape == (2, 3) and rows[1, 0] < rows[0, 0] < 1 and rows[1, 2] > 90
+    assert rows.shape == (2, 3) and rows[1, 0] < rows[0, 0] < np.log(10) and rows[1, 2] > 80
     np.testing.assert_allclose(rows[1, 1:], [loss, 100*accuracy], atol=.0051)
     assert f'accuracy on the validation set: {rows[1, 2]:.2f}%\n' in out
     assert f'weights:  {folder}/w.safetensors\n' in out

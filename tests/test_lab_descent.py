@@ -5,7 +5,6 @@ import numpy as np, pytest, torch
 from torch.nn import functional as F
 from conftest import in_node, lab_data, visit
 
-from backprop13.data import mnist
 
 
 @pytest.fixture(scope='module')
@@ -49,8 +48,8 @@ def test_its_layers_are_pytorch_s(tmp_path):
         assert got == pytest.approx(F.linear(x, w.T, b).tolist(), rel=1e-9)
 
 
-def test_the_accuracy_shown_is_that_of_the_rounded_networks(run):
-    data = mnist()
+def test_the_accuracy_shown_is_that_of_the_rounded_networks(run, digits):
+    data = digits
     if data.source != 'MNIST': pytest.skip('the recorded run is of the real digits')
     x = (data.x_valid*255).round()
     for net, (loss, right) in zip(run['nets'], run['valid']):
@@ -85,11 +84,10 @@ def enlarged(image, times, side, y, x):
     return pad
 
 
-def test_a_digit_of_mnist_drawn_anywhere_and_larger_is_itself_again(run, tmp_path):
+def test_a_digit_drawn_anywhere_and_larger_is_itself_again(run, digits, tmp_path):
     draw, cases, want = np.random.default_rng(1), [], []
-    digits = [*images(run).view(-1, 28, 28).numpy()]
-    if (data := mnist()).source == 'MNIST': digits += [*(data.x_valid[:100]*255).round().view(-1, 28, 28).numpy()]
-    for image in digits:
+    more = (digits.x_valid[:100]*255).round().view(-1, 28, 28) if digits.source == 'MNIST' else []  # others may have another size
+    for image in map(np.asarray, [*images(run).view(-1, 28, 28), *more]):
         times = int(draw.integers(1, 6))
         cases.append([enlarged(image, times, 112, *draw.integers(0, 113 - 20*times, 2)).flatten().tolist()])
         want.append(image.flatten().tolist())

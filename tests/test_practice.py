@@ -238,10 +238,9 @@ def unlike(chapter, answers):
     return wrong, same
 
 
-@pytest.mark.parametrize('data', ['as it is', 'synthetic'])
+@pytest.mark.data
 @pytest.mark.parametrize('name', SHAPES)
-def test_every_answer_is_what_the_chapter_shows(texts, monkeypatch, name, data):
-    if data == 'synthetic': monkeypatch.setenv('BACKPROP13_DATA', 'synthetic')
+def test_every_answer_is_what_the_chapter_shows(texts, name):
     found = cells(texts[name])
     asked, (answers, said) = guesses(found), values(found)
     assert [code for code, _ in answers] == asked and len(asked) > 10 and said == {repr(guess(1, ...))}
@@ -255,6 +254,7 @@ def test_every_answer_is_what_the_chapter_shows(texts, monkeypatch, name, data):
     assert spoilt(found, answers) == []
 
 
+@pytest.mark.data
 def test_a_wrong_answer_is_caught(texts):
     found = cells(texts['shapes_matmul'])
     other = [('code', s.replace('data.x_valid[:5]', 'data.x_valid[:6]')) if k == 'code' else (k, s) for k, s in found]

@@ -10,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from backprop13.backprop import Linear
 from backprop13.checks import check_close, check_grads
-from backprop13.data import mnist
 from backprop13.speed import (FastNetwork, NetworkLoss, floor, layers_of, loss_and_gradients, one_epoch, one_hot, recorded,
                               train_fast)
 
@@ -421,10 +420,6 @@ def test_what_train_fast_refuses(change, error, message):
     before = weights_of(model), gen.get_state()
     with pytest.raises(error, match='^' + re.escape(message)): train_fast(model, **dict(x=data[0], y=data[1], generator=gen) | change)
     assert same(weights_of(model), before[0]) and gen.get_state().equal(before[1])
-
-
-@pytest.fixture(scope='module')
-def digits(): return mnist(os.environ.get('BACKPROP13_DATA', 'synthetic'))
 
 
 def test_it_learns_as_the_plain_loop_does(digits):
