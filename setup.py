@@ -14,6 +14,7 @@ statuses = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Produ
 extras = {k.removesuffix('_requirements'): v.split() for k, v in cfg.items() if k.endswith('_requirements')}
 brings = {'labs': ['figures'], 'workbook': ['figures'],   # both use the palette of the figures
           'notebook': ['labs', 'workbook'],               # what a chapter imports, wherever it runs
+          'grade': ['figures'],                           # learners' notebooks may plot
           'dev': ['notebook', 'grade']}                   # what a clone needs
 for k, more in brings.items(): extras[k] = [*dict.fromkeys(extras[k] + [r for o in more for r in extras[o]])]
 page = (here/'README.md').read_text(encoding='utf-8')

@@ -39,12 +39,17 @@ def _sentences(
         except BrokenPipeError:                         # as in `backprop13-train | head -1`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 141                                  # as of other commands that end so
-        except (OSError, ValueError, FloatingPointError) as e: code = say(e) or 2
+        except (OSError, ValueError, FloatingPointError, ModuleNotFoundError) as e: code = say(e) or 2
         except RuntimeError as e:
             if not str(e).startswith(('DataLoader:', 'CUDA out of memory')): raise
             code = say(e) or 2                          # a worker died, or a GPU is too small
         else: return
     raise SystemExit(code)
+
+# %% ../nbs/support/commands.ipynb #02da22ce
+def _grade():
+    with _sentences('backprop13-grade'): from backprop13.submissions import grade
+    grade()
 
 # %% ../nbs/support/commands.ipynb #13f253d7
 class _Parser(argparse.ArgumentParser):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from zipfile import ZipFile
 
 import pytest, yaml
-from backprop13 import benchmarks, commands, submissions
+from backprop13 import benchmarks, commands
 from packaging.markers import default_environment
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
@@ -280,6 +280,7 @@ def user(built, tmp_path_factory):
         (purelib/'beside.pth').write_text(str(site))                        # after the wheel's own folder
         res = imported(python, modules, cwd=tmp, **kw)
         assert Path(res.file).resolve() == (purelib/'backprop13'/'__init__.py').resolve()
+        res.bin = python.parent
         return res
     return user
 
@@ -307,6 +308,9 @@ def test_a_module_works_with_its_extra_and_names_it_without(user, extra):
     failed = dict(o.removeprefix('backprop13.').split(': ', 1) for o in res.failed)
     assert {*failed} <= {*NEEDS} - {m for m, its in NEEDS.items() if its == extra}, failed
     assert extra or {*failed} == {*NEEDS}, failed                           # an extra may bring what another one needs, too
+    rc, said = sh(res.bin/'backprop13-grade', '--help', cwd=res.bin)
+    if 'submissions' in failed: assert (rc, said) == (2, f'backprop13-grade: {failed["submissions"].partition(": ")[2]}\n')
+    else: assert rc == 0 and said.startswith('usage: backprop13-grade ')
     for module, said in [*failed.items(), *[('figures', ast.literal_eval(res.shown[0]))]*('figures' in failed)]:
         assert said.endswith(f': pip install "backprop13[{NEEDS[module]}]"'), (module, said)
 
@@ -688,7 +692,7 @@ def test_the_commands_are_installed(clone):
     assert sorted(scripts) == ['backprop13-bench', 'backprop13-data', 'backprop13-grade', 'backprop13-train'] and 'backprop13._modidx:d' in text
     for name, where in scripts.items():
         module, function = where.split(':')
-        made = {'backprop13-bench': benchmarks.main, 'backprop13-grade': submissions.grade}
+        made = {'backprop13-bench': benchmarks.main, 'backprop13-grade': commands._grade}
         want = made.get(name) or getattr(commands, name.removeprefix('backprop13-'))
         assert getattr(importlib.import_module(module), function) is want
     edit(clone/'settings.ini', 'backprop13-data=', 'backprop13-mutant=')
