@@ -32,8 +32,6 @@ t, y = letter('t'), letter('y')                      # targets, labels
 g, p = letter('g'), letter('p')                      # slopes at the output, softmax of x
 
 # %% ../nbs/02_derivatives.ipynb #1fcf31e1
-#| code-fold: true
-#| code-summary: "Code: Tex, tex"
 class Tex(LatexPrinter):
     "SymPy's LaTeX, with x_{ij} for entries, a Σ for each index, and subtracted terms last."
     def _print_IndexedBase(self, e): return re.sub(r'^([a-z])(\d)$', r'\1^{(\2)}', str(e.label))
@@ -57,16 +55,12 @@ def tex(e) -> str:
     return Tex({'mat_delim': '('}).doprint(e)
 
 # %% ../nbs/02_derivatives.ipynb #a50f4f06
-#| code-fold: true
-#| code-summary: "Code: pick"
 def pick(e:sp.Expr) -> sp.Expr:
     "`e` with every sum carried out in which a δ leaves a single term."
     def carry_out(e): return sp.Add(*(picked(t, e.limits) for t in products(e.function)))
     return e.replace(lambda e: isinstance(e, sp.Sum), carry_out)
 
 # %% ../nbs/02_derivatives.ipynb #4ba63341
-#| code-fold: true
-#| code-summary: "Code: products, picked"
 def products(e) -> list:
     "`e` as terms to be added, with no δ hidden in a bracket."
     for part in sp.Mul.make_args(e):
@@ -87,8 +81,6 @@ def picked(t, limits):
     return t
 
 # %% ../nbs/02_derivatives.ipynb #17b46d7a
-#| code-fold: true
-#| code-summary: "Code: gate, rect"
 class gate(sp.Function):
     "1 where its argument is above 0, else 0: the slope of relu, at its hinge too."
     @classmethod
@@ -103,8 +95,6 @@ class rect(sp.Function):
     def _latex(self, printer): return rf'\operatorname{{relu}}({printer._print(self.args[0])})'
 
 # %% ../nbs/02_derivatives.ipynb #08a8dcd9
-#| code-fold: true
-#| code-summary: "Code: From1"
 class From1:
     "An array whose indices count from 1, as in formulas."
     def __init__(self, a): self.a = np.asarray(a)
@@ -114,8 +104,6 @@ class From1:
         return self.a[at]
 
 # %% ../nbs/02_derivatives.ipynb #f0e27c93
-#| code-fold: true
-#| code-summary: "Code: compiled, evaluate"
 @lru_cache(maxsize=None)
 def compiled(e):
     "The names of what a formula needs, and a function of these."
@@ -134,8 +122,6 @@ def evaluate(e:sp.Expr, **values) -> float:
     return f(*(From1(values[q]) if np.ndim(values[q]) else values[q] for q in names))
 
 # %% ../nbs/02_derivatives.ipynb #8f2b74a8
-#| code-fold: true
-#| code-summary: "Code: SIZES, random_numbers"
 # Two sets, so that no size passes for another, nor for a number
 SIZES = {n: 2, m: 3, nh: 4, c: 5}, {n: 4, m: 2, nh: 5, c: 3}
 
@@ -151,8 +137,6 @@ def random_numbers(formulas, sizes:dict) -> dict:
     return values
 
 # %% ../nbs/02_derivatives.ipynb #79b241fa
-#| code-fold: true
-#| code-summary: "Code: agree, same"
 def agree(a:sp.Expr, b:sp.Expr, sizes:dict) -> bool:
     "Do two formulas agree on random numbers at these sizes, with 1 and 2 for each free index?"
     values = random_numbers((a, b), sizes)
@@ -168,8 +152,6 @@ def same(a:sp.Expr, b:sp.Expr) -> bool:
     return all(agree(sp.sympify(a), sp.sympify(b), sizes) for sizes in SIZES)
 
 # %% ../nbs/02_derivatives.ipynb #17717157
-#| code-fold: true
-#| code-summary: "Code: derivation"
 def derivation(
     left:str, # LaTeX of what is derived
     *steps, # formulas, or pairs of a formula and the reason for the step
@@ -183,8 +165,6 @@ def derivation(
     return r'\begin{aligned}' + left + r' \\ '.join(lines) + r'\end{aligned}'
 
 # %% ../nbs/02_derivatives.ipynb #b12e5513
-#| code-fold: true
-#| code-summary: "Code: Operation, OPERATIONS"
 class Operation(NamedTuple):
     "An operation, entry by entry. An output that is one number, a loss, has no axes."
     out: sp.Expr # the entry of the output at `axes`, in terms of the arguments' entries
@@ -197,8 +177,6 @@ class Operation(NamedTuple):
 OPERATIONS = {}       # name -> Operation, for every operation of this library
 
 # %% ../nbs/02_derivatives.ipynb #094ee6cf
-#| code-fold: true
-#| code-summary: "Code: slope, chain, gradient"
 def slope(op:Operation, arg) -> sp.Expr:
     "∂out/∂arg: an entry of the output along entry `r, s` of an argument."
     if op.out.has(r, s):
@@ -215,8 +193,6 @@ def gradient(op:Operation, arg) -> sp.Expr:
     return pick(chain(op, slope(op, arg)))
 
 # %% ../nbs/02_derivatives.ipynb #9588ef9a
-#| code-fold: true
-#| code-summary: "Code: matrix, matrix_form_agrees"
 def matrix(name:str, *shape) -> sp.MatrixSymbol:
     "A whole matrix in formulas."
     return sp.MatrixSymbol(name, *shape)
@@ -271,8 +247,6 @@ OPERATIONS['softmax'] = Operation(
     forms={x: sp.HadamardProduct(_p, _g - _q)}, where={'q': sp.Sum(g[r, k]*p[r, k], (k, 1, c))})
 
 # %% ../nbs/02_derivatives.ipynb #9399ed46
-#| code-fold: true
-#| code-summary: "Code: name_softmax"
 def name_softmax(e:sp.Expr) -> sp.Expr:
     "`e` with `p[i, k]` for `exp(x[i, k])` over the sum of its row."
     total = letter('Z')
@@ -310,8 +284,6 @@ OPERATIONS['network'] = Operation(
     args={x: (n, m), _w1: (m, nh), _b1: (nh,), _w2: (nh, 1), _b2: (1,)})
 
 # %% ../nbs/02_derivatives.ipynb #f17a7019
-#| code-fold: true
-#| code-summary: "Code: classifier, name_layers"
 _q = sp.symbols('q', integer=True, positive=True)                  # another class
 def _score(hidden, k2): return _b2[k2] + sp.Sum(rect(hidden)*_w2[k, k2], (k, 1, nh))
 _losses = sp.log(sp.Sum(sp.exp(_score(_l1, _q)), (_q, 1, c))) - _score(_l1, y[i])

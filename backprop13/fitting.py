@@ -8,8 +8,6 @@ __all__ = ['SGD', 'Dataset', 'Sampler', 'BatchSampler', 'seeded', 'make_batch', 
            'accuracy', 'report']
 
 # %% ../nbs/05_fitting.ipynb #d38b7531
-#| code-fold: true
-#| code-summary: "Code: what the library imports"
 import contextlib, inspect, math, operator, os
 import pickle, random, signal, threading, time, traceback
 from functools import partial
@@ -102,8 +100,6 @@ class BatchSampler:
             if len(batch) == self.bs or not self.drop_last: yield batch
 
 # %% ../nbs/05_fitting.ipynb #106e8f5b
-#| code-fold: true
-#| code-summary: "Code: random numbers from a seed, for a while"
 _idle = []               # NumPy's generators that no `seeded` uses: to make one is slow
 
 @contextlib.contextmanager
@@ -173,8 +169,6 @@ def _loop(dl):
     else: yield from (make_batch(dl.dataset, dl.collate_fn, *b) for b in batches)
 
 # %% ../nbs/05_fitting.ipynb #3cc187eb
-#| code-fold: true
-#| code-summary: "Code: the order, and options that make no sense"
 def _in_batches(dataset, generator, batch_size, shuffle, sampler, batch_sampler, drop_last):
     "A batch sampler of these options; `ValueError` or `TypeError` where they are wrong."
     def bad(what, error=ValueError): return error(f'DataLoader: {what}')
@@ -218,8 +212,6 @@ def _follow(process):
     os._exit(1)
 
 # %% ../nbs/05_fitting.ipynb #ecd00138
-#| code-fold: true
-#| code-summary: "Code: a batch as bytes"
 class _Packer(pickle.Pickler):
     "Writes plain tensors as NumPy arrays; all else as pickle does."
     def reducer_override(self, o):
@@ -255,8 +247,6 @@ def _by_workers(dl, batches):
             conn.close()
 
 # %% ../nbs/05_fitting.ipynb #746069f2
-#| code-fold: true
-#| code-summary: "Code: start a worker"
 def _start(ctx, job):
     "A worker process and this end of its pipe; `TypeError` if the job can't be sent to it."
     here, there = ctx.Pipe()
@@ -274,8 +264,6 @@ def _start(ctx, job):
     return process, here
 
 # %% ../nbs/05_fitting.ipynb #d3488bf9
-#| code-fold: true
-#| code-summary: "Code: leave Ctrl-C to the program"
 @contextlib.contextmanager
 def _no_ctrl_c():
     "What starts here doesn't hear Ctrl-C."
@@ -285,8 +273,6 @@ def _no_ctrl_c():
     finally: main and signal.signal(signal.SIGINT, was)
 
 # %% ../nbs/05_fitting.ipynb #66a8fbcd
-#| code-fold: true
-#| code-summary: "Code: wait for a batch"
 def _receive(process, conn, i, w, timeout):
     "Batch `i` from worker `w`; `RuntimeError` if it raised, died, or is `timeout` seconds late."
     def bad(what): return RuntimeError(f'DataLoader: worker {w} {what}')
@@ -304,8 +290,6 @@ def _receive(process, conn, i, w, timeout):
     raise bad(f'could not make batch {i}: {error[0]}\n\nIn the worker:\n{error[1]}')
 
 # %% ../nbs/05_fitting.ipynb #6d6b16cf
-#| code-fold: true
-#| code-summary: "Code: what a worker died of"
 def _died_of(process) -> str:
     "What a process died of, in words."
     process.join(1)
@@ -342,8 +326,6 @@ def evaluate(
     return Score(loss/n, right/n)
 
 # %% ../nbs/05_fitting.ipynb #e4f38de9
-#| code-fold: true
-#| code-summary: "Code: batches that are pairs"
 @contextlib.contextmanager
 def _batches(dl, what, bar=None):
     "To loop over a loader's pairs, with a bar if there is one; at the end its workers stop."
@@ -368,8 +350,6 @@ def _length(dl):
     with contextlib.suppress(TypeError): return len(dl)
 
 # %% ../nbs/05_fitting.ipynb #22564350
-#| code-fold: true
-#| code-summary: "Code: a loss that is a number, tensors on a device"
 def _number(loss) -> Tensor:
     "The loss, if it is one number."
     if isinstance(loss, Tensor) and loss.ndim == 0: return loss
@@ -438,8 +418,6 @@ def fit(
     return tuple(run.score)
 
 # %% ../nbs/05_fitting.ipynb #150f140d
-#| code-fold: true
-#| code-summary: "Code: good weights, and a step"
 class _Weights:
     "A model's weights and buffers, and a copy of them to go back to."
     def __init__(self, model):
@@ -461,8 +439,6 @@ def _finite(loss, weights, where):
         'the data')
 
 # %% ../nbs/05_fitting.ipynb #25f02f97
-#| code-fold: true
-#| code-summary: "Code: a step, and what Ctrl-C leaves"
 class _Run:
     "One call of `fit`: what it works with, and where it is."
     def __init__(self, model, loss_func, opt, device, history):
@@ -487,8 +463,6 @@ class _Run:
         print(f'Stopped by Ctrl-C in {self.where}; the model is as its last step left it.')
 
 # %% ../nbs/05_fitting.ipynb #b6e02908
-#| code-fold: true
-#| code-summary: "Code: an epoch"
 def _epoch(run, name, train_dl, valid_dl, progress):
     "Train once through the data, validate, take notes, print a line."
     begun, losses, total, n = time.monotonic(), run.history.losses, 0., 0
@@ -509,8 +483,6 @@ def _epoch(run, name, train_dl, valid_dl, progress):
           f'accuracy {score.accuracy:.3f}')
 
 # %% ../nbs/05_fitting.ipynb #44e74af7
-#| code-fold: true
-#| code-summary: "Code: a progress bar, and what fit refuses"
 def _bar(name):
     "Makes tqdm's bar, shown after a second: a widget in notebooks, text in terminals."
     from tqdm.auto import tqdm
@@ -562,8 +534,6 @@ def save_weights(
     _save(Path(path), save(state))
 
 # %% ../nbs/05_fitting.ipynb #f400e626
-#| code-fold: true
-#| code-summary: "Code: load_weights"
 def load_weights(
     model, # gets the weights; one of the same layers
     path, # a safetensors file
@@ -583,8 +553,6 @@ def load_weights(
         for k, t in now.items(): t.copy_(new[k])
 
 # %% ../nbs/05_fitting.ipynb #292df29a
-#| code-fold: true
-#| code-summary: "Code: what fit, an optimizer and a file ask of a model"
 class _Trained(Module):
     "Gives what is asked of a model, from `weights`, which maps names to tensors."
     def parameters(self): return list({id(t): t for t in self.weights.values()}.values())
@@ -617,7 +585,6 @@ class Sequential(_Trained):
         self.weights = {f'{i}.{k}': t for i, layer in enumerate(layers)
                         for k, t in _weights_of(layer).items()}
     def forward(self, x):
-        zero_grads(*self.parameters())                   # in case a backward pass was broken off
         outs = [x := layer(x) for layer in self.layers]
         out = x.view_as(x)                               # a tensor to remember this call's outs
         out.outs = outs
@@ -627,11 +594,12 @@ class Sequential(_Trained):
         for layer, o in zip(self.layers[::-1], out.outs[::-1]): layer.backward(o)
     def backward(self, out=None):
         "Our layers leave the slopes in `.g`; add them to `.grad`, where optimizers look."
-        super().backward(out)
-        for p in self.parameters():
-            if (g := getattr(p, 'g', None)) is not None:
-                p.grad = g if p.grad is None else p.grad + g
-                p.g = None
+        try:
+            super().backward(out)
+            for p in self.parameters():
+                if (g := getattr(p, 'g', None)) is not None:
+                    p.grad = g if p.grad is None else p.grad + g
+        finally: zero_grads(*self.parameters())          # even if it is broken off
 
 # %% ../nbs/05_fitting.ipynb #227c1a98
 def by_hand(

@@ -17,7 +17,7 @@ from typing import Callable
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from .checks import TOLERANCE, show_values
+from .checks import TOLERANCE, printable, show_values
 from .fitting import seeded
 
 # %% ../nbs/support/grading.ipynb #d6617d2a
@@ -52,8 +52,6 @@ def time_limit(
         with _thread_limit(threading.get_ident(), seconds, up): yield up
 
 # %% ../nbs/support/grading.ipynb #a336a0a7
-#| code-fold: true
-#| code-summary: "Code: without signals"
 @contextlib.contextmanager
 def _thread_limit(thread, seconds, up):
     done = threading.Event()
@@ -212,8 +210,6 @@ def _told(f, e) -> str:
     return f'it raises {said}{line_of(f, e)}'
 
 # %% ../nbs/support/grading.ipynb #b9c546ef
-#| code-fold: true
-#| code-summary: "Code: which line it was"
 def _lines(f, e):
     "The lines that the exception went through: those of `f`'s notebook or module, or all."
     home = next((o.__globals__ for o in _functions(f)), None)
@@ -223,8 +219,6 @@ def _lines(f, e):
             if f is None or frame.f_globals is home and o.filename not in ours]
 
 # %% ../nbs/support/grading.ipynb #7cf9a7cb
-#| code-fold: true
-#| code-summary: "Code: a line as a clause"
 def line_of(
     f, # somebody's function or class
     e:BaseException,
@@ -301,8 +295,6 @@ def agree(g:Tensor, w:Tensor) -> bool:
     return bool(_close(g, w).all())
 
 # %% ../nbs/support/grading.ipynb #9bdf5d7a
-#| code-fold: true
-#| code-summary: "Code: numbers that are close, and what to call them"
 def _close(g, w):
     tolerance = TOLERANCE.get(w.dtype, 0)
     finite = w[w.isfinite()].abs().double()
@@ -427,8 +419,6 @@ def check_signature(f, wanted):
         _check_call(getattr(f, k), method, f'{name}.{k}')
 
 # %% ../nbs/support/grading.ipynb #cbc34380
-#| code-fold: true
-#| code-summary: "Code: can it be called so?"
 def _check_call(f, wanted, name):
     try: got = inspect.signature(f)
     except (TypeError, ValueError): return                    # of some it can't be told
@@ -564,13 +554,11 @@ class Report:
     def _repr_markdown_(self):
         title, *lines = _lines_of(self, '**')
         return f'**{title}**\n\n' + ''.join(f'{_escaped(o)}  \n' for o in lines)
-    def __repr__(self): return '\n  '.join(_lines_of(self))
+    def __repr__(self): return printable('\n  '.join(_lines_of(self)))
     @property
     def property(self): return self.fault.property if self.fault else ''
 
 # %% ../nbs/support/grading.ipynb #1686d359
-#| code-fold: true
-#| code-summary: "Code: a report's lines, and text in Markdown"
 def _lines_of(report, bold=''):
     right = 'is right.' if report.passed else 'is not right yet.'
     yield "That can't be checked." if report.property == 'name' else f'`{report.name}` {right}'

@@ -26,8 +26,6 @@ class Graph(NamedTuple):
     edges:list # pairs of places in `nodes`: (from, to)
 
 # %% ../nbs/support/graph.ipynb #888a66d7
-#| code-fold: true
-#| code-summary: "Code: _is_layer, _modules_in"
 def _is_layer(o) -> bool:
     "Is `o` a Module? By what it has: chapter 3 builds a class of its own, equal to the library's."
     return hasattr(o, 'forward') and hasattr(o, 'bwd') and not isinstance(o, type)
@@ -48,29 +46,24 @@ def _modules_in(
     return found
 
 # %% ../nbs/support/graph.ipynb #1b4431a0
-#| code-fold: true
-#| code-summary: "Code: _maker_of, _weights_of"
 def _maker_of(t, modules):
     "The innermost of `modules` that made `t`, and what it was given; (None, ()) if none did."
-    maker, args = getattr(t, 'call', (None, ()))
+    calls = getattr(t, 'calls', {})
     for m in modules:
-        if getattr(m, 'out', None) is t: return m, m.args
-        if id(m) == maker: return m, args
-    if maker is None: return None, ()
+        if getattr(m, '_stamp', None) in calls: return m, calls[m._stamp]
+    if not calls: return None, ()
     raise ValueError(f'trace: a tensor of shape {tuple(t.shape)} was made by a layer that is not '
                      'among those given; pass every layer that the run called')
 
 def _weights_of(layer, args) -> dict:
     "The tensors that a layer keeps beside its calls' arguments and outputs: name -> tensor."
-    inside = {id(m) for m in _modules_in(layer)}
+    inside = {getattr(m, '_stamp', None) for m in _modules_in(layer)}
     return {k: t for k, t in held_tensors(layer).items()
             if not {'args', 'out'} & set(k.split('.'))
-            and getattr(t, 'call', (None,))[0] not in inside
+            and inside.isdisjoint(getattr(t, 'calls', {}))
             and not any(t is a for a in args)}
 
 # %% ../nbs/support/graph.ipynb #63ed91d6
-#| code-fold: true
-#| code-summary: "Code: _check_outs"
 def _check_outs(outs, modules):
     "`ValueError` or `TypeError` if there is no run to walk back through."
     if not modules or not outs:
@@ -84,8 +77,6 @@ def _check_outs(outs, modules):
             'returned, or a list of such tensors')
 
 # %% ../nbs/support/graph.ipynb #c725ff79
-#| code-fold: true
-#| code-summary: "Code: _given_to"
 def _given_to(layer, args) -> list:
     "A `Node` for each tensor that goes into a call, arguments first."
     names = list(inspect.signature(layer.forward).parameters)
@@ -94,8 +85,6 @@ def _given_to(layer, args) -> list:
     return nodes + [Node(k, 'weights', t) for k, t in _weights_of(layer, args).items()]
 
 # %% ../nbs/support/graph.ipynb #648e6fcb
-#| code-fold: true
-#| code-summary: "Code: _rename"
 def _rename(nodes:list, names:dict) -> list:
     "The nodes, those in `names` (name -> tensor) under that name, the others numbered."
     mine = {id(t): k for k, t in names.items()}
@@ -140,8 +129,6 @@ def trace(
     return Graph(_rename(nodes, names), edges)
 
 # %% ../nbs/support/graph.ipynb #d13d6dc2
-#| code-fold: true
-#| code-summary: "Code: _add_to"
 def _add_to(nodes, edges, place, node, layer, given):
     "Append a tensor to the nodes; before it, if a layer made it, the call."
     if layer:
@@ -178,8 +165,6 @@ def describe(
     return '\n'.join(lines)
 
 # %% ../nbs/support/graph.ipynb #bc58ef8b
-#| code-fold: true
-#| code-summary: "Code: _rows_of"
 def _rows_of(graph:Graph) -> list: # of each node
     "The row of each node, counted from the top."
     row = [0]*len(graph.nodes)
@@ -190,8 +175,6 @@ def _rows_of(graph:Graph) -> list: # of each node
     return row
 
 # %% ../nbs/support/graph.ipynb #489835db
-#| code-fold: true
-#| code-summary: "Code: _left_to_right"
 def _left_to_right(graph:Graph) -> list: # numbers of nodes
     "All nodes in one order from left to right, each near what it goes into."
     order = []
@@ -205,8 +188,6 @@ def _left_to_right(graph:Graph) -> list: # numbers of nodes
     return order
 
 # %% ../nbs/support/graph.ipynb #70349089
-#| code-fold: true
-#| code-summary: "Code: _Item"
 class _Item:
     "A node, or the place where an edge passes a row."
     def __init__(self, node, row, width=12, height=0):       # without height: an edge passes
@@ -214,8 +195,6 @@ class _Item:
         self.up, self.down = [], []          # pairs (item in the next row, how straight)
 
 # %% ../nbs/support/graph.ipynb #9c4b8552
-#| code-fold: true
-#| code-summary: "Code: _items_of"
 def _items_of(graph:Graph, sizes:list) -> tuple: # rows of items; for each edge its items
     "Items in rows, in their first order, and the way of each edge through them."
     row, order, ways = _rows_of(graph), _left_to_right(graph), []
@@ -236,8 +215,6 @@ def _items_of(graph:Graph, sizes:list) -> tuple: # rows of items; for each edge 
     return rows, ways
 
 # %% ../nbs/support/graph.ipynb #395eb317
-#| code-fold: true
-#| code-summary: "Code: _uncross"
 def _uncross(rows:list):
     "Swap neighbours while edges cross less often for it."
     def crossings(left, right, at):
@@ -253,8 +230,6 @@ def _uncross(rows:list):
         if not swapped: return
 
 # %% ../nbs/support/graph.ipynb #b168b205
-#| code-fold: true
-#| code-summary: "Code: _spread, _place_items"
 def _spread(wanted:list, weights:list, gaps:list) -> list:
     "Places nearest to `wanted` in weighted squares, in order, at least `gaps` apart."
     offsets = list(itertools.accumulate(gaps, initial=0))
@@ -277,8 +252,6 @@ def _place_items(rows:list, gap:float=10):
             for o, x in zip(row, _spread(wanted, weights, gaps)): o.x = x
 
 # %% ../nbs/support/graph.ipynb #c89197ae
-#| code-fold: true
-#| code-summary: "Code: _numbers, _lines_of"
 def _numbers(t, values) -> str:
     "The first few numbers of a tensor."
     few = t.detach().flatten()[:values].tolist()
@@ -297,8 +270,6 @@ def _lines_of(node:Node, values:int) -> list: # pairs (text, colour)
     return lines
 
 # %% ../nbs/support/graph.ipynb #095481ea
-#| code-fold: true
-#| code-summary: "Code: _sizes"
 def _sizes(graph:Graph, lines:list) -> list: # pairs (width, height)
     "How large each node is, for text in a font whose letters are all equally wide."
     ports = [max(sum(a == i for a, _ in graph.edges), sum(b == i for _, b in graph.edges))
@@ -307,8 +278,6 @@ def _sizes(graph:Graph, lines:list) -> list: # pairs (width, height)
             for n, ls in zip(ports, lines)]
 
 # %% ../nbs/support/graph.ipynb #4c201b9e
-#| code-fold: true
-#| code-summary: "Code: _ends, _arrow"
 def _ends(ways:list, end:int) -> list: # of each way
     "The x at which each way meets its first (0) or last (-1) node, side by side."
     x, inner = [0.]*len(ways), (1 if end == 0 else -2)
@@ -330,8 +299,6 @@ def _arrow(points:list, color:str, more:str='') -> str:
             f'<path d="M{end:.1f} {bottom:.1f}l-3.5 {back}h7z" fill="{color}"/>')
 
 # %% ../nbs/support/graph.ipynb #5935adbd
-#| code-fold: true
-#| code-summary: "Code: _box"
 def _box(item, bottom, lines, node) -> str:
     "A node that stands on `bottom`, with its text."
     c, top = COLORS.get(node.kind, '#666'), bottom - item.height
@@ -343,8 +310,6 @@ def _box(item, bottom, lines, node) -> str:
             f'fill-opacity=".05" stroke="{c}"/>' + ''.join(text))
 
 # %% ../nbs/support/graph.ipynb #1a720d45
-#| code-fold: true
-#| code-summary: "Code: _flows_back, _arrows_of"
 def _flows_back(graph:Graph, a:int, b:int) -> bool:
     "Has a gradient gone back along the edge from `a` to `b`?"
     def reached(i): return getattr(graph.nodes[i].tensor, 'g', None) is not None
@@ -366,8 +331,6 @@ def _arrows_of(graph:Graph, ways:list, tops:list, bottoms:list) -> list:
     return parts
 
 # %% ../nbs/support/graph.ipynb #019d021e
-#| code-fold: true
-#| code-summary: "Code: _svg_of, Picture"
 def _svg_of(parts:list, width, height, title:str, text:str) -> str:
     "An SVG of the parts on white, with a title and a text for those who can't see it."
     return (

@@ -27,8 +27,6 @@ from .training import (CrossEntropy, cross_entropy, log_softmax, logsumexp, nll,
                                  softmax)
 
 # %% ../nbs/support/ledger.ipynb #29ec5c67
-#| code-fold: true
-#| code-summary: "Code: Entry, in_order, through, measured"
 class Entry(NamedTuple):
     "An operation of chapter 2, in our code and in PyTorch, and what of ours has its gradient."
     forward: Callable # our function of the tensors, in the order of the operation's letters
@@ -46,8 +44,6 @@ def through(f:Callable) -> Callable: return in_order(autograd_grads, f)
 def measured(f:Callable) -> Callable: return in_order(difference_grads, f)
 
 # %% ../nbs/support/ledger.ipynb #55424743
-#| code-fold: true
-#| code-summary: "Code: by"
 def by(make:Callable, inputs:int=1) -> Callable:
     "Gradients by a Module of ours: `make` takes the weights, its call the other tensors."
     def grads(out_g, x, *others):
@@ -62,8 +58,6 @@ def by(make:Callable, inputs:int=1) -> Callable:
     return grads
 
 # %% ../nbs/support/ledger.ipynb #7ad3cf84
-#| code-fold: true
-#| code-summary: "Code: by_lin_grad, by_functions, by_linear"
 def by_lin_grad(out_g, x, w, b):
     out = lin(x, w, b)
     out.g = out_g
@@ -81,8 +75,6 @@ def by_linear(out_g, x, w, b):
     return [x.grad, layer.w.grad, layer.b.grad]
 
 # %% ../nbs/support/ledger.ipynb #c56842a4
-#| code-fold: true
-#| code-summary: "Code: by_fast, by_network_loss"
 def by_fast(out_g, x, w1, b1, w2, b2, y):
     _, grads = loss_and_gradients(FastNetwork([(w1, b1), (w2, b2)]), x, y, chunk=2)
     return [None, *grads]                        # it has no gradient of the inputs
@@ -93,8 +85,6 @@ def by_network_loss(out_g, x, w1, b1, w2, b2, y):
     return [t.grad for t in tensors]
 
 # %% ../nbs/support/ledger.ipynb #6d99bf52
-#| code-fold: true
-#| code-summary: "Code: whole networks"
 def network(x, w1, b1, w2, b2, t): return mse(lin(relu(lin(x, w1, b1)), w2, b2), t)
 def torch_network(x, w1, b1, w2, b2, t): return F.mse_loss(F.relu(x @ w1 + b1) @ w2 + b2, t)
 def classifier(x, w1, b1, w2, b2, y):
@@ -104,8 +94,6 @@ def torch_classifier(x, w1, b1, w2, b2, y):
 def model_with_scores(*weights): return Model(*weights, CrossEntropy())
 
 # %% ../nbs/support/ledger.ipynb #bca60bfb
-#| code-fold: true
-#| code-summary: "Code: ENTRIES"
 ENTRIES = dict(
     matmul=Entry(matmul, torch.matmul, dict(matmul=through(matmul))),
     lin=Entry(lin, lambda x, w, b: F.linear(x, w.t(), b),
@@ -128,8 +116,6 @@ ENTRIES = dict(
                           NetworkLoss=by_network_loss)))
 
 # %% ../nbs/support/ledger.ipynb #e668bc59
-#| code-fold: true
-#| code-summary: "Code: shapes"
 def shapes(count:int=40) -> list:
     "Sizes of examples, pixels, units and classes: all 1, each 1 in turn, the rest from 1 to 6."
     gen, names = torch.Generator().manual_seed(0), (d.n, d.m, d.nh, d.c)
@@ -139,8 +125,6 @@ def shapes(count:int=40) -> list:
     return [dict.fromkeys(names, 1), *edges, *drawn]
 
 # %% ../nbs/support/ledger.ipynb #e4d302dd
-#| code-fold: true
-#| code-summary: "Code: draw"
 def draw(op, sizes:dict, seed:int) -> tuple:
     "Random tensors for an operation: the gradient at its output, and letter -> tensor."
     gen = torch.Generator().manual_seed(seed)
@@ -153,8 +137,6 @@ def draw(op, sizes:dict, seed:int) -> tuple:
     return randn([last for _, _, last in op.axes]) if op.axes else None, tensors
 
 # %% ../nbs/support/ledger.ipynb #4edb3e93
-#| code-fold: true
-#| code-summary: "Code: by_formula"
 def by_formula(e:sp.Expr, like, out_g, tensors:dict, sizes:dict) -> torch.Tensor:
     "The values of a formula for the entry `r, s`, at every entry of a tensor."
     values = {str(q): t.numpy() + (q == d.y) for q, t in tensors.items()}    # labels from 1
@@ -166,8 +148,6 @@ def by_formula(e:sp.Expr, like, out_g, tensors:dict, sizes:dict) -> torch.Tensor
     return grad
 
 # %% ../nbs/support/ledger.ipynb #54cf1654
-#| code-fold: true
-#| code-summary: "Code: disagreement"
 def disagreement(got, want, what) -> float:
     "Relative error, with nothing but rounding allowed where the gradient is 0."
     if want.norm() <= 1e-12 and got.norm() <= 1e-12: got, want = got*0, want*0
@@ -175,8 +155,6 @@ def disagreement(got, want, what) -> float:
     return float('inf') if error != error else error                 # NaN is no agreement
 
 # %% ../nbs/support/ledger.ipynb #d9ca2e7b
-#| code-fold: true
-#| code-summary: "Code: WAYS, compare"
 WAYS = 'formula', 'autograd', 'differences'
 
 def compare(name:str, entry:Entry=None, op=None, count:int=40) -> dict:
@@ -200,8 +178,6 @@ def compare(name:str, entry:Entry=None, op=None, count:int=40) -> dict:
     return worst
 
 # %% ../nbs/support/ledger.ipynb #71bbefac
-#| code-fold: true
-#| code-summary: "Code: formula, worst_of"
 def formula(name:str, arg) -> str:
     "The LaTeX of a gradient's entry `r, s`."
     op = d.OPERATIONS[name]

@@ -133,8 +133,6 @@ def loss_and_gradients(
     return loss, [t for w, b in into for t in (w.t(), b)]
 
 # %% ../nbs/06_speed.ipynb #c5f0cfe9
-#| code-fold: true
-#| code-summary: "Code: _fits, _one_label_each, _whole"
 def _fits(who, x, m, dtype):
     if x.ndim != 2 or x.shape[1] != m:
         raise ValueError(f'{who}: x is {tuple(x.shape)}, wanted (n, {m}); flatten images by x.flatten(1)')
@@ -200,8 +198,6 @@ def train_fast(
         _copy_finite(net, layers, f'epoch {epoch}', lr)
 
 # %% ../nbs/06_speed.ipynb #00da060e
-#| code-fold: true
-#| code-summary: "Code: _copy_finite"
 def _copy_finite(net, layers, when, lr):
     "Copy the weights to the model, if all are finite numbers."
     if not all(t.isfinite().all() for pair in net.params for t in pair):
@@ -213,8 +209,6 @@ def _copy_finite(net, layers, when, lr):
             b.copy_(new_b)
 
 # %% ../nbs/06_speed.ipynb #a6c2244f
-#| code-fold: true
-#| code-summary: "Code: _check_training"
 def _check_training(x, y, layers, lr, generator):
     "An error that says what doesn't fit."
     def wrong(error, what): raise error(f'train_fast: {what}')
@@ -233,8 +227,6 @@ def _check_training(x, y, layers, lr, generator):
         wrong(TypeError, f'generator is {generator!r}; pass torch.Generator().manual_seed({generator!r})')
 
 # %% ../nbs/06_speed.ipynb #35ef0c74
-#| code-fold: true
-#| code-summary: "Code: recorded"
 def recorded(
     run, # a function without arguments that works on the GPU, always on the same tensors
     tensors:list, # what it changes; as before when this returns

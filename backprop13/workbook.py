@@ -21,6 +21,7 @@ try:
 except ModuleNotFoundError as e:
     e.msg += ': pip install "backprop13[workbook]"'
     raise
+from .checks import printable
 from .figures import COLORS
 
 # %% ../nbs/support/workbook.ipynb #c0d5041e
@@ -211,7 +212,7 @@ class Download:
         self.data, self.name, self.mime = data, name, mime
         self.size = f'{len(data)/1000:.0f}\xa0kB'
 
-    def __repr__(self): return f'{self.name}, {self.size}'
+    def __repr__(self): return printable(f'{self.name}, {self.size}')
 
     def _repr_html_(self):
         name, data = html.escape(self.name), base64.b64encode(self.data).decode()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat, pytest
 from conftest import load_tool
+from test_repo import LAST
 
 check = load_tool('check')
 bin = Path(sys.executable).parent
@@ -24,7 +25,7 @@ def cell(kind, source): return dict(cell_type=kind, id=f'{abs(hash(source)):08x}
 
 def chapter(*code, title='# Tiny\n\n> A small chapter', module='tiny'):
     "A notebook in the house's form"
-    cells = [cell('markdown', title), *(cell('code', o) for o in (f'#| default_exp {module}', *code, '#| hide\nimport nbdev; nbdev.nbdev_export()'))]
+    cells = [cell('markdown', title), *(cell('code', o) for o in (f'#| default_exp {module}', *code, LAST))]
     return dict(cells=cells, metadata=dict(kernelspec=dict(display_name='python3', language='python', name='python3')), nbformat=4, nbformat_minor=5)
 
 
@@ -62,6 +63,11 @@ def dead_link(f): changed(f/'nbs/lesson_map.ipynb', '05_fitting.ipynb#', '05_gon
 def renamed(f): (f/'nbs/05_fitting.ipynb').rename(f/'nbs/05_loop.ipynb')
 def deleted(f): (f/'nbs/07_parallel.ipynb').unlink()
 def command_gone(f): p = f/'settings.ini'; p.write_text(p.read_text().replace('=backprop13.commands:data', '=backprop13.gone:data'))
+def quoted(f): p = f/'_quarto.yml'; p.write_text(p.read_text().replace('href: 07_parallel.ipynb', "href: '07_gone.ipynb'   # soon"))
+def not_yaml(f): p = f/'_quarto.yml'; p.write_text(p.read_text().replace('website:', 'website: ]', 1))
+def no_text(f): p = f/'_quarto.yml'; p.write_text(p.read_text().replace('- text: Home\n        href', '- href', 1))
+def not_ini(f): p = f/'settings.ini'; p.write_text('lib_name = x\n' + p.read_text())
+def proc_gone(f): p = f/'settings.ini'; p.write_text(p.read_text().replace('backprop13.pages:fold_', 'backprop13.gone:fold_'))
 def in_the_manual(f): p = f/'CONTRIBUTING.md'; p.write_text(p.read_text().replace('nbs/03_backprop.ipynb', 'nbs/03_gone.ipynb', 1))
 def mark_in_text(f): p = f/'nbs/01_matmul.ipynb'; p.write_text(p.read_text().replace('  {', MARKS.format('  {', '  {'), 1))
 def mark_in_cell(f): changed(f/'nbs/01_matmul.ipynb', '# Matrix', '`=======`\n# Matrix')
@@ -87,6 +93,10 @@ FAULTS = [
     (deleted, ['_quarto.yml has a row for nbs/07_parallel.ipynb', 'nbs/index.ipynb, cell ',
                'tests/test_parallel.py imports backprop13.parallel, which no notebook exports', 'tests/test_repeatable.py imports backprop13.parallel']),
     (command_gone, ['settings.ini has a command of backprop13.gone, which no notebook exports: take it out of console_scripts']),
+    (quoted, ["_quarto.yml has a row for nbs/07_gone.ipynb, which doesn't exist", 'nbs/07_parallel.ipynb has no row']),
+    (not_yaml, ['_quarto.yml is not YAML: ']), (no_text, ["_quarto.yml: a row of the sidebar has text and href; got {'href': 'index.ipynb'}"]),
+    (not_ini, ["settings.ini can't be read: File contains no section headers"]),
+    (proc_gone, ['settings.ini names backprop13.gone in procs, which no notebook exports: take it out']),
     (in_the_manual, ["CONTRIBUTING.md names nbs/03_gone.ipynb, which doesn't exist"]),
     (mark_in_text, [f'nbs/01_matmul.ipynb has a merge conflict; {HOW}']), (mark_in_readme, [f'README.md has a merge conflict; {HOW}']),
     (mark_in_cell, [f'nbs/01_matmul.ipynb has a merge conflict in its cells 1 to 1; {HOW}'])]
@@ -101,6 +111,17 @@ def test_a_fault_is_told_with_what_to_do(clone, spoil, want):
     assert all(any(w in o for o in said) for w in want), said
     about = {o.split()[0].rstrip(',') for o in said}
     assert len(said) <= 8 and all(any(a in w for w in want) or a.startswith('nbs/') for a in about), said
+
+
+def test_yaml_and_ini_may_be_written_as_they_allow(clone):
+    "Quotes, a comment, flow style; what a pattern took for another name"
+    for file, old, new in [('_quarto.yml', 'href: 07_parallel.ipynb', "href: '07_parallel.ipynb'   # the last"),
+                           ('_quarto.yml', '- text: Home\n        href: index.ipynb', '- {text: "Home", href: "index.ipynb"}'),
+                           ('settings.ini', 'console_scripts = ', '# was: old=backprop13.gone:f\nconsole_scripts = ')]:
+        text = (clone/file).read_text()
+        assert old in text
+        (clone/file).write_text(text.replace(old, new))
+    assert check.unsound(clone) == []
 
 
 def test_what_ipython_knows_is_no_fault(clone):

@@ -24,6 +24,46 @@ def test_a_page_of_the_sidebar_without_notebook_is_an_error():
     with pytest.raises(site.SiteError, match='nbs/99_none.ipynb'): list(site.sidebar([{'text': 'x', 'href': '99_none.ipynb'}]))
 
 
+def page(monkeypatch, folder):
+    "A page that holds nothing yet"
+    site = load_tool('site')
+    monkeypatch.setattr(site, 'NEW', folder)
+    p = site.Page.__new__(site.Page)
+    p.nb, p.out, p.files, p.n = 'a.ipynb', 'a.html', 'a_files', 0
+    return site, p
+
+
+def test_what_a_lab_keeps_is_data(monkeypatch, tmp_path):
+    "Else it could be run, from the file that the build writes: the policy takes that for the site's own"
+    site, p = page(monkeypatch, tmp_path)
+    made = p.lab('<div class="lab" data-lab="x"><script type="application/json">{"a": 1}</script></div>')
+    assert 'data-src="a_files/lab-1.json"' in made and (tmp_path/'a_files/lab-1.json').read_text() == '{"a": 1}'
+    with pytest.raises(site.SiteError, match="nbs/a.ipynb has a lab whose data isn't JSON"): p.lab('<script type="application/json">window.ran = 1</script>')
+    assert not (tmp_path/'a_files/lab-2.json').exists()
+
+
+@pytest.mark.parametrize('inside,why', [
+    ('<script>1</script>', '<script>'), ('<g onclick="1"/>', 'the attribute onclick'), ('<a href="https://example.org"/>', 'a reference'), ('<a href="javascript:1"/>', 'a reference'),
+    ('<image xmlns:x="http://www.w3.org/1999/xlink" x:href="//example.org/a"/>', 'a reference'), ('<style>@import "https://example.org"</style>', 'a reference'),
+    ('<g style="fill: url(https://example.org/a)"/>', 'a reference'), ('<foreignObject/>', '<foreignObject>'), ('<g>', 'not XML')])
+def test_an_svg_that_does_more_than_show_is_refused(monkeypatch, tmp_path, inside, why):
+    site, p = page(monkeypatch, tmp_path)
+    def draw(inside): return p.image('image/svg+xml', f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>', {}, {}, 'alt', 'draw()')
+    assert 'figure-1.svg' in draw('<defs><g id="a"/></defs><use href="#a"/><g style="clip-path: url(#a)"/><image href="data:image/png;base64,AA=="/>')
+    with pytest.raises(site.SiteError, match=why): draw(inside)
+    assert [f.name for f in tmp_path.rglob('*.svg')] == ['figure-1.svg']
+
+
+@pytest.mark.parametrize('meta', ['<meta http-equiv="refresh" content="0;url=https://example.org">', '<META\nHTTP-EQUIV=refresh>'])
+def test_a_page_that_would_lead_away_is_refused(monkeypatch, tmp_path, meta):
+    site, p = page(monkeypatch, tmp_path)
+    p.front = {'title': 'A'}
+    for p.md in '`<meta http-equiv>`', meta:
+        try: p.render(site.pandoc_path(), [], lambda p: '')
+        except site.SiteError as e: assert p.md == meta and 'nbs/a.ipynb shows HTML with <meta http-equiv>' in str(e)
+        else: assert p.md != meta
+
+
 # ---- in a browser ----
 SPOILT = {'script-src-elem': '<script>ran = 1</script>', 'script-src-attr': '<details open ontoggle="ran = 1"></details>',
           'script-src': '<script src="spoilt.js"></script>', 'style-src-elem': '<style>main { display: none }</style>',
@@ -194,3 +234,18 @@ def test_serve_says_where_and_stops_quietly():
     finally: p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=10)
     assert p.returncode == 0 and not err, err
+
+
+@pytest.mark.parametrize('path,want', [('%00', 404), ('a'*5000, 404), ('index.html/', 404), ('none.html', 404), ('', 200), ('index.html?a/', 200), ('%ff', 404)])
+@pytest.mark.parametrize('gzip', ['gzip', ''])
+def test_every_name_gets_an_answer(tmp_path, path, want, gzip):
+    "The same, compressed or not"
+    import functools, http.client, http.server, threading
+    (tmp_path/'index.html').write_text('<p>here</p>')
+    handler = functools.partial(load_tool('site').Handler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        c = http.client.HTTPConnection('127.0.0.1', server.server_port, timeout=10)
+        c.request('GET', f'/{path}', headers={'Accept-Encoding': gzip})
+        assert c.getresponse().status == want
+        server.shutdown()

@@ -1,6 +1,6 @@
 """The fast network, its training, the loss as one operation: against autograd and the plain loop. How fast they are is no test's
 matter; what they keep in memory is. The bugs that a check must find are in test_mutants.py."""
-import copy, itertools, os, random, re, subprocess, sys
+import copy, itertools, random, re, subprocess, sys
 from pathlib import Path
 
 import pytest, torch

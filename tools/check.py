@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from notebooks import data_source, notebooks, root
 from passed import Passed
+from settings import SettingsError, ini, rows as sidebar, site
 
 bin = Path(sys.executable).parent
 
@@ -101,7 +102,8 @@ def unsound(folder):
 
 def dangling(folder, files, books, modules):
     "Notebooks and modules that something names and that aren't there, and pages that the sidebar doesn't name"
-    rows = re.findall(r'href: (\S+\.ipynb)', (folder/'_quarto.yml').read_text(encoding='utf-8'))
+    try: config, rows = ini(folder), [nb for *_, nb in sidebar(site(folder)['website']['sidebar']['contents'])]
+    except SettingsError as e: return [f'{e}.']
     res = [f"_quarto.yml has a row for nbs/{o}, which doesn't exist: name another, or take it out." for o in rows if f'nbs/{o}' not in books]
     for name, cells in books.items():
         if name.startswith('nbs/practice/'): continue             # made anew from what is named here
@@ -117,8 +119,10 @@ def dangling(folder, files, books, modules):
                                          dict.fromkeys(re.findall(r'nbs/[a-z\d_/]+\.ipynb', f.read_text(encoding='utf-8'))) if o not in files]
         if name.endswith('.py') and not name.startswith('backprop13/'):
             res += [f'{name} imports backprop13.{o}, which no notebook exports.' for o in imported(f.read_text(encoding='utf-8')) if o not in modules]
-    return res + [f'settings.ini has a command of backprop13.{o}, which no notebook exports: take it out of console_scripts.' for o in
-                  re.findall(r'=backprop13\.(\w+):', (folder/'settings.ini').read_text(encoding='utf-8')) if o not in modules]
+    scripts = re.findall(r'=backprop13\.(\w+):', config.get('console_scripts', ''))
+    res += [f'settings.ini has a command of backprop13.{o}, which no notebook exports: take it out of console_scripts.' for o in scripts if o not in modules]
+    procs = re.findall(r'backprop13\.(\w+):', config.get('procs', ''))
+    return res + [f'settings.ini names backprop13.{o} in procs, which no notebook exports: take it out.' for o in dict.fromkeys(procs) if o not in modules]
 
 
 def imported(code):
@@ -144,6 +148,9 @@ def stale(copied):
     for f in (copied/'backprop13').glob('*.py'): f.unlink()
     quietly(bin/'nbdev_export', cwd=copied)
     res += changes("isn't what the notebooks export", 'run nbdev_export, and git rm a module that no notebook has')
+    quietly(bin/'nbdev_update', cwd=copied)
+    res += changes("isn't what nbdev_update makes of the exported modules", 'write no "#| key: value" in an exported cell, which gets into the module; '
+                   '"#| fold what it is" folds its code')
     quietly(sys.executable, 'tools/readme.py', cwd=copied)
     res += changes("isn't what the notebooks generate", 'run make readme')
     quietly(sys.executable, 'tools/practice.py', cwd=copied)

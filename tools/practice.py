@@ -8,9 +8,10 @@ only checks, prints or draws, and of the results that they store, each a questio
 imported, from the library or as the chapter does. Tests run each notebook and compare the answers with what the chapter stores."""
 import ast, builtins, hashlib, io, json, math, re, symtable, sys, tokenize
 from argparse import ArgumentParser
-from configparser import ConfigParser
 from itertools import count
 from pathlib import Path
+
+from settings import ini
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = {'shapes_matmul': '01_matmul', 'shapes_backprop': '03_backprop', 'shapes_training': '04_minibatch_training',
@@ -56,9 +57,8 @@ def link(chapter, heading=''): return f"[chapter {int(chapter[:2])}](../{chapter
 
 def site_links(source):
     "The same with links to the website in place of the chapters' files"
-    c = ConfigParser(delimiters=['='], interpolation=None)
-    c.read(ROOT/'settings.ini', encoding='utf-8')
-    site = c['DEFAULT']['doc_host'] + c['DEFAULT']['doc_baseurl']
+    c = ini(ROOT)
+    site = c['doc_host'] + c['doc_baseurl']
     return re.sub(r'\]\(\.\./([\w/]+)\.ipynb', rf']({site}/\1.html', source)
 
 

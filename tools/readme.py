@@ -3,6 +3,8 @@ import json, re, sys
 from pathlib import Path
 from posixpath import normpath
 
+from settings import cell_options
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -21,11 +23,11 @@ def output(o):
 def cell(c):
     "One cell as Markdown, its links pointing into the repository; nothing for a hidden one"
     src = ''.join(c['source'])
-    if re.search(r'^#\|\s*(hide$|include:\s*false)', src, re.M): return ''
     if c['cell_type'] == 'markdown':
         return re.sub(r'\]\((?![a-z]+:|#)([^)#]+)', lambda m: '](' + normpath('nbs/' + m[1]), src)
-    code = re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip()
-    shown = [block(code, 'python')] if code and not re.search(r'^#\|\s*echo:\s*false', src, re.M) else []
+    said, code = cell_options(src)
+    if re.search(r'^#\|\s*hide$', src, re.M) or said.get('include') is False: return ''
+    shown = [block(code, 'python')] if code and said.get('echo') is not False else []
     return '\n\n'.join(filter(None, shown + [output(o) for o in c['outputs']]))
 
 

@@ -6,12 +6,15 @@ KaTeX, search is Pagefind's; both are local, and so is everything else that a pa
 policy refuses the rest, and scripts and styles within a page, too. Quarto writes such scripts itself, so its pages have no policy."""
 import argparse, base64, functools, gzip, html, http.server, io, json, os, re, shutil, struct, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
-from configparser import ConfigParser
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 from urllib.parse import urlencode
+from xml.etree import ElementTree
 
 import yaml
+
+from dialect import differences
+from settings import SettingsError, cell_options, ini, rows, site
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, PROC, DOCS = ROOT/'nbs', ROOT/'_proc', ROOT/'_docs'
@@ -75,14 +78,11 @@ def get_labs():
     for name in lab_names(): (LOCAL_LABS/f'{name}.js').write_text(lab_module(name), encoding='utf-8')
 
 
-def sidebar(contents, section=''):
+def sidebar(contents):
     "The pages of _quarto.yml in their order, as (section, title, notebook)"
-    for o in contents:
-        if 'contents' in o: yield from sidebar(o['contents'], o['section'])
-        else:
-            if not (NBS/o['href']).exists(): raise SiteError(
-                f"_quarto.yml: the sidebar names nbs/{o['href']}, which doesn't exist; write it or take the row out")
-            yield section, o['text'], o['href']
+    for row in rows(contents):
+        if not (NBS/row[2]).is_file(): raise SiteError(f"_quarto.yml: the sidebar names nbs/{row[2]}, which doesn't exist; write it or take the row out")
+        yield row
 
 
 def text(o):
@@ -97,15 +97,19 @@ def fence(s, attrs):
 
 
 def raw(s): return fence(s, '=html')
-def div(cls, s): return f'\n::::::: {{{cls}}}\n{s}\n:::::::\n'
+def div(cls, s): return f'\n::::::: {{{cls}}}\n{s}\n\n:::::::\n'
 
 
-def cell_options(src):
-    "A code cell's `#| key: value` lines as a dict, and its code"
-    lines = src.splitlines()
-    n = next((i for i, l in enumerate(lines) if not l.startswith('#|')), len(lines))
-    head = '\n'.join(l[2:].removeprefix(' ') for l in lines[:n] if re.match(r'#\|\s*[\w-]+:|#\|\s{2,}|#\|\s*-\s', l))
-    return yaml.safe_load(head) or {}, '\n'.join(lines[n:]).strip('\n')
+def active(svg):
+    "What in an SVG runs, or asks for another file, where it is opened by itself; None if nothing does"
+    try: parts = list(ElementTree.fromstring(svg).iter())
+    except ElementTree.ParseError as e: return f'what is not XML ({e})'
+    for e in parts:
+        name, attrs = str(e.tag).split('}')[-1], {k.split('}')[-1].lower(): v.strip() for k, v in e.attrib.items()}
+        if name in ('script', 'foreignObject', 'handler'): return f'<{name}>'
+        if event := next((k for k in attrs if k.startswith('on')), None): return f'the attribute {event}'
+        asked = [attrs.get('href', '#'), attrs.get('src', '#'), *re.findall(r'url\(\s*["\']?([^)"\']*)', f"{e.text or ''} {' '.join(attrs.values())}")]
+        if '@import' in (e.text or '') or not all(re.match(r'#|data:image/', o) for o in asked): return f'a reference to another file, in <{name}>'
 
 
 class Page:
@@ -170,8 +174,11 @@ class Page:
         file = f'{self.files}/lab-{self.n}'
         s = re.sub(r'src="data:image/png;base64,([^"]*)"',
                    lambda m: f'src="{self.write(file+".png", base64.b64decode(m[1]))}" loading="lazy"', s)
-        return re.sub(r'(<script type="application/json")>(.*?)</script>',
-                      lambda m: f'{m[1]} data-src="{self.write(file+".json", m[2].encode())}"></script>', s, flags=re.S)
+        def data(m):
+            try: json.loads(m[2])                                      # what isn't data might be run, as a script of the site's own
+            except ValueError as e: self.fail(f"has a lab whose data isn't JSON ({e}); store its output anew: make outputs")
+            return f'{m[1]} data-src="{self.write(file+".json", m[2].encode())}"></script>'
+        return re.sub(r'(<script type="application/json")>(.*?)</script>', data, s, flags=re.S)
 
     def image(self, mime, s, o, opt, alt, code):
         "Write a picture to a file of its own, and return the figure that shows it"
@@ -180,6 +187,7 @@ class Page:
         self.n += 1
         file = f"{self.files}/figure-{self.n}.{ {'image/png': 'png', 'image/jpeg': 'jpg'}.get(mime, 'svg')}"
         blob = s.encode() if mime == 'image/svg+xml' else base64.b64decode(s)
+        if mime == 'image/svg+xml' and (why := active(s)): self.fail(f'draws an SVG with {why}, which a picture needs not; take it out\n{code}')
         size = o.get('metadata', {}).get(mime, {})
         if not size and mime == 'image/png': size = dict(zip(('width', 'height'), struct.unpack('>II', blob[16:24])))
         attrs = ''.join(f' {k}="{round(size[k])}"' for k in ('width', 'height') if k in size)
@@ -198,10 +206,13 @@ class Page:
                     var |= {f'{k}-href': self.href(row[2]), f'{k}-title': html.escape(row[1])}
         if self.nb.startswith('practice/'): var['practice'] = '1'            # left out of the search: exercises.html has all
         meta = {'title': self.front['title'], 'description': self.front.get('description', ''), 'lang': 'en', **config()}
-        args = [pandoc, *'-f markdown -t html5 --katex --toc --toc-depth=3 --wrap=none --columns=9999'.split(),
+        args = [pandoc, '-f', config()['from'], *'-t html5 --katex --toc --toc-depth=3 --wrap=none --columns=9999'.split(),
                 f"--template={ROOT/'tools/template.html'}"]
         self.html = run(args+[a for k, v in var.items() for a in ('-V', f'{k}={v}')], f'nbs/{self.nb}: pandoc',
                         input=f'---\n{json.dumps(meta, ensure_ascii=False)}\n---\n\n{self.md}\n')
+        spans = r'<span id="([^"]+)"></span>'                              # of definitions; a heading may have the same address
+        self.html = re.sub(spans, lambda m: m[0] if self.html.count(f' id="{m[1]}"') == 1 else '', self.html)
+        if len(re.findall(r'<meta[^>]*http-equiv', self.html, re.I)) > 1: self.fail('shows HTML with <meta http-equiv>, which could lead away; take it out')
         self.heads = [(i, html.unescape(re.sub('<[^>]*>', '', t)).strip()) for i, t in
                       re.findall(r'<h[1-6][^>]*? id="([^"]+)"[^>]*>(.*?)</h[1-6]>', self.html, re.S)]
         self.ids = {html.unescape(i) for i in re.findall(r'\sid="([^"]+)"', self.html)}
@@ -241,20 +252,14 @@ class Page:
         return relpath(self.pages[nb].out, dirname(self.out) or '.')
 
     def links(self, problems):
-        "Point links to notebooks and to the library's names at this site's pages; drop those to a repository not yet public"
-        base, git = config()['base'], config()['git']
-
-        def local(page, frag): return (self.href(page.nb) if page != self or not frag else '') + (f'#{frag}' if frag else '')
+        "Point links to notebooks at this site's pages; drop those to a repository not yet public"
+        git = config()['git']
 
         def f(m):
             attrs, href, inner = m[1]+m[3], html.unescape(m[2]), m[4]
             url, _, frag = href.partition('#')
             if 'download' in attrs: return m[0]
             if href.startswith(git) and not config()['public']: return '' if inner == 'source' else inner
-            if href.startswith(base):                                # made by nbdev from a name in back-ticks
-                name, page = re.sub('<[^>]*>', '', inner).removesuffix('()'), self.pages['reference.ipynb']
-                ids = [i for n in (name, name.split('.')[-1], name.split('.')[0]) for i, t in page.heads if t == n]
-                return f'<a href="{local(page, ids[0])}">{inner}</a>' if ids else inner
             if re.match(r'[a-z]+:|//', href): return m[0]
             if url.endswith('.ipynb'):
                 nb = normpath(join(dirname(self.nb), url))
@@ -274,12 +279,10 @@ class Page:
 
 @functools.cache
 def config():
-    "What the pages take from settings.ini, and from _quarto.yml whether the repository is public: it then has repo-actions"
-    c = ConfigParser(delimiters=['='], interpolation=None)
-    c.read(ROOT/'settings.ini', encoding='utf-8')
-    c = c['DEFAULT']
-    public = 'repo-actions' in yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']
-    return {'public': public, 'branch': c['branch'], 'site': c['title'], 'copyright': c['copyright'], 'base': c['doc_host']+c['doc_baseurl']+'/', 'git': c['git_url']}
+    "What the pages take from settings.ini, and from _quarto.yml whether the repository is public: it then has repo-actions; and pandoc's dialect"
+    c, q = ini(ROOT), site(ROOT)
+    return {'public': 'repo-actions' in q['website'], 'from': q['format']['html']['from'], 'branch': c['branch'], 'site': c['title'],
+            'copyright': c['copyright'], 'base': c['doc_host']+c['doc_baseurl']+'/', 'git': c['git_url']}
 
 
 def typeset(pages, katex, problems):
@@ -308,29 +311,54 @@ def menu_for(nav):
     return f
 
 
+def pandoc_path():
+    "Where pandoc is"
+    import pypandoc
+    return pypandoc.get_pandoc_path()
+
+
+def read_alike(pandoc):
+    "Sentences about texts that the site would show otherwise than Jupyter does"
+    texts = []
+    for f in sorted(NBS.rglob('[!.]*.ipynb')):
+        try: cells = json.loads(f.read_text(encoding='utf-8'))['cells']
+        except (ValueError, KeyError) as e: raise SiteError(f"{f.relative_to(ROOT)} is not a notebook ({e}); restore it from git")
+        for i, c in enumerate(cells, 1):
+            shown = [c['source']]*(c['cell_type'] == 'markdown') + [o['data']['text/markdown'] for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]
+            texts += [(f'{f.relative_to(ROOT).as_posix()}, cell {i}', text(o)) for o in shown]
+    return [f'{texts[k][0]}: Jupyter shows {a!r}, the site would show {b!r}: write it so that both read it alike, for instance with an empty line '
+            'before what begins there' for k, a, b in differences([s for _, s in texts], pandoc, config()['from'])]
+
+
 def build(use_quarto=True):
     "Render the site into _docs/"
     os.chdir(ROOT)                                                   # nbdev looks for settings.ini from the working directory up
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-    nav = list(sidebar(yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']))
-    for f in sorted(NBS.rglob('*.ipynb')):
-        try: json.loads(f.read_text(encoding='utf-8'))['cells']
-        except (ValueError, KeyError) as e: raise SiteError(f"{f.relative_to(ROOT)} is not a notebook ({e}); restore it from git")
+    nav = list(sidebar(site(ROOT)['website']['sidebar']['contents']))
     katex = get_parts()
     get_labs()
     shutil.rmtree(PROC, ignore_errors=True)
     if use_quarto and shutil.which('quarto'):
         subprocess.run([sys.executable, '-c', 'from nbdev.quarto import nbdev_docs; nbdev_docs.__wrapped__()'], check=True)
         return
+    try: plain_site(nav, katex)
+    finally: shutil.rmtree(PROC, ignore_errors=True)                 # lest nbdev take it for what it made for Quarto
+
+
+def plain_site(nav, katex):
+    "Render the site with pandoc"
     from nbdev.serve import proc_nbs
-    import pypandoc
-    try: proc_nbs(force=True)
-    except Exception as e: raise SiteError(f'nbdev could not prepare the notebooks: {e}')
-    shutil.copytree(NBS/'assets', NEW/'assets')
-    pages = [Page(f) for f in sorted(PROC.rglob('*.ipynb'))]
-    Page.pages, problems = {p.nb: p for p in pages}, []
-    pandoc, menu = pypandoc.get_pandoc_path(), menu_for(nav)
-    with ThreadPoolExecutor(os.cpu_count()) as pool: list(pool.map(lambda p: p.render(pandoc, nav, menu), pages))
+    pandoc, menu = pandoc_path(), menu_for(nav)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        reading = pool.submit(read_alike, pandoc)
+        os.environ['BACKPROP13_SITE'] = 'pandoc'                     # for backprop13.pages, which nbdev calls
+        try: proc_nbs(force=True)
+        except Exception as e: raise SiteError(f'nbdev could not prepare the notebooks: {e}')
+        shutil.copytree(NBS/'assets', NEW/'assets')
+        pages = [Page(f) for f in sorted(PROC.rglob('*.ipynb'))]
+        Page.pages = {p.nb: p for p in pages}
+        list(pool.map(lambda p: p.render(pandoc, nav, menu), pages))
+        problems = reading.result()
     for p in pages: p.links(problems)
     for p in pages: p.code_links()
     typeset(pages, katex, problems)
@@ -351,10 +379,14 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def end_headers(self): self.send_header('Cache-Control', 'no-cache'); super().end_headers()
 
     def send_head(self):
-        f = Path(self.translate_path(self.path))
+        try: return self.compressed(Path(self.translate_path(self.path))) or super().send_head()
+        except (ValueError, OSError): self.send_error(404, 'No file can have this name')          # a NUL, or too long
+
+    def compressed(self, f):
+        "The answer for a file of text, if the reader takes it compressed"
         if f.is_dir(): f /= 'index.html'
-        if f.suffix not in ('.html', '.css', '.js', '.json', '.svg') or not f.is_file() or 'gzip' not in self.headers.get('Accept-Encoding', ''):
-            return super().send_head()
+        elif self.path.partition('?')[0].endswith('/'): return None
+        if f.suffix not in ('.html', '.css', '.js', '.json', '.svg') or not f.is_file() or 'gzip' not in self.headers.get('Accept-Encoding', ''): return None
         blob = gzip.compress(f.read_bytes(), 6, mtime=0)
         self.send_response(200)
         for k, v in (('Content-Type', self.guess_type(f)), ('Content-Encoding', 'gzip'), ('Content-Length', len(blob))): self.send_header(k, v)
@@ -388,7 +420,7 @@ def main():
     try:
         if a.cmd == 'build' or a.build: build(not a.no_quarto)
         if a.cmd == 'serve': serve(a.port)
-    except SiteError as e: sys.exit(f'site: {e}')
+    except (SiteError, SettingsError) as e: sys.exit(f'site: {e}')
     except subprocess.CalledProcessError as e: sys.exit(f'site: nbdev_docs failed with exit code {e.returncode}')
 
 

@@ -1,0 +1,42 @@
+"What the project's settings say, each file read by its format's parser: settings.ini, _quarto.yml, and the options of a cell"
+import re
+from configparser import ConfigParser, Error
+
+import yaml
+
+
+class SettingsError(Exception):
+    "A file that can't be read; its text is the whole message"
+
+
+def ini(folder):
+    "The values of settings.ini"
+    c = ConfigParser(delimiters=['='], interpolation=None)
+    try: c.read_string((folder/'settings.ini').read_text(encoding='utf-8'))
+    except Error as e: raise SettingsError(f"settings.ini can't be read: {' '.join(str(e).split())}")
+    return c['DEFAULT']
+
+
+def site(folder):
+    "What _quarto.yml says"
+    try: res = yaml.safe_load((folder/'_quarto.yml').read_text(encoding='utf-8'))
+    except yaml.YAMLError as e: raise SettingsError(f"_quarto.yml is not YAML: {' '.join(str(e).split())}")
+    try: res['website']['sidebar']['contents'][0], res['format']['html']['from']
+    except (TypeError, KeyError, IndexError): raise SettingsError('_quarto.yml lacks website: sidebar: contents, or format: html: from; restore it from git')
+    return res
+
+
+def rows(contents, section=''):
+    "The pages of the sidebar in their order, as (section, title, notebook)"
+    for o in contents:
+        if isinstance(o, dict) and 'contents' in o: yield from rows(o['contents'], o.get('section', ''))
+        elif isinstance(o, dict) and isinstance(o.get('href'), str) and 'text' in o: yield section, str(o['text']), o['href']
+        else: raise SettingsError(f'_quarto.yml: a row of the sidebar has text and href; got {o!r}')
+
+
+def cell_options(src):
+    "A code cell's `#| key: value` lines as a dict, and its code"
+    lines = src.splitlines()
+    n = next((i for i, l in enumerate(lines) if not l.startswith('#|')), len(lines))
+    head = '\n'.join(l[2:].removeprefix(' ') for l in lines[:n] if re.match(r'#\|\s*[\w-]+:|#\|\s{2,}|#\|\s*-\s', l))
+    return yaml.safe_load(head) or {}, '\n'.join(lines[n:]).strip('\n')
