@@ -114,7 +114,7 @@ def python_of(version):
     return next((o for o in known if o and sh(o, '-c', code, cwd='/')[0] == 0), None)
 
 
-THIRD = 'torch', 'numpy', 'matplotlib', 'sympy', 'tqdm', 'openpyxl', 'anywidget', 'traitlets', 'IPython', 'safetensors', 'formulas', 'jax'
+THIRD = 'torch', 'numpy', 'matplotlib', 'sympy', 'tqdm', 'openpyxl', 'anywidget', 'traitlets', 'IPython', 'safetensors', 'formulas', 'jax', 'nbdev'
 PROBE = '''
 "What in the package in the folder argv[1] this Python can't do, where the modules argv[2:] needn't be there"
 import ast, importlib, pathlib, sys
@@ -498,7 +498,7 @@ def unstated(folder):
 def test_the_package_requires_what_it_imports(project): assert list(unstated(project)) == []
 
 @pytest.mark.parametrize('file,old,new', [
-    ('settings.ini', ' traitlets>=', ' traytlets>='), ('settings.ini', 'bench_requirements = jax', 'bench_requirements = jacks'),
+    ('settings.ini', 'labs_requirements = anywidget', 'labs_requirements = anywidgets'), ('settings.ini', 'bench_requirements = jax', 'bench_requirements = jacks'),
     ('backprop13/matmul.py', '\nimport torch', '\nimport requests, torch'), ('backprop13/matmul.py', '\nimport torch', '\nimport jax, torch'),
     ('backprop13/data.py', '\nimport torch', '\nfrom torchvision.io import x\nimport torch'),
     ('settings.ini', 'grade_requirements = ipython', 'grade_requirements = jpython')])
