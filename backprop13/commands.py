@@ -261,9 +261,6 @@ def train(
     parser = _train_parser()
     with _sentences(parser.prog):
         args, history = parser.parse_args(argv), History()
-        if args.picture and not find_spec('matplotlib'):
-            print('no picture: matplotlib is missing, pip install "backprop13[figures]"')
-            args.picture = None
         digits = mnist(args.data)
         model, loss_func, dls = _setup(args, digits)
         opt = SGD(model.parameters(), args.lr)
@@ -287,6 +284,9 @@ def _find_out_now(args, model):
     if args.weights:
         size = sum(p.nbytes for p in model.parameters())
         with _writing(args.weights): _try_out(args.weights, size + 1000)    # and their names
+    if args.picture and not find_spec('matplotlib'):
+        print('no picture: matplotlib is missing, pip install "backprop13[figures]"')
+        args.picture = None
     if args.picture: from matplotlib.figure import Figure
 
 # %% ../nbs/support/commands.ipynb #9e202151

@@ -329,12 +329,11 @@ failed
     assert (res.failed, res.shown) == ([], ['[]'])
 
 
-def test_train_says_first_that_it_cannot_draw(monkeypatch, capsys):
+def test_train_says_before_it_begins_that_it_cannot_draw(monkeypatch, capsys):
     monkeypatch.setattr(commands, 'find_spec', lambda name: None)
-    monkeypatch.setattr(commands, 'mnist', lambda *args: {}[args])          # what comes next
-    for options, want in ([], 'no picture: matplotlib is missing, pip install "backprop13[figures]"\n'), (['--no-picture'], ''):
-        with pytest.raises(KeyError): commands.train(options)
-        assert capsys.readouterr().out == want
+    for picture, want in ('a.png', 'no picture: matplotlib is missing, pip install "backprop13[figures]"\n'), (None, ''):
+        commands._find_out_now(args := SimpleNamespace(weights=None, picture=picture), None)
+        assert (capsys.readouterr().out, args.picture) == (want, None)
 
 
 def test_an_import_that_asks_the_network_is_caught(tmp_path):
