@@ -413,7 +413,7 @@ def stumbles(folder):
         if len(now) < sum(not r.marker or r.marker.evaluate(env) for r in rows): yield f'{v}: two rows for one package'
         known = {n: here[n] for n, r in now.items() if n in here and r.specifier.contains(here[n].version)}
         for name, dist in known.items():
-            if not SpecifierSet(dist.metadata['Requires-Python'] or '').contains(f'{v}.9'): yield f'{v}: {now[name]} is for Python {dist.metadata["Requires-Python"]}'
+            if not SpecifierSet(dist.metadata.get('Requires-Python', '')).contains(f'{v}.9'): yield f'{v}: {now[name]} is for Python {dist.metadata.get("Requires-Python")}'
         needs = [r for dist in known.values() for r in map(Requirement, dist.requires or []) if not r.marker or r.marker.evaluate(env)]
         for r in [*required(folder).values(), *needs]:
             row = now.get(canonical(r.name))
