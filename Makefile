@@ -17,7 +17,7 @@ test: setup  ## check everything that CI checks
 	@$(BIN)python tools/check.py
 
 lab:  ## open the notebooks in JupyterLab, which then saves them clean
-	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' lab
+	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' jupyterlab
 	@TQDM_DISABLE=1 $(BIN)jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --config=tools/jupyter_server_config.py
 
 outputs: setup  ## run notebooks on the real data, store what changed, make README and practice notebooks; NB=nbs/NAME.ipynb runs one, ALL=1 stores all

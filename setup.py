@@ -11,8 +11,12 @@ config.read(here/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 statuses = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
 
-extras = {k: cfg[f'{k}_requirements'].split() for k in ('notebook', 'dev', 'lab', 'bench')}
-extras['dev'] += extras['notebook']                   # what a notebook needs to run, and what a clone needs besides
+extras = {k.removesuffix('_requirements'): v.split() for k, v in cfg.items() if k.endswith('_requirements')}
+brings = {'labs': ['figures'], 'workbook': ['figures'],   # both use the palette of the figures
+          'notebook': ['labs', 'workbook'],               # what a chapter imports, wherever it runs
+          'grade': ['figures'],                           # learners' notebooks may plot
+          'dev': ['notebook', 'grade']}                   # what a clone needs
+for k, more in brings.items(): extras[k] = [*dict.fromkeys(extras[k] + [r for o in more for r in extras[o]])]
 page = (here/'README.md').read_text(encoding='utf-8')
 page = re.sub(r'\]\((?![a-z]+:|#)', f"]({cfg['git_url']}/blob/{cfg['branch']}/", page)   # PyPI has only the page
 setup(

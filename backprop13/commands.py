@@ -8,6 +8,7 @@ __all__ = ['data', 'train', 'worst_errors']
 # %% ../nbs/support/commands.ipynb #03e51e46
 import argparse, contextlib, math, os, sys, tempfile, warnings
 from functools import partial
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 import torch
@@ -46,7 +47,7 @@ def _sentences(
         try: yield
         except SystemExit as e: code = e.code
         except KeyboardInterrupt: code, error = 130, 'stopped by Ctrl-C'
-        except (OSError, ValueError, FloatingPointError) as e: code, error = 2, e
+        except (OSError, ValueError, FloatingPointError, ModuleNotFoundError) as e: code, error = 2, e
         except (RuntimeError, MemoryError) as e:        # a worker died, or there is too little room
             full = isinstance(e, MemoryError) or any(o in str(e) for o in _NO_MEMORY)
             if not full and not str(e).startswith('DataLoader:'): raise
@@ -64,6 +65,11 @@ def _stdout_gone(): # `BrokenPipeError` as in `backprop13-train | head -1`
     except OSError as e:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return e
+
+# %% ../nbs/support/commands.ipynb #02da22ce
+def _grade():
+    with _sentences('backprop13-grade'): from backprop13.submissions import grade
+    grade()
 
 # %% ../nbs/support/commands.ipynb #13f253d7
 class _Parser(argparse.ArgumentParser):
@@ -278,6 +284,9 @@ def _find_out_now(args, model):
     if args.weights:
         size = sum(p.nbytes for p in model.parameters())
         with _writing(args.weights): _try_out(args.weights, size + 1000)    # and their names
+    if args.picture and not find_spec('matplotlib'):
+        print('no picture: matplotlib is missing, pip install "backprop13[figures]"')
+        args.picture = None
     if args.picture: from matplotlib.figure import Figure
 
 # %% ../nbs/support/commands.ipynb #9e202151

@@ -6,8 +6,12 @@
 __all__ = ['COLORS', 'use_style', 'show_images', 'draw_matmul', 'draw_broadcast', 'draw_chain']
 
 # %% ../nbs/support/figures.ipynb #4945d0dc
-import matplotlib.pyplot as plt
-from matplotlib.patches import Rectangle
+try:
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
+except ModuleNotFoundError as e:
+    e.msg += ': pip install "backprop13[figures]"'
+    raise
 from .matmul import broadcast_shape
 
 # %% ../nbs/support/figures.ipynb #ba760a69

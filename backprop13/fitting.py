@@ -381,12 +381,12 @@ class History:
     def __init__(self): self.losses, self.epochs = [], []
     def plot(self, ax=None):
         "Draw both losses over the steps, training as a mean of up to 50; returns the axes."
-        import matplotlib.pyplot as plt
+        try: import matplotlib.pyplot as plt
+        except ModuleNotFoundError as e: e.msg += ': pip install "backprop13[figures]"'; raise
         ax = ax or plt.subplots()[1]
         k = min([50, len(self.losses), *(e.steps for e in self.epochs[:1])])
         smooth = torch.tensor(self.losses).unfold(0, k, 1).mean(1) if k else []
-        look = dict(color='#999999', lw=1, label=f'training, mean of {k}')
-        ax.plot(range(k, k + len(smooth)), smooth, **look)
+        ax.plot(range(k, k + len(smooth)), smooth, c='#999', lw=1, label=f'training, mean of {k}')
         valid = [(e.steps, e.valid_loss) for e in self.epochs]
         ax.plot(*zip(*valid), 'o-', color='#444444', ms=4, label='validation') if valid else None
         ax.set(xlabel='step', ylabel='loss', ylim=(0, None))

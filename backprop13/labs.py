@@ -7,11 +7,16 @@ __all__ = ['lab_names', 'lab_module', 'still', 'Lab', 'broadcast', 'wheels', 'hi
            'eight_bits', 'descent']
 
 # %% ../nbs/support/labs.ipynb #844ca61f
-import anywidget, base64, html, io, json, torch, traitlets
-import matplotlib.pyplot as plt, numpy as np
+import base64, html, io, json, torch
+import numpy as np
 from math import cos, log, pi, prod, sin
 from importlib.resources import files
-from matplotlib.colors import LinearSegmentedColormap
+try:
+    import anywidget, traitlets, matplotlib.pyplot as plt
+    from matplotlib.colors import LinearSegmentedColormap
+except ModuleNotFoundError as e:
+    e.msg += ': pip install "backprop13[labs]"'
+    raise
 from .figures import COLORS, draw_broadcast, use_style
 from .matmul import broadcast_shape
 

@@ -14,10 +14,14 @@ from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 import torch
-from IPython.core.error import UsageError
-from IPython.core.interactiveshell import InteractiveShell
+try:
+    from IPython.core.error import UsageError
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+except ModuleNotFoundError as e:
+    e.msg += ': pip install "backprop13[grade]"'
+    raise
 from tqdm import tqdm
-from traitlets.config import Config
 from .commands import (_Parser, _new_file, _place, _sentences, _text, _whole,
                                  _writing)
 from .data import _lacking, _save, _source, mnist_files

@@ -12,11 +12,15 @@ from datetime import datetime
 from pathlib import Path
 from xml.etree.ElementTree import canonicalize
 import torch
-from openpyxl import Workbook
-from openpyxl.formatting.rule import FormulaRule
-from openpyxl.styles import Alignment, Border, Font, NamedStyle, PatternFill, Side
-from openpyxl.utils import get_column_letter as letter
-from openpyxl.worksheet.datavalidation import DataValidation
+try:
+    from openpyxl import Workbook
+    from openpyxl.formatting.rule import FormulaRule
+    from openpyxl.styles import Alignment, Border, Font, NamedStyle, PatternFill, Side
+    from openpyxl.utils import get_column_letter as letter
+    from openpyxl.worksheet.datavalidation import DataValidation
+except ModuleNotFoundError as e:
+    e.msg += ': pip install "backprop13[workbook]"'
+    raise
 from .checks import printable
 from .figures import COLORS
 
@@ -262,7 +266,8 @@ def recalculator(
     data:bytes, # a workbook
 ): # a function: {(sheet, cell): content} to {(sheet, cell): value}, of all cells
     "A function that writes into cells and recalculates all formulas; errors are text: `#NUM!`."
-    import formulas
+    try: import formulas
+    except ModuleNotFoundError as e: e.msg += ': pip install "backprop13[notebook]"'; raise
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         file = Path(folder)/'book.xlsx'
         file.write_bytes(data)

@@ -500,7 +500,7 @@ def a_message_says_what_and_where(lib):
           lib.checks.check_grads, {'w': got}, {'w': want}, op=lib.checks.op_name(lib.backprop.Lin(got, want)), against='autograd')
     assert lib.checks.op_name(relu_like) == 'relu_like'
 
-def relu_like(x): return x.clamp_min(0)
+def relu_like(x): return x*(x >= 0)                 # its slope at 0 is 1
 def exp_sum_log(x): return x.exp().sum().log()
 
 def differences_are_central(lib):

