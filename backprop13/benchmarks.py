@@ -22,7 +22,7 @@ from .checks import check_close
 from .commands import _Parser, _new_file, _one_of, _sentences, _verified, _whole, _writing
 from .data import _save, mnist
 from .fitting import SGD, by_hand
-from .speed import (FastNetwork, NetworkLoss, floor, layers_of, one_epoch, one_hot,
+from .speed import (FastNetwork, NetworkLoss, yardstick, layers_of, one_epoch, one_hot,
                               recorded)
 from .training import CrossEntropy, cross_entropy
 
@@ -216,16 +216,16 @@ def with_jax(p:Problem) -> Contender:
 
 # %% ../nbs/support/benchmarks.ipynb #4f28749f
 def bare(p:Problem, record:bool=True) -> Contender:
-    "The floor: the matrix products alone; on a GPU, recorded if so wanted."
-    run = floor(p.x, p.nh, p.c, p.bs)
+    "The yardstick: the matrix products alone; on a GPU, recorded if so wanted."
+    run = yardstick(p.x, p.nh, p.c, p.bs)
     return Contender(recorded(run, []) if p.x.is_cuda and record else run, None)
 
 CONTENDERS = {
-    'the floor': bare, 'our fast network': ours_fast, 'our loss as one operation': ours_as_one,
+    'the yardstick': bare, 'our fast network': ours_fast, 'our loss as one operation': ours_as_one,
     'our layers': ours_plain, "the lesson's loop": lesson, 'PyTorch': eager,
     'PyTorch, its DataLoader': with_loader, 'PyTorch, compiled': compiled,
     'PyTorch, our step compiled': compiled_step, 'NumPy': with_numpy, 'JAX, scan': with_jax,
-    'the floor, not recorded': lambda p: bare(p, False),
+    'the yardstick, not recorded': lambda p: bare(p, False),
     'our fast network, not recorded': lambda p: ours_fast(p, False)}
 
 # %% ../nbs/support/benchmarks.ipynb #45588f8d
@@ -240,7 +240,7 @@ def missing(name:str, device:str='cpu') -> str: # empty if all is there
 # %% ../nbs/support/benchmarks.ipynb #65a03eb7
 def compare(
     p:Problem,
-    names:list=None, # of `CONTENDERS`, the floor first; all by default
+    names:list=None, # of `CONTENDERS`, the yardstick first; all by default
     rounds:int=7,
 ) -> dict: # 'times': name -> seconds of each round, 'missing': name -> why
     "Run the contenders turn by turn; `AssertionError` if one doesn't train as the lesson's loop."
@@ -264,7 +264,7 @@ def _check_same(name, p):
     k = 3*p.bs + len(p.x) % p.bs
     few = p._replace(x=p.x[:k], y=p.y[:k])
     contender, want = CONTENDERS[name](few), lesson(few)
-    if contender.weights is None: return                 # the floor trains nothing
+    if contender.weights is None: return                 # the yardstick trains nothing
     contender.run()
     want.run()
     for q, a, b in zip(('w1', 'b1', 'w2', 'b2'), contender.weights(), want.weights()):
@@ -370,9 +370,9 @@ def _settle_data(asked):
 # %% ../nbs/support/benchmarks.ipynb #298b4f76
 def line(result:dict) -> str:
     "A result in a line."
-    found = ratios(result['times'], 'the floor')
+    found = ratios(result['times'], 'the yardstick')
     what = f"batch {result['bs']}, {result['nh']} hidden, threads {result['threads']}"
-    rest = [f'{name} {r.middle:.2f}' for name, r in found.items() if name != 'the floor']
+    rest = [f'{name} {r.middle:.2f}' for name, r in found.items() if name != 'the yardstick']
     return f"{what}: {', '.join(rest)}"
 
 # %% ../nbs/support/benchmarks.ipynb #61855c23

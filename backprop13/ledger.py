@@ -201,7 +201,7 @@ NO_ROW = {
     'training.report': 'prints', 'speed.FastNetwork': 'seen through loss_and_gradients',
     'speed.Buffers': 'keeps weights',
     'speed.one_epoch': 'steps along what loss_and_gradients gives', 'speed.train_fast': 'trains',
-    'speed.floor': 'multiplies without a meaning',
+    'speed.yardstick': 'multiplies without a meaning',
     'speed.one_hot': 'constants', 'speed.layers_of': 'finds weights', 'speed.recorded': 'repeats',
     'parallel': 'adds up what others computed', 'fitting': 'the module trains with what others made',
     'fitting.Sequential': 'calls the backward passes of its layers',

@@ -103,7 +103,7 @@ def trains_right(name, p):
     assert all(map(torch.equal, before, (p.x, p.y)))
 
 
-@pytest.mark.parametrize('name', [name for name in CONTENDERS if name not in ('the floor', 'the floor, not recorded', 'JAX, scan')])
+@pytest.mark.parametrize('name', [name for name in CONTENDERS if name not in ('the yardstick', 'the yardstick, not recorded', 'JAX, scan')])
 @pytest.mark.parametrize('n', [39, 32, 5])
 def test_each_trains_as_the_loop_does(name, n, uncompiled): trains_right(name, problem(n))
 
@@ -117,9 +117,9 @@ def test_jax_trains_as_the_loop_does():
     assert not r.returncode, r.stderr
 
 
-def test_the_floor_has_no_weights(small):
-    floor = CONTENDERS['the floor'](small)
-    assert floor.weights is None and floor.run() is None
+def test_the_yardstick_has_no_weights(small):
+    run = CONTENDERS['the yardstick'](small)
+    assert run.weights is None and run.run() is None
 
 
 def test_compiled_ones_are_compiled(small, monkeypatch):
@@ -144,7 +144,7 @@ def test_compare(small):
     found = compare(small, plain, 2)
     assert {name: len(ts) for name, ts in found['times'].items()} == dict.fromkeys(plain, 2) and [*found['times']] == plain
     assert all(t > 0 for ts in found['times'].values() for t in ts) and found['missing'] == {}
-    assert len(compare(small, ['the floor'])['times']['the floor']) == 7
+    assert len(compare(small, ['the yardstick'])['times']['the yardstick']) == 7
 
 
 @pytest.mark.parametrize('wrong,what', [
@@ -157,7 +157,7 @@ def test_compare(small):
 def test_a_wrong_contender_is_refused(wrong, what, small, monkeypatch):
     monkeypatch.setitem(CONTENDERS, 'wrong', wrong)
     monkeypatch.setattr(benchmarks, 'interleaved', lambda *args: pytest.fail('it was measured'))
-    with pytest.raises(AssertionError, match=f'^wrong, {what}: '): compare(small, ['the floor', 'our fast network', 'wrong'])
+    with pytest.raises(AssertionError, match=f'^wrong, {what}: '): compare(small, ['the yardstick', 'our fast network', 'wrong'])
 
 
 def test_the_check_leaves_what_is_measured_alone(small, monkeypatch):
@@ -188,10 +188,10 @@ def test_missing(monkeypatch):
 
 
 def test_what_is_missing_is_left_out(small, monkeypatch):
-    monkeypatch.setattr(benchmarks, 'missing', lambda name, device: 'not today' if name not in ('the floor', 'NumPy') else '')
+    monkeypatch.setattr(benchmarks, 'missing', lambda name, device: 'not today' if name not in ('the yardstick', 'NumPy') else '')
     found = compare(small, rounds=1)
-    assert [*found['times']] == ['the floor', 'NumPy']
-    assert found['missing'] == {name: 'not today' for name in CONTENDERS if name not in ('the floor', 'NumPy')}
+    assert [*found['times']] == ['the yardstick', 'NumPy']
+    assert found['missing'] == {name: 'not today' for name in CONTENDERS if name not in ('the yardstick', 'NumPy')}
 
 
 @gpu
@@ -257,7 +257,7 @@ import os, torch
 from backprop13 import benchmarks as b
 b.images = lambda bs, nh: 4*bs
 for name in [*b.CONTENDERS]:
-    if name not in ('the floor', 'our fast network', 'NumPy'): del b.CONTENDERS[name]
+    if name not in ('the yardstick', 'our fast network', 'NumPy'): del b.CONTENDERS[name]
 was = b.measure
 def measure(**kw):
     held = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None
@@ -282,7 +282,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert [{k: r[k] for k in tiny[0]} for r in found['results']] == tiny and len(asked) == 2
     assert [r['images'] for r in found['results']] == [256, 32] and {r['data'] for r in found['results']} <= {'MNIST', 'synthetic'}
     for r, rounds in zip(found['results'], (6, 2)):                                         # the one of the chapter's picture has more
-        assert {name: len(ts) for name, ts in r['times'].items()} == dict.fromkeys(['the floor', 'our fast network', 'NumPy'], rounds)
+        assert {name: len(ts) for name, ts in r['times'].items()} == dict.fromkeys(['the yardstick', 'our fast network', 'NumPy'], rounds)
         assert r['missing'] == {} and all(t > 0 for ts in r['times'].values() for t in ts)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None
         assert r['had'] == [cores and min(cores, r['threads']), *[str(r['threads'])]*len(THREADS)]
@@ -345,7 +345,7 @@ def test_help(capsys):
 
 
 def test_a_line():
-    result = dict(bs=16, nh=50, threads=2, times={'the floor': [1., 2., 4.], 'a': [2., 2., 2.], 'b': [3., 6., 12.]})
+    result = dict(bs=16, nh=50, threads=2, times={'the yardstick': [1., 2., 4.], 'a': [2., 2., 2.], 'b': [3., 6., 12.]})
     assert line(result) == 'batch 16, 50 hidden, threads 2: a 1.00, b 3.00'
 
 
@@ -363,7 +363,7 @@ def test_what_is_stored(monkeypatch):
         rounds = 3*7 if (r['bs'], r['nh']) == (64, 50) else 7
         assert all(len(ts) == rounds and all(t > 0 and math.isfinite(t) for t in ts) for ts in r['times'].values())
         assert line(r)
-    assert all(r['missing'] == dict.fromkeys(('the floor, not recorded', 'our fast network, not recorded'), 'only a GPU records')
+    assert all(r['missing'] == dict.fromkeys(('the yardstick, not recorded', 'our fast network, not recorded'), 'only a GPU records')
                for r in stored['results'])                                                  # the chapter draws all others
 
 
@@ -372,5 +372,5 @@ def test_it_is_a_file_of_the_package():
     path = benchmarks.resources.files('backprop13')/'static/benchmarks.json'
     text = path.read_text(encoding='utf-8')
     assert text == json.dumps(load(), indent=1) + '\n' and load() == json.loads(text)
-    floors = [median(r['times']['the floor'])/r['images'] for r in load()['results']]
+    floors = [median(r['times']['the yardstick'])/r['images'] for r in load()['results']]
     assert max(floors) < 1e-2                                                              # seconds, not milliseconds

@@ -1265,11 +1265,11 @@ def operators(run):
     with Watch(): works(run)
     return products, others
 
-def the_floor_is_five_products(lib):
+def the_yardstick_is_five_products(lib):
     x = rand(20, 7)
-    got = operators(lib.speed.floor(x, 5, 3, 8))
+    got = operators(lib.speed.yardstick(x, 5, 3, 8))
     assert got == ([q for k in (8, 8, 4) for q in ((5, 7, k), (3, 5, k), (5, 3, k), (3, k, 5), (5, k, 7))], []), got
-    assert len(operators(lib.speed.floor(rand(130, 2), 5, 3))[0]) == 15
+    assert len(operators(lib.speed.yardstick(rand(130, 2), 5, 3))[0]) == 15
     assert x.equal(rand(20, 7))
 
 def buffers_are_its_own(lib):
@@ -2139,17 +2139,17 @@ mutants = {
     training_has_them_too: [
         ('no check', 'training.__getattr__', 'if name not in _all_', 'if False'),
         ('missing term', 'training.__getattr__', "'.fitting'", "'.backprop'")],
-    the_floor_is_five_products: [
-        ('missing term', 'speed.floor', 'torch.mm(w1, xb.t(), out=l1)', 'pass'),
-        ('missing term', 'speed.floor', 'torch.mm(w2, l2, out=out)', 'pass'),
-        ('missing term', 'speed.floor', 'torch.mm(w2.t(), g, out=g1)', 'pass'),
-        ('missing term', 'speed.floor', 'torch.mm(g, l2.t(), out=w2_g)', 'pass'),
-        ('missing term', 'speed.floor', 'torch.mm(g1, xb, out=w1_g)', 'pass'),
-        ('missing term', 'speed.floor', 'for xb in batches:', 'for xb in batches[:-1]:'),
-        ('wrong place', 'speed.floor', 'out=l1)', 'out=l1).relu_()'),
-        ('wrong place', 'speed.floor', 'torch.mm(w2, l2, out=out)', 'w2 @ l2'),
-        ('wrong place', 'speed.floor', 'torch.mm(w2, l2, out=out)', 'torch.mm(w2[:, :1], l2[:1], out=out)'),
-        ('wrong place', 'speed.floor', 'bs:int=64', 'bs:int=32')],
+    the_yardstick_is_five_products: [
+        ('missing term', 'speed.yardstick', 'torch.mm(w1, xb.t(), out=l1)', 'pass'),
+        ('missing term', 'speed.yardstick', 'torch.mm(w2, l2, out=out)', 'pass'),
+        ('missing term', 'speed.yardstick', 'torch.mm(w2.t(), g, out=g1)', 'pass'),
+        ('missing term', 'speed.yardstick', 'torch.mm(g, l2.t(), out=w2_g)', 'pass'),
+        ('missing term', 'speed.yardstick', 'torch.mm(g1, xb, out=w1_g)', 'pass'),
+        ('missing term', 'speed.yardstick', 'for xb in batches:', 'for xb in batches[:-1]:'),
+        ('wrong place', 'speed.yardstick', 'out=l1)', 'out=l1).relu_()'),
+        ('wrong place', 'speed.yardstick', 'torch.mm(w2, l2, out=out)', 'w2 @ l2'),
+        ('wrong place', 'speed.yardstick', 'torch.mm(w2, l2, out=out)', 'torch.mm(w2[:, :1], l2[:1], out=out)'),
+        ('wrong place', 'speed.yardstick', 'bs:int=64', 'bs:int=32')],
     buffers_are_its_own: [
         ('shared memory', 'speed.Buffers', '.clone(memory_format=torch.contiguous_format)', '.contiguous()'),
         ('shared memory', 'speed.Buffers', '.clone(memory_format=torch.contiguous_format)', ''),

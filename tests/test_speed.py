@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from backprop13.backprop import Linear
 from backprop13.checks import check_close, check_grads
-from backprop13.speed import (FastNetwork, NetworkLoss, floor, layers_of, loss_and_gradients, one_epoch, one_hot, recorded,
+from backprop13.speed import (FastNetwork, NetworkLoss, yardstick, layers_of, loss_and_gradients, one_epoch, one_hot, recorded,
                               train_fast)
 
 f32, f64, nan, inf = torch.float32, torch.float64, float('nan'), float('inf')
@@ -174,7 +174,7 @@ def test_inputs_stay_as_they_are(sizes):
     loss_and_gradients(net, x, y, 3)
     assert same(turned(net), flat(layers))
     for run in (one_epoch(net, x, targ, 3, .3), one_epoch(net, x, targ, 3, .3, order)): run()
-    floor(x, 4, 3, 3)()
+    yardstick(x, 4, 3, 3)()
     weights = [t.requires_grad_() for t in flat(layers)]
     NetworkLoss.apply(x, y, *weights).backward()
     assert same([t.detach() for t in mine], before)
@@ -259,7 +259,7 @@ def test_models_that_are_none(layers, got):
         with pytest.raises(TypeError, match=re.escape(message)): f()
 
 
-# ---- the floor
+# ---- the yardstick
 
 class Products(TorchDispatchMode):
     "Notes the sizes r, q, s of each product (r, q) @ (q, s), and every other operator that isn't a view"
@@ -273,15 +273,15 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.parametrize('n,m,nh,c,bs', [(20, 7, 5, 3, 8), (5, 4, 3, 2, 8), (16, 4, 3, 2, 8), (3, 1, 1, 1, 1)])
-def test_the_floor_is_the_products_and_no_more(n, m, nh, c, bs):
-    run = floor(torch.randn(n, m), nh, c, bs)
+def test_the_yardstick_is_the_products_and_no_more(n, m, nh, c, bs):
+    run = yardstick(torch.randn(n, m), nh, c, bs)
     with Products() as seen: assert run() is None
     sizes = [bs]*(n//bs) + [n % bs]*(n % bs > 0)
     want = [q for k in sizes for q in ((nh, m, k), (c, nh, k), (nh, c, k), (c, k, nh), (nh, k, m))]
     assert seen.products == want and seen.others == []
 
 
-def test_the_fast_network_does_the_floors_products():
+def test_the_fast_network_does_the_yardsticks_products():
     "The same sizes, as products that add to what is there"
     class Fused(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -291,7 +291,7 @@ def test_the_fast_network_does_the_floors_products():
     products, (layers, x, y) = [], case((7, 5, 3), 20)
     targ, net = one_hot(y, 3, f64), FastNetwork(layers)
     with Fused(): one_epoch(net, x, targ, 8, .3)()
-    with Products() as seen: floor(x, 5, 3, 8)()
+    with Products() as seen: yardstick(x, 5, 3, 8)()
     assert sorted(products) == sorted(seen.products)
 
 
