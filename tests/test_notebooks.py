@@ -157,8 +157,8 @@ def kept(executed, tmp_path):
     "The small notebook, committed in a repository of its own"
     path = tmp_path/'tiny.ipynb'
     path.write_bytes(executed.read_bytes())
-    for args in ['init', '-q'], ['add', '.'], ['-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-qm', 'tiny']:
-        subprocess.run(['git', *args], cwd=tmp_path, check=True)
+    for args in ['init', '-q'], ['add', '.']: subprocess.run(['git', *args], cwd=tmp_path, check=True)
+    commit(path)
     return path
 
 
@@ -168,16 +168,22 @@ def test_a_repeated_run_changes_nothing(kept):
     assert notebooks.work('run', [kept], anew=True) == [] and kept.read_bytes() != before         # another time of day
 
 
-def test_a_run_stores_what_changed(kept):
+def commit(path): subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-qam', 'tiny'], cwd=path.parent, check=True)
+
+
+@pytest.mark.parametrize('early', [False, True], ids=['run, then committed', 'committed, then run'])
+def test_a_run_stores_what_changed(kept, early):
     nb, old = (nbformat.read(kept, 4) for _ in range(2))
     far_number(nb)
-    nb.cells[4].source += '  # of day'                           # what varies isn't kept under other code
-    nb.cells.insert(1, new_code_cell('1+1'))
+    nb.cells.insert(1, new_code_cell('1+1'))                     # what varies isn't kept where any code has changed
     nbformat.write(nb, kept)
+    if early: commit(kept)
     assert notebooks.work('run', [kept]) == []
     got = nbformat.read(kept, 4)
     assert 'loss 0.12345' in out(got, 2).text and out(got, 3) == out(old, 2) and out(got, 1).data['text/plain'] == '2'
     assert out(got, 5).data['text/plain'] != out(old, 4).data['text/plain'] and out(got, 4) == out(old, 3)
+    commit(kept)
+    assert notebooks.work('run', [kept]) == [] and nbformat.read(kept, 4) == got
 
 
 def test_jupyter_saves_what_is_stored(kept):

@@ -12,8 +12,8 @@ height and 16 pixels away, and conversely. That is judged at half the size, a li
 black to white, colour by a third of that. So another build of matplotlib passes, and values that move by 1 %; a line that is missing,
 5 % off or of another colour, other limits, panels or images fail, and a hair-line may change unseen. `run` keeps the words of
 matplotlib's pictures (titles, labels, legends; not ticks) in the files; where both have theirs, they are compared as text. A cell that
-starts with `#| output-varies` shows a measurement: only the kinds of its outputs count; `run` keeps it as long as git's last commit
-has the same code. A stored warning (stderr) or error is a failure. As in nbdev_test, cells with `#| eval: false` aren't run."""
+starts with `#| output-varies` shows a measurement: only the kinds of its outputs count; `run` keeps it as long as the notebook's code
+is what it was when git got that output. A stored warning (stderr) or error is a failure. As in nbdev_test, cells with `#| eval: false` aren't run."""
 import asyncio, base64, io, math, os, re, subprocess, sys
 from argparse import ArgumentParser
 from itertools import zip_longest
@@ -189,27 +189,38 @@ def compare(stored, got):
         if s.cell_type == 'code' and 'eval:false' not in directives(s) and (bad := differs(s, g)): yield i, bad
 
 
-def committed(path):
-    "The code of the cells that the notebook at `path` had at git's last commit"
-    p = subprocess.run(['git', 'show', f'HEAD:./{path.name}'], cwd=path.parent, capture_output=True, text=True, encoding='utf-8')
-    return {c.source for c in nbformat.reads(p.stdout, 4).cells} if p.returncode == 0 else set()
+def code(nb): return [c.source for c in nb.cells if c.cell_type == 'code']
 
 
-def keep(nb, stored, known):
-    "Give cells of `nb` the outputs that the same cells have in `stored`, where they agree; what varies only if its code is in `known`"
-    old = {}
+def measured(nb): return [(c.source, c.outputs) for c in nb.cells if c.cell_type == 'code' and 'output-varies' in directives(c)]
+
+
+def code_then(path):
+    "The code that the notebook at `path` had when its measurements were committed, as far as git knows: its oldest commit with these outputs"
+    def git(*args): return subprocess.run(['git', *args], cwd=path.parent, capture_output=True, text=True, encoding='utf-8').stdout
+    then = None
+    for commit in git('log', '-n', '40', '--first-parent', '--format=%H', '--', path.name).split():
+        nb = nbformat.reads(git('show', f'{commit}:./{path.name}') or '{"nbformat": 4, "cells": []}', 4)
+        if then and [o for _, o in measured(nb)] != [o for _, o in measured(then)]: break
+        then = nb
+    return then and code(then)
+
+
+def keep(nb, stored, path):
+    "Give cells of `nb` the outputs that the same cells have in `stored`, where they agree; what varies only if no code has changed since"
+    old, unchanged = {}, code(nb) == code_then(path)
     for c in stored.cells: old.setdefault((c.cell_type, c.source), []).append(c)
     for c in nb.cells:
         same = old.get((c.cell_type, c.source))
         if c.cell_type != 'code' or not same: continue
         s = same.pop(0)
-        if ('output-varies' not in directives(c) or c.source in known) and not differs(s, c): c.outputs = s.outputs
+        if (unchanged or 'output-varies' not in directives(c)) and not differs(s, c): c.outputs = s.outputs
 
 
 def saved(nb, path):
     "Make `nb`, which Jupyter is about to save at `path`, as `run` would store it"
     clean(nb)
-    if path.exists(): keep(nb, nbformat.read(path, 4), committed(path))
+    if path.exists(): keep(nb, nbformat.read(path, 4), path)
 
 
 def named(path, i, problem): return f'{path}, cell {i+1}: {problem}'
@@ -224,7 +235,7 @@ async def one(path, command, gate, anew):
     if command == 'check': return [named(path, *o) for o in compare(stored, got)]
     bad = [named(path, i, f'{o}; nothing was written') for i, o in stored_problems(got)]
     if not bad:
-        if not anew: keep(got, stored, committed(path))
+        if not anew: keep(got, stored, path)
         new = path.with_suffix('.new')
         nbformat.write(got, new)                        # lines in lists, as Jupyter saves them: small diffs
         new.replace(path)
