@@ -103,7 +103,8 @@ def add_grad(
         raise ValueError(f'add_grad: a gradient of shape {tuple(g.shape)}, {g.dtype}, for a '
                          f'tensor of shape {tuple(t.shape)}, {t.dtype}; they must be equal')
     old = getattr(t, 'g', None)
-    t.g = g if old is None else old + g     # not old += g: another tensor may hold old, too
+    if old is getattr(t, 'passed', None): old = None    # a layer's backward has passed it on
+    t.g, t.passed = g if old is None else old + g, None     # not +=: others may hold old, too
 
 def zero_grads(
     *tensors:torch.Tensor, # whose gradients to forget
@@ -119,11 +120,14 @@ class Module:
         out = self.forward(*args)
         if any(out is a for a in args): out = out.view_as(out)   # its own tensor, with its own .g
         self.args, self.out = args, out
-        out.call = id(self), args         # not self: the two would keep each other in memory
+        stamp = vars(self).setdefault('_stamp', object())        # not id(self), which comes again
+        out.calls = {**getattr(out, 'calls', {}), stamp: args}   # a layer around it adds its own
         return out
     def backward(self, out=None):
         "Add to the gradients, by `bwd`: for the last call, or for the one that returned `out`."
-        with torch.no_grad(): self.bwd(*call_of(self, out))    # even if autograd watches
+        out, *args = call_of(self, out)
+        with torch.no_grad(): self.bwd(out, *args)               # even if autograd watches
+        out.passed = out.g                                       # the next one replaces it
     def zero_grad(self):
         "Forget `.g` of its tensors, its last inputs and output, and of the layers that it holds."
         def forget(o):
@@ -149,9 +153,8 @@ def call_of(
     if not hasattr(layer, 'out'):
         raise RuntimeError(f'{name}: call it on its inputs before backward()')
     if out is None: out = layer.out
-    maker, args = getattr(out, 'call', (None, ()))
-    if out is layer.out: args = layer.args     # in a copy of a used layer, too, whose id is new
-    elif maker != id(layer):
+    calls = getattr(out, 'calls', {})
+    if layer._stamp not in calls:
         raise ValueError(f'{name}: the tensor given to backward(out) was not made by this layer; '
                          'pass what a call of it returned, or nothing for its last call')
     if not out.ndim and getattr(out, 'g', None) is None: out.g = torch.ones_like(out)
@@ -161,7 +164,7 @@ def call_of(
     if (out.g.shape, out.g.dtype) != (out.shape, out.dtype):
         raise ValueError(f'{name}: out.g is {tuple(out.g.shape)}, {out.g.dtype}, but the output '
                          f'is {tuple(out.shape)}, {out.dtype}; they must be equal')
-    return out, *args
+    return out, *calls[layer._stamp]
 
 # %% ../nbs/03_backprop.ipynb #e8db6be7
 class Relu(Module):
@@ -203,9 +206,7 @@ class Model(Module):
         return self.loss(self.preds, targ)
     def backward(self):
         "Add the gradients to `.g` of weights, biases and inputs; `zero_grad` between steps."
-        again = any(getattr(out, 'g', None) is not None for out in self.outs[:1])
-        if again: zero_grads(*self.outs)
-        self.loss.backward()
+        self.loss.backward(getattr(self, 'out', None))
         for layer, out in reversed(list(zip(self.layers, self.outs))): layer.backward(out)
 
 # %% ../nbs/03_backprop.ipynb #7f96a81d

@@ -10,7 +10,7 @@ __all__ = ['CONTENDERS', 'THREADS', 'interleaved', 'Ratio', 'ratios', 'Problem',
 # %% ../nbs/support/benchmarks.ipynb #0ab785f8
 #| code-fold: true
 #| code-summary: "Code: what the library imports"
-import argparse, contextlib, json, os, platform, random, shutil, subprocess, sys, tempfile, time
+import contextlib, json, os, platform, random, shutil, signal, subprocess, sys, tempfile, time
 from importlib import metadata, resources, util
 from pathlib import Path
 from statistics import median, quantiles
@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import nn
 from .backprop import Linear
 from .checks import check_close
-from .data import mnist
+from .commands import _Parser, _new_file, _one_of, _sentences, _verified, _whole, _writing
+from .data import _save, mnist
 from .fitting import SGD, by_hand
 from .speed import (FastNetwork, NetworkLoss, floor, layers_of, one_epoch, one_hot,
                               recorded)
@@ -323,37 +324,58 @@ def in_process(combination:dict, rounds:int) -> dict:
     def hold(): os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:k])
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)/'result.json'
-        code = 'from backprop13.benchmarks import main; main()'
-        subprocess.run([sys.executable, '-c', code, '--out', str(out), '--rounds', str(rounds),
-                        '--only', json.dumps(combination)], check=True,
-                       env=os.environ | dict.fromkeys(THREADS, str(k)),
-                       preexec_fn=hold if on_cpu and hasattr(os, 'sched_setaffinity') else None)
+        code = 'from backprop13.benchmarks import _measure_alone; _measure_alone()'
+        what = json.dumps(combination | dict(rounds=rounds))
+        p = subprocess.run([sys.executable, '-c', code, str(out), what],
+                           env=os.environ | dict.fromkeys(THREADS, str(k)),
+                           preexec_fn=hold if on_cpu and hasattr(os, 'sched_setaffinity') else None)
+        if p.returncode > 0: raise SystemExit(p.returncode)     # it has said why
+        if p.returncode: raise ChildProcessError(f'measuring {combination} was ended by signal '
+                                                 f'{-p.returncode}; is there memory enough?')
         return json.loads(out.read_text(encoding='utf-8'))
+
+def _measure_alone():
+    "What that process does: measure what its second word says, write it to the first."
+    signal.signal(signal.SIGINT, signal.SIG_DFL)        # of Ctrl-C the command tells, not each process
+    with _sentences('backprop13-bench'):
+        result = measure(**json.loads(sys.argv[2]))
+        Path(sys.argv[1]).write_text(json.dumps(result), encoding='utf-8')
 
 # %% ../nbs/support/benchmarks.ipynb #ae861519
 #| code-fold: true
 #| code-summary: "Code: the command"
-def main(args=None):
+def main(
+    argv:list=None, # arguments; those of the command line by default
+):
     "Compare ways to train over batch sizes, hidden units and threads; write times to a file."
-    parser = argparse.ArgumentParser(prog='backprop13-bench', description=main.__doc__)
-    parser.add_argument('--out', type=Path, default=Path('benchmarks.json'), help='the file to write')
-    parser.add_argument('--device', default='cpu', choices=('cpu', 'cuda'))
-    parser.add_argument('--rounds', type=int, default=7, help='rounds in each comparison')
-    parser.add_argument('--only', type=json.loads, help=argparse.SUPPRESS)     # for the processes
-    args = parser.parse_args(args)
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('there is no GPU here that PyTorch can use; leave out --device cuda')
-    if args.rounds < 1: parser.error(f'--rounds is {args.rounds}, wanted 1 or more')
-    if args.out.is_dir() or not args.out.absolute().parent.is_dir():
-        parser.error(f'--out {args.out} is no file in a folder that is there')
-    if args.only: result = measure(**args.only, rounds=args.rounds)
-    else:
+    parser = _Parser('backprop13-bench', main.__doc__)
+    def option(name, kind, default, text, metavar):
+        parser.add_argument(name, type=kind, default=default, metavar=metavar,
+                            help=f'{text}; default: %(default)s')
+    option('--out', _new_file('.json'), 'benchmarks.json', 'the file to write', 'FILE')
+    option('--device', _one_of('cpu', 'cuda'), 'cpu', 'where to compute', 'cpu|cuda')
+    option('--rounds', _whole(1, 1000), 7, 'rounds in each comparison', 'N')
+    with _sentences(parser.prog):
+        args = parser.parse_args(argv)
+        if args.device == 'cuda' and not torch.cuda.is_available():
+            parser.error('there is no GPU here that PyTorch can use; leave out --device cuda')
+        _settle_data(args.data)
         results, combinations = [], plan(args.device)
+        print(f'{len(combinations)} comparisons, each in a process of its own')
         for i, combination in enumerate(combinations, 1):
             results.append(in_process(combination, args.rounds))
-            print(f'{i} of {len(combinations)}: {line(results[-1])}', flush=True)
-        result = {'machine': machine(args.device), 'results': results}
-    args.out.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+            print(f'{i} of {len(combinations)}: {line(results[-1])}')
+        found = {'machine': machine(args.device), 'results': results}
+        with _writing(args.out): _save(args.out, (json.dumps(found, indent=1) + '\n').encode())
+
+def _settle_data(asked):
+    "What all processes measure on is there; made by code only if `--data synthetic` says so."
+    source = asked or os.environ.get('BACKPROP13_DATA')
+    if source == 'synthetic' and not asked:
+        raise ValueError('BACKPROP13_DATA is synthetic, wanted MNIST to measure on; '
+                         'set it to a folder with MNIST, or pass --data synthetic')
+    _verified(source)
+    if asked: os.environ['BACKPROP13_DATA'] = asked
 
 # %% ../nbs/support/benchmarks.ipynb #298b4f76
 def line(result:dict) -> str:

@@ -14,36 +14,56 @@ import torch
 from torch import Tensor, nn
 from . import __version__
 from .backprop import Linear
+from .checks import PLAIN
 from .data import (DataWarning, MIRRORS, SHA256, SHA256_SYNTHETIC, _FOLDERS, _find,
-                             _save, cache_folder, cached_files, download, mnist, mnist_files)
+                             _save, _source, cache_folder, cached_files, download, mnist,
+                             mnist_files)
 from .fitting import (Dataset, History, SGD, by_hand, fit, get_dls, save_weights,
                                 set_seed)
 from .training import CrossEntropy, cross_entropy, log_softmax
 
 # %% ../nbs/support/commands.ipynb #68c358f9
+_NO_MEMORY = 'out of memory', "can't allocate memory"
+
 @contextlib.contextmanager
 def _sentences(
     prog:str, # the command's name, which starts each sentence
 ):
     "Warnings and errors inside are sentences on stderr; an error ends the command, `SystemExit`."
     def say(message, *_, **__):
-        print(f'{prog}: {str(message).partition(chr(10))[0] or repr(message)}', file=sys.stderr)
+        line = ''.join(c if c.isprintable() else ' ' for c in str(message) or repr(message))
+        print(f'{prog}: {line}', file=sys.stderr)
+    sys.stderr = sys.stderr or open(os.devnull, 'w')    # closed: 2>&-
+    if not sys.stdout:
+        say('stdout is closed, wanted a place to print to; leave out >&-, or send it to a file')
+        raise SystemExit(2)
     if hasattr(sys.stdout, 'reconfigure'):              # each line at once, in a log, too
-        sys.stdout.reconfigure(line_buffering=True, errors='backslashreplace')
+        sys.stdout.reconfigure(line_buffering=True, errors=PLAIN)
+    code = error = None
     with warnings.catch_warnings():
         warnings.simplefilter('always', DataWarning)
         warnings.showwarning = say
         try: yield
-        except KeyboardInterrupt: code = say('stopped by Ctrl-C') or 130
-        except BrokenPipeError:                         # as in `backprop13-train | head -1`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 141                                  # as of other commands that end so
-        except (OSError, ValueError, FloatingPointError) as e: code = say(e) or 2
-        except RuntimeError as e:
-            if not str(e).startswith(('DataLoader:', 'CUDA out of memory')): raise
-            code = say(e) or 2                          # a worker died, or a GPU is too small
-        else: return
-    raise SystemExit(code)
+        except SystemExit as e: code = e.code
+        except KeyboardInterrupt: code, error = 130, 'stopped by Ctrl-C'
+        except (OSError, ValueError, FloatingPointError) as e: code, error = 2, e
+        except (RuntimeError, MemoryError) as e:        # a worker died, or there is too little room
+            full = isinstance(e, MemoryError) or any(o in str(e) for o in _NO_MEMORY)
+            if not full and not str(e).startswith('DataLoader:'): raise
+            code, error = 2, str(e).partition(chr(10))[0]
+            if full: error = 'the memory here is too small for that; ask for less'
+    if gone := _stdout_gone():
+        code, error = (141, None) if isinstance(gone, BrokenPipeError) else (2, (
+            f"stdout can't be written ({gone.strerror}); send it where there is room"))
+    if error is not None: say(error)
+    if code is not None: raise SystemExit(code)
+
+def _stdout_gone(): # `BrokenPipeError` as in `backprop13-train | head -1`
+    "The error, if stdout can't be written; nothing more goes there then. Otherwise None."
+    try: sys.stdout.flush()
+    except OSError as e:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return e
 
 # %% ../nbs/support/commands.ipynb #13f253d7
 class _Parser(argparse.ArgumentParser):
@@ -51,14 +71,17 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, prog, description):
         super().__init__(prog, description=description, allow_abbrev=False)
         self.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
-        self.add_argument('--data', metavar='FOLDER|synthetic', type=_data, help=(
+        self.add_argument('--data', metavar='FOLDER|synthetic', help=(
             "folder with MNIST's four files, or the word synthetic for digits made by code; "
-            'default: $BACKPROP13_DATA, else the cache, which a download fills'))
+            'default: $BACKPROP13_DATA, else the cache, which a download fills'),
+            type=_text('a folder, or the word synthetic'))
     def error(self, message):
         what = str(message).splitlines()[0]
         self.exit(2, f'{self.prog}: {what}; see {self.prog} --help\n')
 
-def _bad(got, wanted): return argparse.ArgumentTypeError(f'got {got!r}, wanted {wanted}')
+def _bad(got, wanted):
+    got = got if len(got) < 100 else f'{got[:97]}...'
+    return argparse.ArgumentTypeError(f'got {got!r}, wanted {wanted}')
 
 # %% ../nbs/support/commands.ipynb #4026655f
 def _whole(low, high=math.inf):
@@ -75,9 +98,12 @@ def _rate(text):
     raise _bad(text, 'a number, 0 or more')
 
 # %% ../nbs/support/commands.ipynb #c073b1f7
-def _data(text):
-    if text: return text
-    raise _bad(text, 'a folder, or the word synthetic')
+def _text(wanted):
+    "Reads a word that isn't empty."
+    def read(text):
+        if text: return text
+        raise _bad(text, wanted)
+    return read
 
 def _one_of(*words):
     def read(text):
@@ -92,18 +118,36 @@ def _device(text):
     return torch.device(text)
 
 # %% ../nbs/support/commands.ipynb #21f3a467
+@contextlib.contextmanager
+def _writing(path, mend='make room there, or name another place'):
+    "An error of writing to `path` is a sentence that says so."
+    try: yield
+    except OSError as e:
+        raise OSError(f"{path} can't be written ({e.strerror or e}); {mend}") from None
+
+def _try_out(
+    path:Path,
+    size:int=1 << 16, # bytes
+):
+    "`OSError` if no file of that size can take this name."
+    if path.exists(): open(path, 'r+b').close()
+    aside = dict(dir=path.parent, prefix=f'.{path.name}.', suffix='.try-out')   # as long as that of `_save`
+    with tempfile.NamedTemporaryFile(**aside) as f: f.write(bytes(size))
+
 def _new_file(*endings):
     "Reads the name of a file that can be written, and ends in one of `endings`."
     def read(text):
         path = Path(text).absolute()
         if path.suffix.lower() not in endings:
             raise _bad(text, f'a name that ends in {" or ".join(endings)}')
-        if path.exists() and not path.is_file(): raise _bad(text, 'a file, and that is none')
-        folder = path.parent
-        if not folder.is_dir(): raise _bad(text, f'a folder that is there; make {folder}')
-        try: tempfile.TemporaryFile(dir=folder).close()
+        folder = who = path.parent
+        try:
+            if path.exists() and not path.is_file(): raise _bad(text, 'a file, and that is none')
+            if path.exists() and not os.access(path, os.W_OK): who = path.name
+            if not folder.is_dir(): raise _bad(text, f'a folder that is there; make {folder}')
+            _try_out(path)
         except OSError as e:
-            why = f'a file that can be written, but {folder} refuses ({e.strerror})'
+            why = f'a file that can be written, but {who} refuses ({e.strerror})'
             raise _bad(text, why) from None
         return path
     return read
@@ -117,6 +161,18 @@ def _place(
     folder = Path(os.path.expanduser(source)).absolute() if source else cache_folder()/_FOLDERS['MNIST']
     return folder, SHA256
 
+def _verified(source:str=None) -> tuple: # the folder, and `MNIST`
+    "The digits that were asked for, fetched if need be, and none in their place."
+    folder, sums = _place(source)
+    if source in (None, '', 'synthetic'):
+        if not all(_find(folder, name).is_file() for name in sums):
+            with _writing(folder, 'set XDG_CACHE_HOME to a folder that can'):
+                folder.mkdir(parents=True, exist_ok=True)
+                _try_out(folder/next(iter(sums)))
+        if source == 'synthetic': mnist_files(source)
+        else: cached_files(folder, sums, partial(download, list(MIRRORS)))
+    return folder, mnist(str(folder), sums=sums)        # reads them again, and checks their sums
+
 # %% ../nbs/support/commands.ipynb #6e655f96
 def data(
     argv:list=None, # arguments; those of the command line by default
@@ -125,13 +181,10 @@ def data(
     parser = _Parser('backprop13-data', "Fetch MNIST if need be, verify it, say where it is.")
     with _sentences(parser.prog):
         args = parser.parse_args(argv)
-        source = args.data or os.environ.get('BACKPROP13_DATA')
-        folder, sums = _place(source)
-        if not source: cached_files(folder, sums, partial(download, list(MIRRORS)))
-        if source == 'synthetic': mnist_files(source)
-        digits = mnist(str(folder), sums=sums)          # reads them again, and checks their sums
+        source = args.data or _source()
+        folder, digits = _verified(source)
         print('Digits made by code' if source == 'synthetic' else 'MNIST', 'in', folder)
-        for name, wanted in sums.items():
+        for name, wanted in _place(source)[1].items():
             path = _find(folder, name)
             size = path.stat().st_size
             print(f'  {path.name:26} {size:9} bytes, checksum right ({wanted[:12]}...)')
@@ -152,7 +205,7 @@ def _train_parser():
     option('--bs', _whole(1), 64, 'images in a batch')
     option('--lr', _rate, 0.5, 'learning rate', 'X')
     option('--seed', _whole(0, 2**32 - 1), 1, 'the same seed repeats a run')
-    option('--workers', _whole(0), 0, 'processes that make batches; 0: none but this')
+    option('--workers', _whole(0, 100), 0, 'processes that make batches; 0: none but this')
     option('--device', _device, 'cpu', 'where to compute, such as cuda', 'NAME')
     option('--weights', _new_file('.safetensors'), None, 'where to save weights', 'FILE')
     option('--backward', _one_of('ours', 'autograd'), 'ours',
@@ -187,7 +240,7 @@ def _setup(args, digits):
 
 # %% ../nbs/support/commands.ipynb #54a49d76
 def _announce(args, source, n, n_valid, m, c):
-    place = _place(args.data or os.environ.get('BACKPROP13_DATA'))[0]
+    place = _place(args.data or _source())[0]
     print('data:    ', 'digits made by code' if source == 'synthetic' else f'MNIST in {place}')
     print(f'          {n} images to train on, {n_valid} to validate')
     print(f'network:  {m} pixels, {args.hidden} hidden units, {c} outputs, on {args.device}')
@@ -205,17 +258,27 @@ def train(
         digits = mnist(args.data)
         model, loss_func, dls = _setup(args, digits)
         opt = SGD(model.parameters(), args.lr)
+        _find_out_now(args, model)
         try:
             with torch.set_grad_enabled(args.backward == 'autograd'):
                 fit(args.epochs, model, loss_func, opt, *dls, device=args.device, history=history)
         finally:
             done = len(history.epochs) == args.epochs
+            if args.weights:                            # first: a print may fail
+                with _writing(args.weights): save_weights(model, args.weights)
             _print_table(history)
             if args.weights:
-                save_weights(model, args.weights)
                 print('weights: ', args.weights, *[] if done else ['(the last good ones)'])
         if not done: raise SystemExit(130)
         if args.picture: _draw_worst(args.picture, model, digits)
+
+# %% ../nbs/support/commands.ipynb #080182d8
+def _find_out_now(args, model):
+    "What would fail after the training fails before it: a file's size, matplotlib's settings."
+    if args.weights:
+        size = sum(p.nbytes for p in model.parameters())
+        with _writing(args.weights): _try_out(args.weights, size + 1000)    # and their names
+    if args.picture: from matplotlib.figure import Figure
 
 # %% ../nbs/support/commands.ipynb #9e202151
 def _print_table(history):
@@ -254,5 +317,5 @@ def _draw_worst(path, model, digits):
         ax.imshow(digits.x_valid[i].reshape(28, 28).numpy(), cmap='gray_r', vmin=0, vmax=1)
         ax.set_title(f'{digits.y_valid[i]} read as {g}', fontsize=9)
     fig.savefig(file := BytesIO(), format=path.suffix[1:].lower(), dpi=150)
-    _save(path, file.getvalue())
+    with _writing(path): _save(path, file.getvalue())
     print('picture: ', path)

@@ -11,6 +11,7 @@ __all__ = ['LIMIT', 'STROKES', 'SHA256', 'SHA256_SYNTHETIC', 'MIRRORS', 'to_idx'
 # %% ../nbs/00_data.ipynb #874b620b
 import contextlib, hashlib, os, secrets, struct, tempfile, time, warnings, zlib
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,18 +30,31 @@ def to_idx(
 # %% ../nbs/00_data.ipynb #f31da708
 LIMIT = 50_000_000 # bytes; MNIST's largest file has 47 040 016
 
+def _inflated(data:bytes) -> bytes:
+    "What a gzip file holds, no more than a byte over `LIMIT`; `ValueError` or `zlib.error` if it is damaged."
+    res, at = bytearray(), 0
+    for _ in range(10_000): # gzip files one behind the other are one, too; of empty ones there could be millions
+        f = zlib.decompressobj(31) # 31 means gzip. Python's gzip module takes a minute for some files
+        while not f.eof and len(res) <= LIMIT:
+            block = data[at:at + (1 << 16)]
+            if not block: raise ValueError('it breaks off')
+            res += f.decompress(block, LIMIT + 1 - len(res))
+            at += len(block) - len(f.unused_data) - len(f.unconsumed_tail)
+        if len(res) > LIMIT: return bytes(res)
+        if data[at:at+2] != b'\x1f\x8b': break
+    if rest := data[at:].strip(b'\0'): raise ValueError(f'{len(rest)} bytes more after its end')
+    return bytes(res)
+
+# %% ../nbs/00_data.ipynb #89971780
 def unzipped(
     data:bytes, # raw or gzipped
     name:str, # what error messages call it
 ) -> bytes:
     "`data` without its gzip compression, if any; `ValueError` if that is damaged, or more than `LIMIT`."
     if data[:2] == b'\x1f\x8b':
-        def bad(why): return ValueError(f'{name}: damaged gzip file ({why}); fetch it again')
-        f = zlib.decompressobj(31) # 31 means gzip. Python's gzip module takes a minute for some files of 50 million bytes
-        try: data = f.decompress(data, LIMIT + 1)
-        except zlib.error as e: raise bad(e) from None
-        if len(data) <= LIMIT and not f.eof: raise bad('it breaks off')
-        if rest := f.unused_data.strip(b'\0'): raise bad(f'{len(rest)} bytes more after its end')
+        try: data = _inflated(data)
+        except (ValueError, zlib.error) as e:
+            raise ValueError(f'{name}: damaged gzip file ({e}); fetch it again') from None
     if len(data) > LIMIT:
         raise ValueError(f'{name}: larger than {LIMIT} bytes, so it is no file of MNIST; fetch it again')
     return data
@@ -190,7 +204,7 @@ def check_sum(
     "`data`, or `ValueError` if it isn't the file that was wanted."
     got = hashlib.sha256(data).hexdigest()
     if got != wanted:
-        raise ValueError(f'{name}: wrong checksum: SHA-256 is {got[:12]}…, wanted {wanted[:12]}…; '
+        raise ValueError(f'{name}: wrong checksum: SHA-256 is {got[:12]}..., wanted {wanted[:12]}...; '
                          'fetch the file again')
     return data
 
@@ -198,10 +212,11 @@ def check_sum(
 def _pair(
     files:dict, # names and bytes
     part:str, # 'train' or 't10k'
+    paths:dict={}, # what error messages call them; default: their names
 ) -> tuple:
     "The images and labels of one part, both uint8; `ValueError` if there isn't one label for each image."
     names = f'{part}-images-idx3-ubyte', f'{part}-labels-idx1-ubyte'
-    x, y = (read_idx(files[name], name, ndim) for name, ndim in zip(names, (3, 1)))
+    x, y = (read_idx(files[name], paths.get(name, name), ndim) for name, ndim in zip(names, (3, 1)))
     if len(x) != len(y):
         raise ValueError(f'{part}: got {len(x)} images and {len(y)} labels, wanted as many of each; '
                          'fetch both files again')
@@ -209,10 +224,33 @@ def _pair(
 
 # %% ../nbs/00_data.ipynb #a51753c1
 def _find(folder, name) -> Path:
-    "The path of the file in `folder`, raw or with `.gz`; of the raw one if there is neither."
-    path = Path(folder)/name
-    return next((p for p in (path, Path(f'{path}.gz')) if p.is_file()), path)
+    "The file's path in `folder` or in torchvision's MNIST/raw, with - or ., raw or .gz; its plain one if it's missing."
+    names = [f'{n}{end}' for n in (name, name.replace('-idx', '.idx')) for end in ('', '.gz')]
+    paths = [Path(folder, place, n) for place in ('', 'raw', 'MNIST/raw') for n in names]
+    return next((p for p in paths if p.is_file()), paths[0])
 
+# %% ../nbs/00_data.ipynb #1cd002fe
+def _similar(folder:Path, name) -> list:
+    "What `folder`, or a folder in it, has that looks like the file: the first, if any."
+    part, kind = name.split('-')[:2]
+    def like(s): return kind in s and any(o in s for o in {'t10k': ('t10k', 'test')}.get(part, (part,)))
+    some = [p for pattern in ('*', '*/*') for p in islice(folder.glob(pattern), 1000)]
+    found = sorted((not p.is_file(), p) for p in some if like(str(p.relative_to(folder)).lower()))
+    return [f'{str(p.relative_to(folder))!r}{", which is no file"*odd}' for odd, p in found[:1]]
+
+def _lacking(folder:Path, names) -> str:
+    "A sentence on the files that `folder` lacks, and on what it has instead; '' if all are there."
+    then = 'set BACKPROP13_DATA to the folder that has them'
+    if not folder.is_dir():
+        return (f'there is no folder {folder}{" (it is a file)"*folder.exists()}; {then}, by its absolute path, '
+                'or unset it')
+    missing = [name for name in names if not _find(folder, name).is_file()]
+    but = ', '.join(o for name in missing for o in _similar(folder, name))
+    if not missing: return ''
+    return (f'{folder} has no {", ".join(missing)} (raw or .gz){but and f", but {but}"}; put the files there'
+            f'{but and ", unpacked and under these names"}, or {then}, or unset it')
+
+# %% ../nbs/00_data.ipynb #63a4ad8f
 def read_folder(
     folder, # where the four files are, raw or gzipped
     sums:dict=SHA256, # names and checksums
@@ -220,15 +258,19 @@ def read_folder(
     "Names and bytes of the four files; `FileNotFoundError` if one is missing, `ValueError` if one is bad."
     try:
         folder = Path(folder).expanduser().absolute()
-        missing = [name for name in sums if not _find(folder, name).is_file()]
-        files = {} if missing else {name: read_file(_find(folder, name)) for name in sums}
+        paths, trouble = {name: _find(folder, name) for name in sums}, _lacking(folder, sums)
+        files = {} if trouble else {name: read_file(path) for name, path in paths.items()}
     except (OSError, RuntimeError) as e:
         raise OSError(f"{folder} can't be read ({e}); let BACKPROP13_DATA name a folder that can") from None
-    if missing:
-        raise FileNotFoundError(f'{folder} has no {", ".join(missing)} (raw or .gz); put the files there, '
-                                'or set BACKPROP13_DATA to the folder that has them, or unset it')
-    for part in ('train', 't10k'): _pair(files, part)
-    return {name: check_sum(data, sums[name], folder/name) for name, data in files.items()}
+    if trouble: raise FileNotFoundError(trouble)
+    for part in ('train', 't10k'): _pair(files, part, paths)
+    return {name: check_sum(data, sums[name], paths[name]) for name, data in files.items()}
+
+def _source() -> str:
+    "`$BACKPROP13_DATA`, or None. A relative one counts from `$PWD`, where you started: nbdev_test changes folders."
+    source, here = os.environ.get('BACKPROP13_DATA') or None, os.environ.get('PWD', '')
+    if source in (None, 'synthetic'): return source
+    return os.path.join(here if os.path.isdir(here) else '', os.path.expanduser(source))
 
 # %% ../nbs/00_data.ipynb #a47ed268
 #| code-fold: true
@@ -377,7 +419,7 @@ def _why(e:Exception) -> str:
     why = str(getattr(e, 'reason', e) if not hasattr(e, 'code') else e) # HTTPError's words hold its code
     if not isinstance(e, (OSError, ValueError)) or not why: why = f'{type(e).__name__} {why}'
     why = ''.join(c if c.isprintable() else '?' for c in ' '.join(why.split()))
-    return why if len(why) <= 200 else f'{why[:199]}…'
+    return why if len(why) <= 200 else f'{why[:197]}...'
 
 # %% ../nbs/00_data.ipynb #b7e4182d
 #| code-fold: true
@@ -408,7 +450,7 @@ def mnist_files(
     sums:dict=SHA256, # names and checksums of the files
 ) -> tuple:
     "The four files' names and bytes, and 'MNIST' or 'synthetic'; `SyntheticWarning` if MNIST can't be had."
-    source, cache_dir = source or os.environ.get('BACKPROP13_DATA'), Path(cache_dir or cache_folder())
+    source, cache_dir = source or _source(), Path(cache_dir or cache_folder())
     if source and source != 'synthetic': return read_folder(source, sums), 'MNIST'
     if not source:
         try: return cached_files(cache_dir/_FOLDERS['MNIST'], sums, partial(download, list(mirrors))), 'MNIST'

@@ -10,6 +10,7 @@ __all__ = ['Step', 'line_in', 'shapes_of', 'where', 'Placeless', 'Scripted', 'St
 # %% ../nbs/support/debugger.ipynb #100a22b8
 import ast, bdb, inspect, io, linecache, pdb, re, reprlib, sys, textwrap
 from typing import Callable, NamedTuple
+from .checks import printable
 
 # %% ../nbs/support/debugger.ipynb #ca138037
 class Step(NamedTuple):
@@ -83,7 +84,7 @@ class Scripted(Placeless):
 
     def keep(self, *where):
         "Add the step that ends here."
-        answer = self.placeless(self.stdout.getvalue()).rstrip()
+        answer = printable(self.placeless(self.stdout.getvalue())).rstrip()
         self.stdout.seek(0); self.stdout.truncate()
         self.steps.append(Step(self.command, answer, *where))
 
@@ -161,7 +162,7 @@ def transcript(
         lines = step.answer.splitlines()
         if len(lines) > longest: lines[longest:] = [f'… ({len(lines) - longest} more lines)']
         text += ([f'(Pdb) {step.command}'] if step.command else []) + lines
-    return '\n'.join(text)
+    return printable('\n'.join(text))
 
 # %% ../nbs/support/debugger.ipynb #2edce282
 def parts(node) -> list: # the names in an expression, as text: `w`, `out.g`, `w.t()`

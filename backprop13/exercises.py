@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from . import backprop, fitting, grading, matmul, solutions, training
 from .backprop import Lin, Module, Mse, Relu
-from .checks import autograd_grads, difference_grads
+from .checks import autograd_grads, difference_grads, printable
 from .data import _save
 from .guessing import guess
 from .grading import Exercise, Fault, Report, Trial, broken, describe, judge
@@ -406,7 +406,7 @@ add(solutions.Chain, '04_modules', 15, '''
     Write a model of any number of layers: called on inputs and targets it hands the inputs from
     layer to layer, and returns the loss of what comes out. `backward()` walks the same way
     back. The layers and the loss remember their own inputs and outputs; call their
-    `backward()`.''',
+    `backward()`. Each layer is in the list once.''',
     _chain_trials, _chain_want, drive=_chain_drive, autograd=False, banned=(backprop.Model,),
     hints='''
     - What one layer returns is what the next one is called on.
@@ -932,7 +932,7 @@ class Note:
     "Text that shows itself as Markdown in a notebook."
     text:str
     def _repr_markdown_(self): return self.text
-    def __repr__(self): return self.text
+    def __repr__(self): return printable(self.text)
 
 def hint(
     f, # the function or class, or its name

@@ -632,7 +632,6 @@ class Sequential(_Trained):
         self.weights = {f'{i}.{k}': t for i, layer in enumerate(layers)
                         for k, t in _weights_of(layer).items()}
     def forward(self, x):
-        zero_grads(*self.parameters())                   # in case a backward pass was broken off
         outs = [x := layer(x) for layer in self.layers]
         out = x.view_as(x)                               # a tensor to remember this call's outs
         out.outs = outs
@@ -642,11 +641,12 @@ class Sequential(_Trained):
         for layer, o in zip(self.layers[::-1], out.outs[::-1]): layer.backward(o)
     def backward(self, out=None):
         "Our layers leave the slopes in `.g`; add them to `.grad`, where optimizers look."
-        super().backward(out)
-        for p in self.parameters():
-            if (g := getattr(p, 'g', None)) is not None:
-                p.grad = g if p.grad is None else p.grad + g
-                p.g = None
+        try:
+            super().backward(out)
+            for p in self.parameters():
+                if (g := getattr(p, 'g', None)) is not None:
+                    p.grad = g if p.grad is None else p.grad + g
+        finally: zero_grads(*self.parameters())          # even if it is broken off
 
 # %% ../nbs/05_fitting.ipynb #227c1a98
 def by_hand(

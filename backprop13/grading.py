@@ -17,7 +17,7 @@ from typing import Callable
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from .checks import TOLERANCE, show_values
+from .checks import TOLERANCE, printable, show_values
 from .fitting import seeded
 
 # %% ../nbs/support/grading.ipynb #d6617d2a
@@ -564,7 +564,7 @@ class Report:
     def _repr_markdown_(self):
         title, *lines = _lines_of(self, '**')
         return f'**{title}**\n\n' + ''.join(f'{_escaped(o)}  \n' for o in lines)
-    def __repr__(self): return '\n  '.join(_lines_of(self))
+    def __repr__(self): return printable('\n  '.join(_lines_of(self)))
     @property
     def property(self): return self.fault.property if self.fault else ''
 

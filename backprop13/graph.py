@@ -52,20 +52,19 @@ def _modules_in(
 #| code-summary: "Code: _maker_of, _weights_of"
 def _maker_of(t, modules):
     "The innermost of `modules` that made `t`, and what it was given; (None, ()) if none did."
-    maker, args = getattr(t, 'call', (None, ()))
+    calls = getattr(t, 'calls', {})
     for m in modules:
-        if getattr(m, 'out', None) is t: return m, m.args
-        if id(m) == maker: return m, args
-    if maker is None: return None, ()
+        if getattr(m, '_stamp', None) in calls: return m, calls[m._stamp]
+    if not calls: return None, ()
     raise ValueError(f'trace: a tensor of shape {tuple(t.shape)} was made by a layer that is not '
                      'among those given; pass every layer that the run called')
 
 def _weights_of(layer, args) -> dict:
     "The tensors that a layer keeps beside its calls' arguments and outputs: name -> tensor."
-    inside = {id(m) for m in _modules_in(layer)}
+    inside = {getattr(m, '_stamp', None) for m in _modules_in(layer)}
     return {k: t for k, t in held_tensors(layer).items()
             if not {'args', 'out'} & set(k.split('.'))
-            and getattr(t, 'call', (None,))[0] not in inside
+            and inside.isdisjoint(getattr(t, 'calls', {}))
             and not any(t is a for a in args)}
 
 # %% ../nbs/support/graph.ipynb #63ed91d6

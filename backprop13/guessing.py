@@ -10,6 +10,7 @@ import ast
 import numpy as np
 import torch
 from torch import Tensor
+from .checks import printable
 
 # %% ../nbs/support/guessing.ipynb #ff885a50
 class Guess:
@@ -18,7 +19,7 @@ class Guess:
         right:bool, # is it the answer?
         message:str, # one sentence or two
     ): self.right, self.message = right, message
-    def __repr__(self): return self.message
+    def __repr__(self): return printable(self.message)
 
 def guess(
     value, # what the code gives: a shape, a tuple of whole numbers, a whole number or a dtype

@@ -9,7 +9,7 @@ __all__ = ['SETTINGS', 'shard', 'start_weights', 'shard_gradients', 'all_reduce'
 # %% ../nbs/07_parallel.ipynb #8442fbd6
 #| code-fold: true
 #| code-summary: "Code: what the library imports"
-import argparse, hashlib, json, os, signal, sys, tempfile, time
+import argparse, contextlib, hashlib, json, os, signal, sys, tempfile, time
 from datetime import timedelta
 from pathlib import Path
 import torch
@@ -161,13 +161,20 @@ def _agree(args, weights:list) -> int: # the last whole epoch, or 0
 
 # %% ../nbs/07_parallel.ipynb #5b1c6a75
 #| code-fold: true
-#| code-summary: "Code: _begin"
+#| code-summary: "Code: _try_out, _begin"
+def _try_out(path:Path, size:int):
+    "`OSError` if a file of `size` bytes can't take this name."
+    try:
+        there, is_file = path.exists(), path.is_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = dict(dir=path.parent, prefix=f'.{path.name}.', suffix='.try-out')     # as long as that of `_save`
+        with tempfile.NamedTemporaryFile(**aside) as f: f.write(bytes(size))
+    except OSError as e: raise OSError(f"{path} can't be written ({e.strerror}); make room there, or name another place") from None
+    if there and not is_file: raise OSError(f'{path} is {"a folder" if path.is_dir() else "no file"}; name a file')
+
 def _begin(args, weights:list) -> int:
     "Rank 0's checkpoint, if any, goes into `weights`. What would fail after an epoch fails now."
-    for path in filter(None, (args.checkpoint, args.out)):
-        if Path(path).is_dir(): raise IsADirectoryError(f'{path} is a folder; name a file')
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=Path(path).parent): pass              # one can write there
+    for path in filter(None, (args.checkpoint, args.out)): _try_out(Path(path), sum(p.nbytes for p in weights))
     path = args.checkpoint
     if not args.resume:
         if path and Path(path).exists(): raise ValueError(f'{path} is there already; go on with --resume, or name another file')
@@ -235,16 +242,18 @@ def _checksum(weights) -> str:
 
 def _say(line):
     "Print by one write, since several workers print to one place."
-    sys.stdout.write(f'{line}\n')
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f'{line}\n')
+        sys.stdout.flush()
+    except OSError as e:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())       # or Python complains again at its end
+        raise OSError(f"stdout can't be written ({e.strerror}); send it where there is room") from None
 
 # %% ../nbs/07_parallel.ipynb #636fff87
 def main(args=None):
     "The program for `torchrun`: train with as many workers as it starts."
     args = _arguments(args)
-    if not {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'} <= os.environ.keys():
-        sys.exit('This program is one of several workers. Start them by\n'
-                 'torchrun --nproc-per-node 2 -m backprop13.parallel')
+    _check_world(os.environ)
     torch.set_num_threads(1)
     gpu, rank = torch.cuda.is_available() and not args.cpu, os.environ['RANK']
     signal.signal(signal.SIGTERM, signal.default_int_handler)    # the same as Ctrl-C
@@ -256,14 +265,29 @@ def main(args=None):
         if rank == '0' and args.out: _save(Path(args.out), json.dumps(notes).encode())
         dist.destroy_process_group()
     except KeyboardInterrupt: _leave('told to end, perhaps since another failed', args)
-    except (ValueError, OSError) as e: sys.exit(f'worker {rank}: {e}')
+    except (ValueError, OSError) as e: sys.exit(f'worker {rank}: {_in_words(e)}')
     except RuntimeError as e:
         if not (why := _lost(e, args)): raise
         _leave(f'lost another worker ({why})', args)
 
 # %% ../nbs/07_parallel.ipynb #dab5bbf4
 #| code-fold: true
-#| code-summary: "Code: _gpu, _lost, _leave"
+#| code-summary: "Code: _refuse, _check_world, _gpu, _lost, _leave, _in_words"
+def _refuse(why:str):
+    "What is wrong with how it was started, in a sentence; exit code 2."
+    print(f'backprop13.parallel: {why}', file=sys.stderr)
+    sys.exit(2)
+
+def _check_world(env):
+    "What torchrun tells a worker is there, and makes sense; so is a place to print to."
+    if not {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'} <= env.keys():
+        _refuse('this is one of several workers; start them by torchrun --nproc-per-node 2 -m backprop13.parallel')
+    for q in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):
+        if not env[q].isdecimal(): _refuse(f'{q} is {env[q]!r}, wanted a whole number; let torchrun set it')
+    rank, world = int(env['RANK']), int(env['WORLD_SIZE'])
+    if rank >= world: _refuse(f'RANK is {rank}, wanted less than WORLD_SIZE, {world}; let torchrun set both')
+    if not sys.stdout: _refuse('stdout is closed, wanted a place to print to; leave out >&-, or send it to a file')
+
 def _gpu() -> int:
     "The number of this worker's GPU; `ValueError` if the machine has fewer."
     local, count = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
@@ -277,6 +301,11 @@ def _lost(e, args) -> str: # empty if the error is of another kind
     words = 'onnection closed', 'onnection was likely closed', 'onnection reset', 'onnection refused', 'roken pipe'
     return 'its connection closed' if any(word in str(e) for word in words) else ''
 
+def _in_words(e) -> str:
+    "An error; one of the system's with what to do."
+    if not getattr(e, 'strerror', None): return str(e)
+    return f"{e.filename or 'a file'} can't be written ({e.strerror}); make room there, or name another place"
+
 def _leave(why:str, args):
     "Say why, and how to go on, and end at once: nobody is waited for."
     for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, signal.SIG_IGN)     # once is enough
@@ -284,14 +313,15 @@ def _leave(why:str, args):
     if args.checkpoint:
         try: go_on = f"start again with --resume, {args.checkpoint} has epoch {_read(args.checkpoint)[1]['epoch']}"
         except (OSError, ValueError): go_on = f'no whole epoch is in {args.checkpoint} here; start again'
-    _say(f"worker {os.environ['RANK']}: {why}; {go_on}")
+    with contextlib.suppress(OSError): _say(f"worker {os.environ['RANK']}: {why}; {go_on}")
     os._exit(1)
 
 # %% ../nbs/07_parallel.ipynb #6305800f
 #| code-fold: true
 #| code-summary: "Code: the arguments"
 def _arguments(args):
-    parser = argparse.ArgumentParser(prog='torchrun ... -m backprop13.parallel', description=main.__doc__)
+    parser = argparse.ArgumentParser(prog='torchrun ... -m backprop13.parallel', description=main.__doc__, allow_abbrev=False)
+    parser.error = lambda why: _refuse(f'{why}; see python -m backprop13.parallel --help')
     def add(name, default, what): parser.add_argument(f'--{name}', type=type(default), default=default, help=what)
     add('epochs', 3, 'times through the training images')
     add('hidden', 50, 'hidden units')
@@ -308,6 +338,10 @@ def _arguments(args):
     for name, low in dict(epochs=1, hidden=1, bs=1, lr=1e-9, timeout=1e-3, seed=0).items():
         if not low <= getattr(args, name) <= 1e9: parser.error(f'--{name} is {getattr(args, name)}, wanted {low:g} to 1e9')
     if args.resume and not args.checkpoint: parser.error('--resume needs --checkpoint FILE')
+    for name in ('out', 'checkpoint'):
+        if getattr(args, name) == '': parser.error(f"--{name} is '', wanted the name of a file")
+    if args.out and args.checkpoint and os.path.realpath(args.out) == os.path.realpath(args.checkpoint):
+        parser.error(f'--out and --checkpoint are both {args.out}; name two files')
     return args
 
 # %% ../nbs/07_parallel.ipynb #011b067b

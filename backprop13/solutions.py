@@ -63,7 +63,7 @@ class Scale(Module):
 
 # %% ../nbs/support/solutions.ipynb #d0a45bd8
 class Chain:
-    "Layers, one after another, and a loss."
+    "Layers, one after another, each of them once, and a loss."
     def __init__(self,
         layers:list, # of layers, first to last
         loss:Module, # called as `loss(preds, targ)`

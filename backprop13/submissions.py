@@ -6,19 +6,21 @@
 __all__ = ['File', 'Limits', 'Row', 'collect', 'run_all', 'by_student', 'by_exercise', 'to_csv', 'grade']
 
 # %% ../nbs/support/submissions.ipynb #d650bf94
-import ast, codeop, csv, io, json, linecache, os, re, shutil, signal, socket, sys
+import asyncio, csv, io, json, os, re, shutil, signal, socket, sys
 import tempfile, textwrap, threading, time
 from collections import Counter, namedtuple
 from contextlib import closing, suppress
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from types import ModuleType
 import torch
-from IPython.core.inputtransformer2 import TransformerManager
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
 from tqdm import tqdm
-from .commands import _Parser, _new_file, _place, _sentences, _whole
-from .data import _find, _save
+from traitlets.config import Config
+from .commands import (_Parser, _new_file, _place, _sentences, _text, _whole,
+                                 _writing)
+from .data import _lacking, _save, _source, mnist_files
 from .exercises import EXERCISES, PAGES, check
 try: import resource
 except ImportError: resource = None                     # Windows has none
@@ -83,15 +85,18 @@ def _clean(text, keep=''):
 
 # %% ../nbs/support/submissions.ipynb #a6a58a68
 Limits = namedtuple('Limits', 'cell total memory data')  # seconds, seconds, bytes, as in --data
+_YOURS = 'DISPLAY', 'WAYLAND_DISPLAY', 'IPYTHONDIR', 'SHELL', 'VIRTUAL_ENV'    # and XDG_...
+_INSTEAD = dict(MPLBACKEND='Agg', TQDM_DISABLE='1', PYTHONBREAKPOINT='0', PIP_DRY_RUN='1',
+                PIP_NO_INDEX='1', UV_OFFLINE='1', CONDA_OFFLINE='1')
 
 def _cut_off(home, folder, limits, *keep):
     "A session, a home, a working folder and limits of this process's own; no terminal."
     if hasattr(os, 'setsid'): os.setsid()
     _close_files(*keep, parent_process().sentinel)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    for k in [k for k in os.environ if k.startswith('XDG_')]: del os.environ[k]
+    for k in [k for k in os.environ if k.startswith('XDG_') or k in _YOURS]: del os.environ[k]
     os.environ |= dict.fromkeys(('HOME', 'USERPROFILE', 'TMPDIR', 'TEMP', 'TMP'), str(home))
-    os.environ |= dict(BACKPROP13_DATA=limits.data, MPLBACKEND='Agg', TQDM_DISABLE='1')
+    os.environ |= _INSTEAD | dict(BACKPROP13_DATA=limits.data)
     tempfile.tempdir, sys.argv, sys.path[:0] = None, [''], [str(folder)]
     os.chdir(folder)
     torch.set_num_threads(1)
@@ -103,7 +108,8 @@ def _close_files(*keep):
     null, there = os.open(os.devnull, os.O_RDWR), {0, 1, 2}
     with suppress(OSError): there |= {int(o) for o in os.listdir('/dev/fd')}
     for fd in there - {null, *keep}: os.dup2(null, fd, inheritable=fd < 3)
-    sys.stdin, sys.stdout, sys.stderr = open(os.devnull), *(open(os.devnull, 'w') for _ in '12')
+    sys.stdin = io.StringIO('\n'*100)                   # Enter, a hundred times
+    sys.stdout, sys.stderr = (open(os.devnull, 'w', encoding='utf-8') for _ in '12')
 
 def _end_with_parent():
     parent_process().join()
@@ -122,16 +128,39 @@ def _set_limits(limits):
         most(resource.RLIMIT_AS, pages*resource.getpagesize() + limits.memory)
 
 # %% ../nbs/support/submissions.ipynb #8ee13e3c
-class _Shell:
-    "Stands in for IPython's: whatever is called, nothing is done."
-    def __getattr__(self, name): return lambda *args, **kw: None
+class _Shell(InteractiveShell):
+    "IPython's own, that tells of each statement, and keeps an error instead of showing it."
+    system = InteractiveShell.system_raw                # its processes stay in this session
+    def begin(self, i, stop): self.i, self.k, self.stop, self.error = i, -1, stop, None
+    async def run_code(self, *args, **kw):
+        self.k += 1
+        self.say('cell', self.i, self.k)
+        return self.k == self.stop or await super().run_code(*args, **kw)
+    def should_run_async(self, *args, **kw):            # all cells, as Jupyter's have a loop
+        return not asyncio._get_running_loop() or super().should_run_async(*args, **kw)
+    def run_line_magic(self, name, line, _stack_depth=1):
+        if name in ('pip', 'conda', 'mamba', 'micromamba', 'uv'): return None
+        try: return super().run_line_magic(name, line, _stack_depth + 1)
+        except (ImportError, UsageError): return None   # another kernel's, or not installed here
+    def showtraceback(self, found=None, *args, **kw):
+        e = (found or sys.exc_info())[1]
+        if isinstance(e, MemoryError) or "can't allocate memory" in _told(e):
+            self.say('memory')
+            os._exit(1)
+        self.error = self.error or e
+    def showsyntaxerror(self, *args, **kw): self.showtraceback()
+    def enable_gui(self, gui=None): pass
+    def enable_matplotlib(self, gui=None): return super().enable_matplotlib('inline')
+    def ask_exit(self): pass
 
-def _statements(source, name):
-    "The statements of a cell, whose lines can be shown later as those of `name`."
-    source = re.sub(r'\A\s*%%(?:time|capture)\b.*', '', source)
-    source = TransformerManager().transform_cell(source)
-    linecache.cache[name] = len(source), None, source.splitlines(True), name
-    return ast.parse(source, name).body
+# %% ../nbs/support/submissions.ipynb #fb0c8591
+def _shell(say):
+    "Such a shell, as a notebook finds its own at the start; in its names is what `__main__` is."
+    shell = _Shell.instance(xmode='Minimal', config=Config(HistoryManager=dict(enabled=False)))
+    shell.say = say
+    shell.extension_manager.load_extension('storemagic')
+    shell.run_line_magic('matplotlib', 'inline')
+    return shell
 
 def _defined(source):
     "The exercises that a cell defines."
@@ -139,35 +168,33 @@ def _defined(source):
     return [o for o in dict.fromkeys(found) if o in EXERCISES]
 
 # %% ../nbs/support/submissions.ipynb #43a5999d
-def _run_cell(i, source, run, stop, say):
+def _run_cell(i, source, shell, stop):
     "Run one cell; returns why it wasn't run to its end, or None."
-    name, (at, why) = f'<cell {i + 1}>', stop
-    try:
-        say('cell', i, -1)
-        if at == -1: return why
-        for k, node in enumerate(_statements(source, name)):
-            say('cell', i, k)
-            if k == at: return why
-            run(ast.Module([node], []), name)
-    except BaseException as e:
-        what = _told(e)
-        if isinstance(e, MemoryError) or "can't allocate memory" in what:
-            say('memory')
-            os._exit(1)
-        return 'failed', 'exception', f'cell {i + 1} raises {what}'
+    at, why = stop
+    shell.say('cell', i, -1)
+    if at == -1: return why
+    shell.begin(i, at)
+    try: shell.run_cell(source, store_history=True)
+    except BaseException: shell.showtraceback()
+    if shell.k == at: return why
+    if shell.error: return 'failed', 'exception', f'cell {i + 1} raises {_told(shell.error)}'
 
 def _told(e):
     "An exception's type and the first line of its message."
-    try: what = ': ' + str(e).strip().splitlines()[0]
+    try: what = ': ' + re.sub(r'\(<[^>]*>, ', '(', str(e).strip().splitlines()[0])
     except Exception: what = ''                         # no message, or one that can't be had
     return type(e).__name__ + what
 
 # %% ../nbs/support/submissions.ipynb #014b0cb7
-def _theirs(o): return getattr(o, '__module__', None) == '__main__'
+def _theirs(o, home):
+    "Is it defined in the notebook, or in a file beside it?"
+    module = getattr(o, '__module__', None)
+    file = getattr(sys.modules.get(str(module)), '__file__', None) or ''
+    return module == '__main__' or Path(file).is_relative_to(home)
 
 def _judged(name, o, why):
     "Result, property and message of the exercise `name`, which is now `o` in the notebook."
-    if not _theirs(o): return why or ('missing', '', '')
+    if o is None: return why or ('missing', '', '')
     if getattr(o, '__name__', None) != name:
         other = f'{name} is another name of {getattr(o, "__name__", "something unnamed")}'
         return 'failed', 'signature', f'{other}; wanted a definition of that name'
@@ -179,15 +206,14 @@ def _judged(name, o, why):
 def _work(sock, home, folder, file, stops, graded, limits):
     "What the process does: run the cells, then check each exercise that they define."
     def say(*what): sock.sendall(json.dumps(what).encode() + b'\n')
-    def run(tree, name): exec(compiled(tree, name, 'exec'), ns)
     _cut_off(home, folder, limits, sock.fileno())
-    main = sys.modules['__main__'] = ModuleType('__main__')
-    ns, compiled, lost, mine = vars(main), codeop.Compile(), {}, {}   # Compile keeps __future__
-    ns['get_ipython'] = _Shell
+    shell, lost, mine = _shell(say), {}, {}
+    ns = shell.user_ns
+    if file.path.suffix == '.py': ns['__file__'] = str(folder/file.path.name)
     for i, source in enumerate(file.cells):
-        why = _run_cell(i, source, run, stops.get(i, (None, None)), say)
+        why = _run_cell(i, source, shell, stops.get(i, (None, None)))
         if why: lost |= dict.fromkeys(_defined(source), why)
-        mine |= {o: ns[o] for o in EXERCISES if o in ns and _theirs(ns[o])}
+        mine |= {o: ns[o] for o in EXERCISES if o in ns and _theirs(ns[o], home)}
     os.makedirs(folder, exist_ok=True)                  # the cells may have removed it
     os.chdir(folder)
     for name in EXERCISES:
@@ -441,25 +467,26 @@ def _grade_parser():
         'Run the submissions in FOLDER, each cut off from the others, check every exercise, and '
         'print a table. A file, or a folder with several, is a student. It keeps accidents '
         'apart, not attacks: for strangers\' code use an account that you throw away.'))
-    p.add_argument('folder', metavar='FOLDER', help='.ipynb or .py files, or folders of them')
+    p.add_argument('folder', metavar='FOLDER', type=_text('a folder of submissions'),
+                   help='.ipynb or .py files, or folders of them')
     def option(name, kind, default, text):
         p.add_argument(name, type=kind, default=default, metavar='N',
                        help=f'{text}; default: %(default)s')
-    option('--cell-seconds', _whole(1), 30, 'limit of time for a cell, or for a check')
-    option('--seconds', _whole(1), 300, 'limit of time for a notebook')
-    option('--memory', _whole(100), 2000, 'limit of memory, in MB')
-    option('--jobs', _whole(1), min(4, os.cpu_count() or 1), 'notebooks at a time')
+    option('--cell-seconds', _whole(1, 86400), 30, 'limit of time for a cell, or for a check')
+    option('--seconds', _whole(1, 86400), 300, 'limit of time for a notebook')
+    option('--memory', _whole(100, 10**6), 2000, 'limit of memory, in MB')
+    option('--jobs', _whole(1, 1000), min(4, os.cpu_count() or 1), 'notebooks at a time')
     p.add_argument('--csv', type=_new_file('.csv'), metavar='FILE', help='where to write results')
     return p
 
 def _digits(source):
     "What a submission is given as BACKPROP13_DATA, so that none downloads anything."
-    source = source or os.environ.get('BACKPROP13_DATA')
+    source = source or _source()
     folder, sums = _place(source)
     if source == 'synthetic': return source
-    if all(_find(folder, name).is_file() for name in sums): return str(folder)
-    if not source: return 'synthetic'
-    raise ValueError(f'--data is {source}, wanted a folder with {", ".join(sums)}')
+    if not source and _lacking(folder, sums): return 'synthetic'
+    mnist_files(str(folder), sums=sums)                 # an error, if they aren't right
+    return str(folder)
 
 # %% ../nbs/support/submissions.ipynb #a1002432
 def grade(
@@ -471,9 +498,11 @@ def grade(
         args = parser.parse_args(argv)
         students, files, notes = collect(args.folder)
         limits = Limits(args.cell_seconds, args.seconds, args.memory*10**6, _digits(args.data))
+        os.environ['MPLBACKEND'] = 'Agg'                # a bad one would end the server of processes
+        print(f'to grade: {len(files)} files of {len(students)} students\n')
         rows, said = run_all(files, students, limits, args.jobs)
         print(by_student(rows), by_exercise(rows), sep='\n\n')
         if notes + said: print('', *notes, *said, sep='\n')
         if args.csv:
-            _save(args.csv, to_csv(rows))
+            with _writing(args.csv): _save(args.csv, to_csv(rows))
             print(f'\nresults: {args.csv.name}')

@@ -17,6 +17,7 @@ from openpyxl.formatting.rule import FormulaRule
 from openpyxl.styles import Alignment, Border, Font, NamedStyle, PatternFill, Side
 from openpyxl.utils import get_column_letter as letter
 from openpyxl.worksheet.datavalidation import DataValidation
+from .checks import printable
 from .figures import COLORS
 
 # %% ../nbs/support/workbook.ipynb #c0d5041e
@@ -207,7 +208,7 @@ class Download:
         self.data, self.name, self.mime = data, name, mime
         self.size = f'{len(data)/1000:.0f}\xa0kB'
 
-    def __repr__(self): return f'{self.name}, {self.size}'
+    def __repr__(self): return printable(f'{self.name}, {self.size}')
 
     def _repr_html_(self):
         name, data = html.escape(self.name), base64.b64encode(self.data).decode()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat, pytest
 from conftest import load_tool
+from test_repo import LAST
 
 check = load_tool('check')
 bin = Path(sys.executable).parent
@@ -24,7 +25,7 @@ def cell(kind, source): return dict(cell_type=kind, id=f'{abs(hash(source)):08x}
 
 def chapter(*code, title='# Tiny\n\n> A small chapter', module='tiny'):
     "A notebook in the house's form"
-    cells = [cell('markdown', title), *(cell('code', o) for o in (f'#| default_exp {module}', *code, '#| hide\nimport nbdev; nbdev.nbdev_export()'))]
+    cells = [cell('markdown', title), *(cell('code', o) for o in (f'#| default_exp {module}', *code, LAST))]
     return dict(cells=cells, metadata=dict(kernelspec=dict(display_name='python3', language='python', name='python3')), nbformat=4, nbformat_minor=5)
 
 

@@ -1,10 +1,12 @@
 "The exported forward and backward passes: right on every shape, and lean on all 50 000 images."
-import copy, gc, pickle, subprocess, sys, weakref
+import ast, copy, gc, pickle, random, subprocess, sys, weakref
+from pathlib import Path
 
 import pytest, torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import backprop13.fitting
 from backprop13.backprop import (Lin, Linear, Model, Module, Mse, Relu, add_grad, forward_and_backward, lin, lin_grad, mse, relu,
                                  zero_grads)
 from backprop13.training import CrossEntropy
@@ -281,9 +283,29 @@ def test_a_used_model_can_be_copied_and_saved():
     outs = layer(x), layer(x + 1)
     again, first, last = copy.deepcopy((layer, *outs))
     first.g = last.g = torch.ones_like(last)
-    again.backward(last)                                     # its last call goes with it; what came before does not
-    with pytest.raises(ValueError, match='Lin: the tensor .* was not made by this layer'): again.backward(first)
-    check_grads({'w': again.w.g}, {'w': (x + 1).t() @ torch.ones_like(x)})
+    again.backward(first); again.backward(last)              # copied together, they belong together
+    check_grads({'w': again.w.g}, {'w': (2*x + 1).t() @ torch.ones_like(x)})
+    for out in outs:                                         # the original's calls are not the copy's
+        out.g = torch.ones_like(out)
+        with pytest.raises(ValueError, match='Lin: the tensor .* was not made by this layer'): again.backward(out)
+
+
+def a_dead_layer_is_no_other(lib):
+    "A layer that is gone: a new one may get its `id`, but not its outputs"
+    x, _, w, b = square()
+    same_id = 0
+    for _ in range(100):
+        old = lib.backprop.Lin(w, b)
+        was, out = id(old), old(x)
+        out.g = torch.ones_like(out)
+        del old
+        new = lib.backprop.Lin(7*w, b)
+        new(x)
+        same_id += id(new) == was
+        try: new.backward(out)
+        except ValueError as e: assert 'was not made by this layer' in str(e)
+        else: raise AssertionError('a layer took an output of one that is gone')
+    assert same_id, 'no id came again, so nothing was tried'
 
 
 def test_a_gradient_given_to_two_tensors_is_not_shared():
@@ -316,6 +338,149 @@ def test_a_loss_can_be_weighed():
         loss(a, targ).g = torch.tensor(.5).double()
         loss.backward()
         check_grads({'a': a.g}, {'a': once/2})
+
+
+# ---- containers, and what is used or walked back twice
+
+def run_program(lib, seed):
+    "A random program of layers, containers and losses, walked back from some losses, then from some others: our gradients, autograd's"
+    rng, g = random.Random(seed), torch.Generator().manual_seed(seed)
+    def r(*shape): return torch.randn(*shape, generator=g, dtype=torch.float64)
+    given = dict(x=r(4, 3), y=r(4, 3), w=r(3, 3), b=r(3), v=r(3, 3), c=r(3))
+    theirs, total = {k: t.clone().requires_grad_() for k, t in given.items()}, 0
+    B, values, refs = lib.backprop, [], []
+    def linear(w, b): return B.Lin(given[w], given[b]), lambda x: x @ theirs[w] + theirs[b]
+    layers, losses = [linear('w', 'b'), linear('v', 'c'), linear('w', 'b'), (B.Relu(), torch.relu)], [B.Mse(), B.Mse()]
+    def chain(parts):
+        def f(x):
+            for _, part in parts: x = part(x)
+            return x
+        return f
+    def some(): return rng.choices(layers, k=rng.randint(1, 3))
+    def sequential(parts): return lib.fitting.Sequential(*(q for q, _ in parts)), chain(parts)
+    for _ in range(3): layers.append(sequential(some()))     # of those before it, too
+
+    steps, n = [], 2                                         # (what, its reference, value in, value out, targets, weight)
+    for kind in rng.choices(['layer', 'loss', 'model'], [4, 2, 1], k=6) + ['loss']:
+        i, targ, weight = rng.randrange(n), r(4, 3), rng.choice([1., .5, -2.])
+        if kind == 'loss': steps.append((rng.choice(losses), None, i, None, targ, weight))
+        elif kind == 'layer': steps.append((*rng.choice(layers), i, n, None, None))
+        else:
+            model, parts = B.Model(*(given[k] for k in 'wbvc'), loss=rng.choice(losses)), some()
+            model.layers = [q for q, _ in parts]
+            steps.append((model, chain(parts), i, n, targ, weight))
+        n += kind != 'loss'
+
+    for _ in range(2):                                       # without zeroing between
+        values[:], refs[:], outs = [given['x'], given['y']], [theirs['x'], theirs['y']], []
+        for what, ref, i, o, targ, weight in steps:
+            outs.append(out := what(values[i]) if targ is None else what(values[i], targ))
+            if weight not in (None, 1): out.g = torch.tensor(weight, dtype=torch.float64)
+            if o: values.append(what.preds if targ is not None else out); refs.append(ref(refs[i]))
+        for chosen in (rng.choices(range(7), k=3) for _ in range(3)):
+            reached = set()
+            for k, (what, ref, i, o, targ, weight) in reversed([*enumerate(steps)]):
+                if not (o in reached or k in chosen and targ is not None): continue
+                what.backward() if o and targ is not None else what.backward(outs[k])
+                if targ is not None: total = total + weight*F.mse_loss(refs[o or i], targ)
+                reached.add(i)
+    got = {k: sum((q for q in (getattr(t, 'g', None), t.grad) if q is not None), torch.zeros_like(t)) for k, t in given.items()}
+    want = torch.autograd.grad(total, list(theirs.values()), materialize_grads=True) if torch.is_tensor(total) else got.values()
+    return got, dict(zip(theirs, want))
+
+
+def works(f, *args):
+    "What `f(*args)` gives; an error is a fault that was found"
+    try: return f(*args)
+    except (RuntimeError, ValueError) as e: raise AssertionError(f'{e!r}') from e
+
+
+def containers_are_right(lib, seeds):
+    for seed in seeds: check_grads(*works(run_program, lib, seed), op=f'program {seed}')
+
+
+def walks_add_up(lib):
+    "What was wrong once, in a layer and in each container: each walk back adds what autograd's would, and no more"
+    B, S = lib.backprop, lib.fitting.Sequential
+    def lin_layer(w, b): return B.Lin(w, b)
+    def one(w, b): return S(B.Lin(w, b))
+    def nested(w, b): return S(S(one(w, b)))
+    def check(want, **got): check_grads({k: t.g for k, t in got.items()}, {k: want[k] for k in got}, 1e-9); zero_grads(*got.values())
+    for make in lin_layer, one, nested:
+        x, targ, w, b = square()
+        want = {'x': 2*(x @ w + b - targ)/x.numel() @ w.t()}
+        want |= {'twice': 2*want['x'], 'x of both': 2*want['x'] + 2*(2*(x @ w + b + targ)/x.numel() @ w.t())}
+        model, first, second = make(w, b), B.Mse(), B.Mse()
+        p = model(x)
+        first(p, targ); second(p, -targ)
+        for _ in range(2): first.backward(); model.backward()
+        check({'x': want['twice']}, x=x)
+        first.backward(); model.backward(); model.backward()
+        check({'x': want['twice']}, x=x)
+        for loss in (first, second)*2: loss.backward(); model.backward(p)
+        check({'x': want['x of both']}, x=x)
+        for _ in range(2): second.backward(); first.backward(); model.backward()
+        check({'x': want['x of both']}, x=x)
+        p.g = -targ                                          # by hand, in place of what was passed on
+        first.backward(); model.backward()
+        check({'x': want['x'] - targ @ w.t()}, x=x)
+
+    x, targ, w, b = square()                                 # two losses on a Model's predictions, walked back twice
+    model, second = B.Model(w, b, w, b), B.Mse()
+    model(x, targ); second(model.preds, -targ)
+    for _ in range(2): second.backward(); model.backward()
+    def both(x, w):
+        p = (x @ w + b).relu() @ w + b
+        return 2*F.mse_loss(p, targ) + 2*F.mse_loss(p, -targ)
+    check(autograd_grads(both, x=x, w=w), x=x, w=w)
+
+    shared = B.Mse()                                         # two Models with one loss
+    models = [B.Model(w, b, w, b, shared), B.Model(w, b, w, b, shared)]
+    for model, t in zip(models, (targ, -targ)): model(x, t)
+    for model in models*2: works(model.backward)
+    check(autograd_grads(both, x=x, w=w), x=x, w=w)
+
+    inside, after, model = B.Mse(), B.Mse(), S(B.Lin(w, b), B.Relu())       # a loss on what is inside a Sequential
+    p = model(x)
+    inside(model.layers[0].out, targ); after(p, targ)
+    for _ in range(2): inside.backward(); after.backward(); model.backward()
+    check(autograd_grads(lambda x: 2*F.mse_loss(x @ w + b, targ) + 2*F.mse_loss((x @ w + b).relu(), targ), x=x), x=x)
+
+    class Same(B.Module):                                    # two layers that hand on the very same gradient
+        def forward(self, x): return x
+        def bwd(self, out, x): B.add_grad(x, out.g)
+    layer, ends = B.Lin(w, b), (Same(), Same())
+    h = layer(x)
+    for end in ends: end(h).g = targ
+    for some in ends[:1], ends, ends:
+        for q in (*some, layer): q.backward()
+    check({'x': 5*targ @ w.t()}, x=x)
+
+
+@pytest.mark.parametrize('prop', [walks_add_up, lambda lib: containers_are_right(lib, range(60)), a_dead_layer_is_no_other],
+                         ids=['walks', 'random programs', 'dead layers'])
+def test_what_is_used_or_walked_back_twice(prop): prop(backprop13)
+
+
+def deaf(code):
+    "Classes whose `bwd` doesn't look at the gradient that reaches its output, nor hands the output on"
+    tree = ast.parse('\n'.join(line for line in code.splitlines() if not line.lstrip().startswith(('%', '!'))))
+    for c in (o for o in ast.walk(tree) if isinstance(o, ast.ClassDef)):
+        for f in (o for o in c.body if isinstance(o, ast.FunctionDef) and o.name == 'bwd'):
+            def is_out(o): return isinstance(o, ast.Name) and o.id == 'out'
+            parts = [*ast.walk(f)]
+            if not any(isinstance(o, ast.Attribute) and o.attr == 'g' and is_out(o.value) or isinstance(o, ast.Call) and any(map(is_out, o.args))
+                       or isinstance(o, ast.Raise) for o in parts): yield c.name
+
+
+def test_every_bwd_takes_the_gradient_from_behind():
+    "ShortMse alone starts the chain: a PlainModule gives a loss no gradient"
+    import nbformat
+    nbs = Path(__file__).parents[1]/'nbs'
+    found = {name for path in nbs.rglob('*.ipynb') if path.parent.name != 'practice' for c in nbformat.read(path, 4).cells   # stubs, copies
+             if c.cell_type == 'code' and ' bwd(' in c.source for name in deaf(c.source)}
+    assert found == {'ShortMse'}
+    assert [*deaf('class A:\n    def bwd(self, out, x): add_grad(x, out*(1 - out))')] == ['A']
 
 
 def test_a_second_loss_on_the_predictions_counts():

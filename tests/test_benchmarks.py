@@ -275,8 +275,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         return run([*command[:2], SMALL + command[2], *command[3:]], timeout=120, **kw)
     monkeypatch.setattr(benchmarks.subprocess, 'run', smaller)
     monkeypatch.setattr(benchmarks, 'plan', lambda device: tiny if device == 'cpu' else [])
-    out = tmp_path/'results.json'
-    assert main(['--out', str(out), '--rounds', '2']) is None
+    out, data = tmp_path/'results.json', os.environ.get('BACKPROP13_DATA') or 'synthetic'
+    assert main(['--out', str(out), '--rounds', '2', '--data', data]) is None
     found = load(out)
     assert found == load(str(out)) and [*found] == ['machine', 'results'] and found['machine'] == machine()
     assert [{k: r[k] for k in tiny[0]} for r in found['results']] == tiny and len(asked) == 2
@@ -287,16 +287,45 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None
         assert r['had'] == [cores and min(cores, r['threads']), *[str(r['threads'])]*len(THREADS)]
         assert r['threads_of_torch'] == r['threads']
-    said = capsys.readouterr().out.splitlines()
+    first, *said = capsys.readouterr().out.splitlines()
+    assert first == '2 comparisons, each in a process of its own'
     assert said == [f'{i} of 2: {line(r)}' for i, r in enumerate(found['results'], 1)]
     assert re.fullmatch(r'2 of 2: batch 8, 5 hidden, threads 2: our fast network \d+\.\d\d, NumPy \d+\.\d\d', said[1])
 
 
-def test_a_process_that_fails_ends_the_command(tmp_path, monkeypatch):
+def test_a_process_that_fails_ends_the_command(tmp_path, monkeypatch, capfd):
+    "With the code of the process, which has said why; or with a sentence, if it was killed"
+    run = subprocess.run
     monkeypatch.setattr(benchmarks, 'plan', lambda device: [dict(bs=64, nh=50, threads=1, device='cpu')])
+    monkeypatch.setattr(benchmarks, '_settle_data', lambda asked: None)
     monkeypatch.setenv('BACKPROP13_DATA', str(tmp_path/'nowhere'))
-    with pytest.raises(subprocess.CalledProcessError): main(['--out', str(tmp_path/'results.json')])
+    with pytest.raises(SystemExit) as e: main(['--out', str(tmp_path/'results.json')])
+    said = capfd.readouterr().err
+    assert e.value.code == 2 and said.startswith('backprop13-bench: ') and 'nowhere has no train-images' in said and said.count('\n') == 1
+    killed = [sys.executable, '-c', 'import os, signal; os.kill(os.getpid(), signal.SIGKILL)']
+    monkeypatch.setattr(benchmarks.subprocess, 'run', lambda command, **kw: run(killed if command[0] == sys.executable else command, **kw))
+    with pytest.raises(SystemExit) as e: main(['--out', str(tmp_path/'results.json')])
+    said = capfd.readouterr().err
+    assert e.value.code == 2 and 'was ended by signal 9; is there memory enough?' in said and said.count('\n') == 1
     assert not (tmp_path/'results.json').exists()
+
+
+def test_no_digits_in_place_of_mnist(tmp_path, monkeypatch, capsys):
+    "Without MNIST, nothing is measured; on digits made by code only if `--data synthetic` asks for them"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmarks, 'in_process', lambda *args: pytest.fail('it began to measure'))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    for proxy in 'http_proxy', 'https_proxy': monkeypatch.setenv(proxy, 'http://127.0.0.1:9')
+    for source, why in ('', 'no mirror sent train-images'), ('synthetic', 'BACKPROP13_DATA is synthetic, wanted MNIST'):
+        monkeypatch.setenv('BACKPROP13_DATA', source)
+        with pytest.raises(SystemExit) as e: main([])
+        said = capsys.readouterr().err
+        assert e.value.code == 2 and why in said and said.count('\n') == 1, said
+    asked = []
+    monkeypatch.setattr(benchmarks, '_verified', asked.append)
+    benchmarks._settle_data('synthetic')
+    assert asked == ['synthetic'] and os.environ['BACKPROP13_DATA'] == 'synthetic'
+    assert not [*tmp_path.rglob('*.json')]
 
 
 def test_a_gpu_that_is_not_there(tmp_path, monkeypatch, capsys):
@@ -304,8 +333,8 @@ def test_a_gpu_that_is_not_there(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(benchmarks, 'in_process', lambda *args: pytest.fail('it began to measure'))
     with pytest.raises(SystemExit) as e: main(['--device', 'cuda'])
-    usage, said = capsys.readouterr().err.rsplit('backprop13-bench: error: ', 1)
-    assert e.value.code == 2 and said == 'there is no GPU here that PyTorch can use; leave out --device cuda\n' and usage.startswith('usage: ')
+    said = capsys.readouterr().err
+    assert e.value.code == 2 and said.startswith('backprop13-bench: there is no GPU here that PyTorch can use; leave out --device cuda; see')
     assert not [*tmp_path.iterdir()]
 
 

@@ -1,6 +1,9 @@
 "The comparison of gradients: what passes, what must not, and what a failure says."
+import ast, contextlib, io, runpy
+
 import pytest, torch
 import torch.nn.functional as F
+from conftest import root
 
 from backprop13.backprop import Lin, Linear, Model, Module, Mse, Relu, add_grad, forward_and_backward, relu
 from backprop13.checks import (DIFFERENCE_TOLERANCE, STEP, all_tensors, autograd_grads, check_grads, check_op, difference_grads,
@@ -251,3 +254,61 @@ def test_constants_are_named_and_get_nothing():
     with pytest.raises(ValueError, match=r"no tensor is called \['tagr'\]; it has \['inp', 'targ'\]"):
         check_op(Mse(), constants=['tagr'], inp=x, targ=y)
     with pytest.raises(TypeError, match=r'Mse\(inp, targ\): missing a required argument'): check_op(Mse(), inp=x)
+
+
+# ---- what is shown can be printed
+
+SHOWN = """
+import torch
+from backprop13.checks import check_grads, printable, show_values
+from backprop13.debugger import record, transcript
+from backprop13.exercises import EXERCISES, check, hint, progress
+from backprop13.grading import Fault, Report
+from backprop13.guessing import guess
+from backprop13.workbook import Download
+from backprop13 import exercises, data
+
+def relu(x): raise ValueError('\u03bb \u2265 0')
+def lin(x, w, b):
+    \u03bb = x @ w + b
+    return \u03bb.sum()
+def right():
+    def lin(x, w, b): return x @ w + b
+    return lin
+print(check(relu), check(lin), hint(lin), check(right()))
+for text in [h for e in EXERCISES.values() for h in e.hints]: print(exercises.Note(text))
+print(progress(), guess(torch.ones(2).shape, type('\u03bb', (), {})()), Download(b'1', '\u03bb.xlsx'))
+print(Report('\u03bb', Fault('value', '\u2713')), printable('\\ud800'))
+steps = record(lambda: lin(*torch.ones(3, 2, 2)), ['p "\u03bb"', 'w', 'c'], at=lin)
+print(transcript(steps), steps[1].answer)
+x = torch.ones(99)
+try: check_grads(dict(x=x), dict(x=2*x))
+except AssertionError as e: print(e, show_values(x))
+try: data.check_sum(b'', 'x', 'word')
+except ValueError as e: print(e)
+print(data._why(ValueError('x'*500)))
+"""
+
+@pytest.mark.parametrize('coding', ['ascii', 'cp1252', 'cp437', 'latin-1', 'utf-8'])
+def test_all_that_is_shown_can_be_printed(coding, tmp_path, monkeypatch):
+    "On a terminal of any encoding, quotations of the user's own signs, too"
+    (tmp_path/'shown.py').write_text(SHOWN, encoding='utf-8')
+    monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path))
+    terminal = io.TextIOWrapper(got := io.BytesIO(), coding, write_through=True)
+    with contextlib.redirect_stdout(terminal): runpy.run_path(str(tmp_path/'shown.py'))
+    out = got.getvalue().decode(coding)
+    ok, no, dots, letter = ('\u2713', '\u2717', '\u2026', '\u03bb') if coding == 'utf-8' else ('+', '-', '...', r'\u03bb')
+    if coding == 'cp1252': dots = '\u2026'
+    for text in f'  {ok} x (2, 3)', f'  {no} exception: it raises ValueError: {letter}', f'1, 1, {dots}]', f'{letter}.xlsx', r'\ud800', f'> {dots}(2)lin()':
+        assert text in out, (text, out)
+
+
+def test_other_text_is_plain():
+    "Where text isn't shown by `printable` or by a command's stdout, nor in a page or a file, it's ASCII"
+    shown = 'checks', 'debugger', 'exercises', 'grading', 'workbook', 'submissions'
+    drawn = 'figures', 'graph', 'labs'                            # pictures and pages
+    for path in (root/'backprop13').glob('*.py'):
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        docs = {id(o.value) for o in ast.walk(tree) if isinstance(o, ast.Expr)}
+        odd = [o.value for o in ast.walk(tree) if isinstance(o, ast.Constant) and isinstance(o.value, str) and not o.value.isascii() and id(o) not in docs]
+        assert not odd or path.stem in shown + drawn, (path.name, odd)

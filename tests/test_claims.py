@@ -111,11 +111,9 @@ def test_a_changed_number_is_found(record_property):
     assert held > 200 and found > .9*held, (held, found)
 
 
-def test_the_lessons_numbers():
-    from backprop13.data import mnist
-    data = mnist('synthetic')
-    shapes = [len(t) for t in (data.x_train, data.x_valid, data.x_test)]
-    of_data = {sum(shapes), *shapes, data.x_train.shape[1], int(data.x_train.shape[1]**.5)}
+def test_the_lessons_numbers(digits):
+    shapes = [len(t) for t in (digits.x_train, digits.x_valid, digits.x_test)]
+    of_data = {sum(shapes), *shapes, digits.x_train.shape[1], int(digits.x_train.shape[1]**.5)}
     chosen = values([c for c in read(root/'nbs/04_minibatch_training.ipynb') if ' bs' in c.source or ' nh' in c.source])
     assert of_data <= LESSON and LESSON - of_data == {50, 64} and {50, 64} <= chosen
 

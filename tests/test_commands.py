@@ -1,4 +1,4 @@
-"The two commands, run as a user runs them: in a process of their own, in a log or on a terminal"
+"The commands, run as a user runs them: in a process of their own, in a log or on a terminal. What all of them refuse, too"
 import contextlib, fcntl, gzip, io, os, pty, re, signal, struct, subprocess, sys, termios, threading, time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,7 +9,7 @@ from conftest import root
 from test_repo import config
 from torch import nn
 
-from backprop13 import commands
+from backprop13 import benchmarks, commands, parallel, submissions
 from backprop13.backprop import Linear
 from backprop13.fitting import evaluate, load_weights, set_seed
 from backprop13.training import cross_entropy
@@ -40,11 +40,15 @@ def shell(folder, name, *words, **env):
     return p.returncode, out, err
 
 
-def here(name, *words):
+MAIN = dict(train=lambda words: commands.train(words), data=lambda words: commands.data(words),
+            grade=submissions.grade, bench=benchmarks.main)
+
+
+def here(name, *words, stdout=0):
     "The same in this process, where anything but a sentence is an exception"
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try: code = getattr(commands, name)([*map(str, words)])
+    with contextlib.redirect_stdout(out if stdout == 0 else stdout), contextlib.redirect_stderr(err):
+        try: code = MAIN[name]([*map(str, words)])
         except SystemExit as e: code = e.code
     return code or 0, out.getvalue(), err.getvalue()
 
@@ -267,6 +271,17 @@ def test_a_reader_that_leaves(tmp_path):
     assert p.returncode == 141 and err == ''
 
 
+def test_a_reader_that_leaves_loses_no_weights(tmp_path, monkeypatch, digits):
+    "They are saved before the table is printed"
+    monkeypatch.setattr(commands, 'mnist', lambda source: digits)
+    def fit(*_, history, **__): raise BrokenPipeError
+    monkeypatch.setattr(commands, 'fit', fit)
+    def gone(history): raise BrokenPipeError
+    monkeypatch.setattr(commands, '_print_table', gone)
+    code, _, err = here('train', '--hidden', 20, '--no-picture', '--weights', tmp_path/'w.safetensors')
+    assert code == 2 and network(tmp_path/'w.safetensors')
+
+
 # ---- what goes wrong
 
 def test_a_loss_of_nan(tmp_path):
@@ -281,8 +296,13 @@ BAD = [('--bs 0', "--bs: got '0', wanted a whole number from 1"), ('--bs 50001',
        (f'--hidden {10**19}', 'too many'), ('--epochs 0', 'from 1'), ('--epochs 1.5', "got '1.5'"), ('--lr -1', "got '-1'"),
        ('--lr nan', "got 'nan'"), ('--lr inf', "got 'inf'"), ('--seed -1', 'from 0 to 4294967295'), ('--seed 4294967296', 'from 0 to'),
        ('--workers -1', 'from 0'), ('--device abacus', "got 'abacus'"), ('--device meta', "got 'meta'"),
-       ('--backward both', 'ours or autograd'), ('--data nowhere', 'nowhere has no train-images'), ('--data=', 'or the word synthetic'),
-       ('--data ~nobody/x', 'has no train-images'), ('--weights nowhere/w.safetensors', 'wanted a folder that is there; make /'),
+       ('--backward both', 'ours or autograd'), ('--data nowhere', '/nowhere; set BACKPROP13_DATA'), ('--data=', 'or the word synthetic'),
+       ('--data ~nobody/x', 'there is no folder'), ('--data file', '(it is a file); set'), ('--workers 101', 'from 0 to 100'),
+       (f'--bs {"9"*5000}', "got '999"), ('--weights full.safetensors', 'a file, and that is none'), ('--weights pipe.safetensors', 'and that is none'),
+       ('--weights /dev/full', 'ends in .safetensors'), ('--weights file/w.safetensors', 'wanted a folder that is there'),
+       (f'--weights {"n"*240}.safetensors', 'refuses (File name too long)'), (f'--weights {"n"*300}.safetensors', 'refuses (File name too long)'),
+       (f'--weights {"n"*230}.safetensors', 'refuses (File name too long)'), ('--weights=', 'ends in .safetensors'), ('--picture full.png', 'and that is none'),
+       ('--picture /proc/p.png', '/proc refuses'), ('--weights nowhere/w.safetensors', 'wanted a folder that is there; make /'),
        ('--weights w.pt', 'ends in .safetensors'), ('--weights d.safetensors', 'a file, and that is none'),
        ('--weights /proc/w.safetensors', '/proc refuses'), ('--picture nowhere/p.png', 'nowhere'), ('--picture p.doc', 'ends in .png'),
        ('--picture p', 'ends in .png'), ('--picture p.png --no-picture', 'not allowed with'), ('--epoch 3', 'unrecognized arguments: --epoch'),
@@ -292,12 +312,154 @@ BAD = [('--bs 0', "--bs: got '0', wanted a whole number from 1"), ('--bs 50001',
 def test_a_bad_input(tmp_path, monkeypatch, line, why):
     "Each is a sentence and exit code 2, before any training"
     if '/proc' in line and not Path('/proc').is_dir(): pytest.skip('no /proc here')
-    (tmp_path/'d.safetensors').mkdir()
+    before = lay_out(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, 'fit', None)
     code, out, err = here('train', *line.split())
     assert code == 2 and out == '' and is_sentence(err, 'train') and why in err, err
-    assert [p.name for p in tmp_path.iterdir()] == ['d.safetensors']
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def lay_out(folder):
+    "What an option may name by mistake; the names. (A link to a device: a bug that replaces it does no harm.)"
+    for name in 'd.safetensors', 'd.json', 'd.csv', 'in', 'none': (folder/name).mkdir()
+    (folder/'file').write_text('x')
+    (folder/'in'/'ann.py').write_text('def relu(x):\n    return x*(x > 0)\n')
+    for o in 'safetensors', 'png', 'json', 'csv': (folder/f'full.{o}').symlink_to('/dev/full')
+    for o in 'safetensors', 'json': os.mkfifo(folder/f'pipe.{o}')
+    return sorted(p.name for p in folder.iterdir())
+
+
+NONE = 'a file, and that is none'
+BAD_PLACES = [('full', NONE), ('d', NONE), ('nowhere/x', 'wanted a folder that is there; make /'),
+    ('file/x', 'wanted a folder that is there'), ('/proc/x', '/proc refuses'), ('n'*240, 'refuses (File name too long)')]
+OTHERS = [('data', '--data nowhere', 'has no train-images'), ('data', '--data file', 'has no train-images'), ('data', '--data=', 'or the word synthetic'),
+          ('data', '--nope', 'unrecognized arguments: --nope'), ('data', 'words', 'unrecognized'), ('data', '--data', 'expected one argument'),
+          ('data', '--data no\nwhere', 'no where has no train-images'),
+          ('grade', '', 'required: FOLDER'), ('grade', 'nowhere', 'nowhere is no folder'), ('grade', 'file', 'file is no folder'),
+          ('grade', 'none', 'none has no submission'), ('grade', 'in in', 'unrecognized'), ('grade', 'in --csv', 'expected one argument'),
+          ('grade', 'in --csv a.txt', 'ends in .csv'), *(('grade', f'in --csv {o}.csv', why) for o, why in BAD_PLACES),
+          *(('grade', f'in --{o} {n}', f"got '{n}'") for o in ('jobs', 'seconds', 'cell-seconds', 'memory') for n in ('0', '-1', 'x', 'nan', '9'*20)),
+          ('grade', 'in --data nowhere', 'has no train-images'), ('grade', 'in --data file', 'has no train-images'),
+          *(('bench', f'--out {o}.json', why) for o, why in BAD_PLACES), ('bench', '--out pipe.json', NONE), ('bench', '--out /dev/full', 'ends in .json'),
+          ('bench', '--out', 'expected one argument'), ('bench', '--out=', 'ends in .json'), ('bench', '--out .', 'ends in .json'),
+          *(('bench', f'--rounds {n}', f"got '{n}'") for n in ('0', '-1', '1.5', 'x', '9'*20)), ('bench', '--device tpu', 'cpu or cuda'),
+          ('bench', 'words', 'unrecognized'), ('bench', '--only {}', 'unrecognized'), ('bench', '--data nowhere', 'has no train-images')]
+
+@pytest.mark.parametrize('name,line,why', OTHERS, ids=[f'{name} {line[:40]!r}' for name, line, _ in OTHERS])
+def test_a_bad_input_of_the_others(tmp_path, monkeypatch, name, line, why):
+    "Before anything is graded or measured"
+    if '/proc' in line and not Path('/proc').is_dir(): pytest.skip('no /proc here')
+    before = lay_out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(submissions, 'run_all', None)
+    monkeypatch.setattr(benchmarks, 'in_process', None)
+    code, out, err = here(name, *line.split(' ' if line else None))
+    assert code == 2 and out == '' and is_sentence(err, name) and why in err, err
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize('source', ['nowhere', 'file', 'three'])
+@pytest.mark.parametrize('name,line', [('train', ''), ('data', ''), ('grade', 'in'), ('bench', '')])
+def test_a_bad_variable(tmp_path, monkeypatch, name, line, source):
+    "$BACKPROP13_DATA names no folder, or one with a file missing"
+    lay_out(tmp_path)
+    (tmp_path/'three').mkdir()
+    for o in [*commands.SHA256][:3]: (tmp_path/'three'/o).write_bytes(b'')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('BACKPROP13_DATA', source)
+    code, out, err = here(name, *line.split())
+    what = 't10k-labels-idx1-ubyte (raw' if source == 'three' else 'train-images-idx3-ubyte, '
+    assert code == 2 and out == '' and is_sentence(err, name) and f'{source} has no {what}' in err, err
+
+
+@pytest.mark.parametrize('name,line', [('train', ''), ('data', ''), ('grade', 'in'), ('bench', ''), ('train', '--help'), ('bench', '--version')])
+@pytest.mark.parametrize('kind,want,why', [('closed', 2, 'stdout is closed'), ('full', 2, "stdout can't be written (No space left on device)"), ('left', 141, '')])
+def test_stdout_that_takes_nothing(tmp_path, monkeypatch, digits, name, line, kind, want, why):
+    "`>&-`, `> /dev/full` and `| head -0`, before the work"
+    lay_out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for where, o in (commands, 'fit'), (submissions, 'run_all'), (benchmarks, 'in_process'): monkeypatch.setattr(where, o, None)
+    monkeypatch.setattr(commands, 'mnist', lambda *args, **kw: digits)
+    monkeypatch.setattr(benchmarks, '_settle_data', lambda asked: None)
+    monkeypatch.setattr(commands, '_verified', lambda source: (tmp_path, digits))
+    a, b = os.pipe()
+    os.close(a)
+    where = dict(closed=lambda: None, full=lambda: open('/dev/full', 'w'), left=lambda: open(b, 'w', closefd=False))[kind]()
+    code, _, err = here(name, *line.split(), stdout=where)
+    if where: where.close()                                       # as Python does at its end: says nothing more
+    os.close(b)
+    assert code == want and (is_sentence(err, name) and why in err if why else err == ''), err
+
+
+def test_closed_stderr(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'stderr', None)
+    with contextlib.redirect_stdout(out := io.StringIO()), pytest.raises(SystemExit) as e: commands.train(['--bs', '0'])
+    assert e.value.code == 2 and out.getvalue() == '' and sys.stderr.writable()
+
+
+@contextlib.contextmanager
+def a_full_disk(size):
+    "No file gets longer than that"
+    import resource
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, was[1]))
+    try: yield
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, was)
+
+
+@pytest.mark.parametrize('name,line,size,why', [
+    ('train', '--weights w.safetensors', 1000, 'refuses (File too large)'), ('train', '--weights w.safetensors', 100_000, "w.safetensors can't be written (File too large); make room"),
+    ('train', '--picture p.png', 1000, 'refuses (File too large)'), ('grade', 'in --csv r.csv', 1000, 'refuses (File too large)'), ('bench', '--out r.json', 1000, 'refuses (File too large)')])
+def test_a_full_disk(tmp_path, monkeypatch, digits, name, line, size, why):
+    "Found out before the work; the weights by their own size"
+    before = lay_out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for where, o in (commands, 'fit'), (submissions, 'run_all'), (benchmarks, 'in_process'): monkeypatch.setattr(where, o, None)
+    monkeypatch.setattr(commands, 'mnist', lambda *args, **kw: digits)
+    begun = []
+    monkeypatch.setattr(commands, 'fit', lambda *args, **kw: begun.append(1))
+    with a_full_disk(size): code, _, err = here(name, *line.split(), *['--no-picture']*(name == 'train' and 'picture' not in line))
+    assert code == 2 and is_sentence(err, name) and why in err and not begun, err
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_a_disk_that_is_full_at_the_end(tmp_path, monkeypatch, digits):
+    "Weights, picture, results: each is named"
+    def full(path, data): raise OSError(28, 'No space left on device')
+    monkeypatch.chdir(tmp_path)
+    lay_out(tmp_path)
+    monkeypatch.setattr(commands, 'mnist', lambda source: digits)
+    monkeypatch.setattr(commands, 'fit', lambda *args, **kw: None)
+    from backprop13 import fitting
+    monkeypatch.setattr(fitting, '_save', full)
+    monkeypatch.setattr(submissions, '_save', full)
+    monkeypatch.setattr(submissions, 'run_all', lambda *args: ([], []))
+    for name, file, *words in ('train', 'w.safetensors', '--no-picture', '--weights'), ('grade', 'r.csv', 'in', '--csv'):
+        code, out, err = here(name, *words, file)
+        assert code == 2 and is_sentence(err, name) and f"{file} can't be written (No space left on device); make room" in err, err
+
+
+def test_a_bad_backend_of_matplotlib(tmp_path):
+    "It's read at the import, which is before the training"
+    code, out, err = shell(tmp_path, 'train', '--epochs', 1, '--data', 'synthetic', MPLBACKEND='nonsense')
+    assert code == 2 and is_sentence(err, 'train') and "'nonsense' is not a valid value for backend" in err and 'epoch 1' not in out, err
+
+
+def test_too_little_memory(monkeypatch, digits):
+    monkeypatch.setattr(commands, 'mnist', lambda source: digits)
+    def fit(*_, **__): raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ...")
+    monkeypatch.setattr(commands, 'fit', fit)
+    code, _, err = here('train', '--no-picture')
+    assert code == 2 and err == 'backprop13-train: the memory here is too small for that; ask for less\n'
+
+
+@pytest.mark.parametrize('kind,why', [('>&-', 'stdout is closed'), ('>/dev/full', "stdout can't be written (No space left on device)")])
+def test_a_worker_that_can_print_nothing(tmp_path, kind, why):
+    "As the commands: one sentence, and nothing more at Python's end"
+    env = environment(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
+    p = subprocess.run(['sh', '-c', f'"$0" -m backprop13.parallel --cpu {kind}', sys.executable], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert p.returncode in (1, 2) and why in p.stderr and p.stderr.count('\n') == 1, p.stderr
 
 
 @pytest.mark.parametrize('name,line', [('train', '--sb 3'), ('train', '--bs 50001'), ('train', '--data nowhere'),
@@ -311,7 +473,7 @@ def test_a_folder_that_is_read_only(tmp_path, monkeypatch):
     "Refused before the training, by the default picture too"
     def refuse(**_): raise PermissionError(13, 'Permission denied')
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands.tempfile, 'TemporaryFile', refuse)
+    monkeypatch.setattr(commands.tempfile, 'NamedTemporaryFile', refuse)
     monkeypatch.setattr(commands, 'fit', None)
     for line in [], ['--no-picture', '--weights', 'w.safetensors']:
         code, _, err = here('train', *line)
@@ -389,7 +551,7 @@ def test_data_in_a_folder(files, tmp_path):
     assert sizes(out) == [(files/f'{name}.gz').stat().st_size for name in commands.SHA256]
     (files/'t10k-labels-idx1-ubyte.gz').write_bytes(b'\x00\x00\x08\x01\x00\x00\x27\x10' + bytes(10000))
     code, out, err = here('data', '--data', files)
-    assert code == 2 and out == '' and is_sentence(err, 'data') and 't10k-labels-idx1-ubyte: wrong checksum' in err, err
+    assert code == 2 and out == '' and is_sentence(err, 'data') and 't10k-labels-idx1-ubyte.gz: wrong checksum' in err, err
 
 
 def test_no_network(tmp_path):

@@ -80,6 +80,7 @@ def says(*lines, status='200 OK', body=b''): return lambda talk, name: (talk.hea
 def goes(where): return lambda talk, name: talk.redirect(where(talk, name))
 def chunk(b): return b'%x\r\n%s\r\n' % (len(b), b)
 def half(b): return b[:len(b)//2]
+def members(b): return b''.join(map(gzip.compress, (b[:9], b'', b[9:], b'')))
 def flipped(b, i): return b[:i//8] + bytes([b[i//8] ^ 1 << i % 8]) + b[i//8 + 1:]
 
 def stalls_midway(talk, name):
@@ -164,7 +165,7 @@ ERRORS = {
     'more than the limit':           (endless, 'sent more than 100000 bytes'),
     'a gzip bomb':                   (sends(lambda name: bomb(10**7)), 'larger than 100000 bytes'),
     'compressed twice':              (sends(lambda name: gzip.compress(ZIPPED[name])), 'wrong checksum'),
-    'two gzip files in one':         (sends(lambda name: ZIPPED[name]*2), 'bytes more after its end'),
+    'the file twice':                (sends(lambda name: ZIPPED[name]*2), 'wrong checksum'),
     'rubbish behind the end':        (sends(lambda name: ZIPPED[name] + b'!'), '1 bytes more after its end'),
     "yesterday's file":              (sends(lambda name: gzip.compress(OLD[name])), 'wrong checksum'),
     'another file':                  (sends(lambda name: ZIPPED[LABELS if name == LABELS_TEST else LABELS_TEST]), 'wrong checksum'),
@@ -187,6 +188,7 @@ HARMLESS = {
     'no length':                     lambda talk, name: (talk.head(), talk.say(ZIPPED[name])),
     'chunked':                       in_chunks,
     'not compressed':                sends(FILES.get),
+    'several gzip files in one':     sends(lambda name: members(FILES[name])),
     'zeros behind the end':          sends(lambda name: ZIPPED[name] + bytes(512)),
     'redirects to a good place':     lambda talk, name: good(talk, name[2:]) if name.startswith('a/') else talk.redirect(f'/a/{name}.gz'),
 }
@@ -307,8 +309,11 @@ def no_piece_is_taken_for_the_whole(lib):
     "A zipped file that ends anywhere, or goes on"
     for z in (ZIPPED[LABELS], gzip.compress(FILES[LABELS]*20)):
         for n in range(2, len(z)): assert refused(lib, lib.data.unzipped, z[:n], 'a-name', words=['(it breaks off)']), n
-        for more in (b'!', z, gzip.compress(b''), b'\0\0!'): assert refused(lib, lib.data.unzipped, z + more, 'a-name'), more
-        assert lib.data.unzipped(z + bytes(9), 'a-name') == lib.data.unzipped(z, 'a-name')
+        for more in (b'!', z[:20], b'\0\0!', z + b'!', b'\0' + z): assert refused(lib, lib.data.unzipped, z + more, 'a-name'), more
+        whole = lib.data.unzipped(z, 'a-name')
+        for more, want in (z + bytes(9), whole), (members(whole), whole), (z*3, whole*3):
+            try: assert lib.data.unzipped(more, 'a-name') == want
+            except ValueError as e: raise AssertionError(e) from e
 
 def headers_may_promise_anything(lib):
     for n, rest in itertools.product((0, 1, 2**31, 2**32 - 1), ((), *itertools.product((0, 28, 2**31, 2**32 - 1), repeat=2))):
@@ -345,10 +350,43 @@ def a_folder_is_checked(lib):
     fails(lambda p: fill(p.parent, OLD), 'wrong checksum', 'fetch the file again')
     fails(lambda p: p.write_bytes(flipped(FILES[LABELS], 8*9)), 'wrong checksum')
     for other in (lambda p: p.symlink_to(p), lambda p: p.symlink_to('gone'), lambda p: p.mkdir(), lambda p: os.mkfifo(p)):
-        fails(lambda p: (p.unlink(), other(p)), f'has no {LABELS}', 'put the files there')
+        fails(lambda p: (p.unlink(), other(p)), f"has no {LABELS} (raw or .gz), but '{LABELS}', which is no file; put the files there")
+    for other in 'train-labels-idx1-ubyte.zip', 'Train_Labels (1).gz', 'mine/train-labels-idx1-ubyte', f'{LABELS}/{LABELS}', 'train-labels\x1b[2J':
+        def rename(p): b = p.read_bytes(); p.unlink(); (p.parent/other).parent.mkdir(exist_ok=True); (p.parent/other).write_bytes(b)
+        fails(rename, f'has no {LABELS} (raw or .gz), but {other!r}; put the files there, unpacked and under these names')
+    fails(lambda p: p.with_name(LABELS_TEST).rename(p.with_name('test-labels.npy')), f"{LABELS_TEST} (raw or .gz), but 'test-labels.npy'")
+    fails(lambda p: p.unlink(), f'has no {LABELS} (raw or .gz); put the files there, or set')         # nothing looks like it
+    fails(lambda p: p.with_name(f'{LABELS}.gz').write_bytes(p.read_bytes()[:-1]) and p.unlink(), f'{LABELS}.gz: truncated')
+    fails(lambda p: shutil.rmtree(p.parent), 'there is no folder', '/digits; set BACKPROP13_DATA to the folder')
+    fails(lambda p: (shutil.rmtree(p.parent), p.parent.write_text('')), '/digits (it is a file); set BACKPROP13_DATA to the folder')
     fails(lambda p: (shutil.rmtree(p.parent), p.parent.symlink_to(p.parent)), 'set BACKPROP13_DATA to the folder')
     def gone(path): raise FileNotFoundError(2, 'No such file or directory', str(path))
     with mock.patch.object(lib.data, 'read_file', gone): fails(lambda p: None, "digits can't be read (", 'let BACKPROP13_DATA name a folder')
+
+def any_name_will_do(lib):
+    "As unpackers name the files, and as torchvision keeps them: the checksum decides."
+    for place, dot, zipped in itertools.product(('', 'raw', 'MNIST/raw'), (False, True), (False, True)):
+        with tempfile.TemporaryDirectory() as d:
+            (folder := Path(d)/place).mkdir(parents=True, exist_ok=True)
+            for name, b in FILES.items():
+                name = name.replace('-idx', '.idx') if dot else name
+                (folder/f'{name}{".gz"*zipped}').write_bytes(gzip.compress(b) if zipped else b)
+            try: assert lib.data.mnist_files(d, sums=SUMS) == (FILES, 'MNIST')
+            except OSError as e: raise AssertionError(e) from e
+
+def a_relative_folder_counts_from_the_start(lib):
+    "Not from where a notebook or a test runs; without a $PWD that is there, from the current folder."
+    with tempfile.TemporaryDirectory() as d, tempfile.TemporaryDirectory() as other:
+        fill(Path(d)/'mine')
+        was = os.getcwd()
+        try:
+            for at, pwd, named, good in ((other, d, 'mine', True), (d, '', 'mine', True), (d, '/c/nowhere', 'mine', True),
+                                         (d, other, 'mine', False), (other, other, '~/mine', True), (other, other, f'{d}/mine', True)):
+                os.chdir(at)
+                with mock.patch.dict(os.environ, BACKPROP13_DATA=named, PWD=pwd, HOME=d):
+                    try: assert lib.data.mnist_files(sums=SUMS) == (FILES, 'MNIST') and good
+                    except OSError as e: assert not good, e; is_sentence(str(e), f'{other}/mine', 'by its absolute path')
+        finally: os.chdir(was)
 
 
 # ---- the cache
@@ -500,7 +538,7 @@ mutants = {
         ('missing case', 'data._open', "('https', req.type)", "('https', 'http', 'ftp')"),
         ('bad words', 'data._why', "c if c.isprintable() else '?'", 'c'),
         ('bad words', 'data._why', "' '.join(why.split())", 'why'),
-        ('bad words', 'data._why', "why if len(why) <= 200 else f'{why[:199]}…'", 'why')],
+        ('bad words', 'data._why', "why if len(why) <= 200 else f'{why[:197]}...'", 'why')],
     endures_silence: [
         ('no limit', 'data._answer', 'timeout=seconds', ''),
         ('no limit', 'data.download', 'mirrors.remove(url)', 'pass')],
@@ -512,22 +550,40 @@ mutants = {
         ('no limit', 'data._get', 'if len(data) > LIMIT', 'if False'),
         ('left behind', 'data._get', 'stopped.set()', 'pass')],
     no_bit_is_trusted: [
-        ('no check', 'data.unzipped', 'except zlib.error as e: raise bad(e) from None', 'except zlib.error: return b""'),
-        ('no check', 'data.unzipped', 'decompressobj(31)', 'decompressobj(-15); data = data[10:]'),
+        ('no check', 'data.unzipped', "raise ValueError(f'{name}: damaged gzip file ({e}); fetch it again') from None", 'return b""'),
+        ('no check', 'data._inflated', 'decompressobj(31)', 'decompressobj(-15); at += 10'),
         ('no check', 'data.check_sum', 'got != wanted', 'got[:1] != wanted[:1]'),
         ('no check', 'data.read_idx', 'if got != size', 'if got < size')],
     no_piece_is_taken_for_the_whole: [
-        ('no check', 'data.unzipped', 'not f.eof', 'not data'),
-        ('no check', 'data.unzipped', "f.unused_data.strip(b'\\0')", "b''")],
+        ('no check', 'data._inflated', "if not block: raise ValueError('it breaks off')", 'if not block: break'),
+        ('no check', 'data._inflated', "data[at:].strip(b'\\0')", "b''"),
+        ('missing case', 'data._inflated', 'range(10_000)', 'range(1)'),
+        ('missing case', 'data._inflated', 'len(f.unused_data)', '0')],
     headers_may_promise_anything: [
         ('no check', 'data.read_idx', 'if max(shape) > LIMIT', 'if False')],
     bombs_are_small: [
-        ('no limit', 'data.unzipped', 'f.decompress(data, LIMIT + 1)', 'f.decompress(data)'),
+        ('no limit', 'data._inflated', 'f.decompress(block, LIMIT + 1 - len(res))', 'f.decompress(block)'),
         ('no limit', 'data.read_file', 'f.read(LIMIT + 1)', 'f.read()')],
     a_folder_is_checked: [
-        ('no check', 'data.read_folder', 'check_sum(data, sums[name], folder/name)', 'data'),
+        ('bad words', 'data._similar', '"*odd', '"'),
+        ('bad words', 'data._similar', ".lower()", ''),
+        ('bad words', 'data._similar', "('t10k', 'test')", "('t10k',)"),
+        ('bad words', 'data._similar', "('*', '*/*')", "('*',)"),
+        ('bad words', 'data._similar', "kind in s and ", ''),
+        ('bad words', 'data._similar', "!r}", '}'),
+        ('bad words', 'data._lacking', 'if not folder.is_dir():', 'if False:'),
+        ('bad words', 'data.read_folder', '_pair(files, part, paths)', '_pair(files, part)'),
+        ('no check', 'data.read_folder', 'check_sum(data, sums[name], paths[name])', 'data'),
         ('no check', 'data._pair', 'if len(x) != len(y)', 'if False'),
         ('bad words', 'data.read_folder', '''raise OSError(f"{folder} can't be read ({e}); let BACKPROP13_DATA name a folder that can") from None''', 'raise')],
+    any_name_will_do: [
+        ('missing case', 'data._find', "name.replace('-idx', '.idx')", 'name'),
+        ('missing case', 'data._find', "('', 'raw', 'MNIST/raw')", "('', 'MNIST/raw')"),
+        ('missing case', 'data._find', "('', 'raw', 'MNIST/raw')", "('', 'raw')")],
+    a_relative_folder_counts_from_the_start: [
+        ('missing case', 'data._source', "here if os.path.isdir(here) else ''", "''"),
+        ('missing case', 'data._source', "here if os.path.isdir(here) else ''", 'here'),
+        ('missing case', 'data._source', 'os.path.expanduser(source)', 'source')],
     the_cache_is_checked: [
         ('no check', 'data._from_cache', 'check_sum(read_file(path), wanted, path)', 'read_file(path)'),
         ('not kept', 'data._save', 'os.replace(aside, path)', 'aside.unlink()'),

@@ -48,3 +48,42 @@ def test_mutants(what, change): assert any(what in p for p in problems(change(ro
 def test_a_proof_must_check():
     def read(name): return [(kind, s if kind == 'markdown' else 'x = 1') for kind, s in cells(name)]
     assert sum('checks anything' in p for p in problems(rows(), read)) == len(rows())
+
+
+# ---- tables written by hand: a row for each chapter, lab and practice page, and none that is gone
+
+def rows_of(name, head): return re.findall(r'^\|.*', next(s for _, s in cells(name) if head in s).partition(head)[2], re.M)[1:]
+
+def untrue(read=rows_of):
+    "What the tables of the home page, the labs' and the teachers' page leave out, or have too much, in sentences"
+    from backprop13.exercises import PAGES
+    from conftest import load_tool
+    def differ(where, got, want):
+        if got != want: yield f'{where}: has {sorted(got - want)}, which is nowhere else, and lacks {sorted(want - got)}'
+    files = sorted(f.name for f in nbs.glob('[0-9]*.ipynb'))
+    titles = {f'[{int(o[:2])} · {re.match("# (.+)", cells(o)[0][1])[1]}]({o})' for o in files}
+    home, labs = read('index.ipynb', '| chapter | what it holds'), read('support/labs.ipynb', '| lab | its question')
+    yield from differ('nbs/index.ipynb, chapters', {o.split(' | ')[0].removeprefix('| ') for o in home}, titles)
+    places = {(name, f'{int(o[:2])}') for o in files for kind, s in cells(o) if kind == 'code' for name in re.findall(r'^(?:labs\.)(\w+)\(', s, re.M)}
+    yield from differ('nbs/support/labs.ipynb, labs', {(o.split()[1].lower(), re.search(r'\[(\d)\]\(', o)[1]) for o in labs}, places)
+    played = {f'{int(m[1])}' for o in home if (m := re.search(r'· .*\((\d\d)_', o)) and o.count('.ipynb') > 1}
+    yield from differ('nbs/index.ipynb, chapters to play with', played, {chapter for _, chapter in places})
+    plan = ', '.join(o.split('|')[3].strip() for o in read('teaching.ipynb', '| session |'))
+    want = {o.title.removeprefix('Practice: ') for o in PAGES.values()}
+    want |= {f'shapes of chapter {int(o[:2])}' for o in load_tool('practice').SHAPES.values()}
+    yield from differ('nbs/teaching.ipynb, sessions', {*plan.split(', ')}, want)
+
+
+def test_tables(): assert list(untrue()) == []
+
+@pytest.mark.parametrize('name,old,new,said', [
+    ('index.ipynb', '[7 · Past', '[7 · Passed', '7 · Past one machine'), ('index.ipynb', '[three wheels](02_derivatives.ipynb#three-wheels)', '', "lacks ['2']"),
+    ('support/labs.ipynb', '| Descent', '| Ascent', "'descent'"), ('support/labs.ipynb', '[2](../02', '[1](../02', "('wheels', '2')"),
+    ('teaching.ipynb', 'shapes of chapter 5, ', '', "lacks ['shapes of chapter 5']"), ('teaching.ipynb', 'find the bugs', 'find the bug', "'find the bugs'")])
+def test_a_stale_row_is_named(name, old, new, said):
+    def read(n, head):
+        found = rows_of(n, head)
+        if n == name: assert sum(old in o for o in found) == 1
+        return [o.replace(old, new) for o in found] if n == name else found
+    (told,) = untrue(read)
+    assert told.startswith(f'nbs/{name}') and said in told

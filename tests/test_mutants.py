@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import backprop13
 from backprop13 import backprop, training
 from backprop13.checks import autograd_grads, check_close, check_grads, check_op, our_grads
+from backprop13.ledger import ENTRIES
+from test_backprop import a_dead_layer_is_no_other, containers_are_right, walks_add_up
 
 folder = Path(backprop13.__file__).parent
 modules = 'matmul', 'backprop', 'training', 'checks', 'fitting', 'speed'
@@ -281,8 +283,10 @@ def memory_is_given_back(lib):
         assert out() is None
     finally: gc.enable()
 
+def random_programs(lib): containers_are_right(lib, range(25))
+
 def copies_go_back(lib):
-    "A copy of a used model can walk back through the call that was copied"
+    "A copy of a used model can walk back through the call that was copied, and through no call of the original"
     d = network(3, 4, 5)
     x, targ, *weights = d.values()
     model = lib.backprop.Model(*weights)
@@ -291,6 +295,7 @@ def copies_go_back(lib):
     try: again.backward()
     except ValueError as e: raise AssertionError(e)
     check_grads({'w1': again.layers[0].w.g}, {'w1': network_grads(d)['w1']})
+    refuses(ValueError, 'was not made by this layer', again.layers[0].backward, model.outs[0])
 
 def a_value_that_fans_out(lib):
     "One input to three layers: its gradient is the sum of theirs"
@@ -634,9 +639,7 @@ def bad_layers_do_not(lib):
     refuses(ValueError, 'wanted a floating-point tensor', lambda: check(lambda x: x.argmax(), x=x))
 
 
-in_torch = dict(
-    matmul=torch.matmul, lin=lambda x, w, b: x @ w + b, relu=F.relu, mse=F.mse_loss, softmax=lambda x: x.softmax(-1),
-    logsumexp=lambda x: x.logsumexp(-1), log_softmax=lambda x: x.log_softmax(-1), nll=F.nll_loss, cross_entropy=F.cross_entropy)
+in_torch = {name: entry.torch for name, entry in ENTRIES.items() if name not in ('network', 'classifier')}     # these take long
 
 def formulas_are_right(lib):
     "The gradient that the chain rule finds for each operation, entry by entry, against autograd; and its matrix form"
@@ -645,7 +648,7 @@ def formulas_are_right(lib):
     short = D.sp.Sum(D.sp.KroneckerDelta(D.j, D.r)*D.x[D.i, D.j], (D.j, 1, D.k))
     assert D.pick(short) == short
     refuses(IndexError, 'count from 1', D.evaluate, D.x[0, 1], x=[[1., 2.]])
-    assert in_torch.keys() <= D.OPERATIONS.keys() <= in_torch.keys() | {'network', 'classifier'}
+    assert D.OPERATIONS.keys() == ENTRIES.keys()
     for (name, f), sizes in itertools.product(in_torch.items(), ((3, 3, 3, 3), (2, 1, 3, 4))):
         op, at = D.OPERATIONS[name], dict(zip((D.n, D.m, D.nh, D.c), sizes))
         tensors = {str(q): torch.arange(at[D.n]) % at[D.c] if q == D.y else rand(*(at[o] for o in shape), seed=i)
@@ -1177,6 +1180,7 @@ def blocks_of_layers(lib):
     def f(w1, b1, w2, b2):
         h = F.relu(F.relu(x @ w1 + b1) @ w1 + b1)
         return (h @ w2 + b2).sum()
+    def stops(*args): raise KeyboardInterrupt
     want = autograd_grads(f, **dict(zip(('w1', 'b1', 'w2', 'b2'), model.parameters())))
     for _ in range(2):
         out = model(x)
@@ -1184,7 +1188,13 @@ def blocks_of_layers(lib):
         model.backward()
         check_grads(dict(zip(want, (p.grad for p in model.parameters()))), want)
         model.zero_grad()
-        for p in model.parameters(): p.g = torch.ones_like(p)                     # of a pass that was broken off
+        assert all(p.grad is None for p in model.parameters())
+        act = block.layers[1]
+        act.bwd = stops
+        model(x).g = torch.ones_like(out)
+        try: model.backward()
+        except KeyboardInterrupt: del act.bwd
+        for p in model.parameters(): p.grad = None                                # as an optimizer forgets
 
 def our_layers_in_a_row(lib):
     L, again = lib.backprop, lib.backprop.Lin(rand(5, 5, seed=3), rand(5, seed=4))
@@ -1591,40 +1601,55 @@ mutants = {
         ('missing 1/n', 'backprop.Mse', 'inp.numel()', 'len(inp)'),
         ('gate on the wrong side', 'backprop.Relu', 'inp <= 0', 'inp >= 0'),
         ('sign', 'backprop.Mse', 'inp - targ', 'targ - inp'),
-        ('= for +=', 'backprop.Model', 'self.loss.backward()', 'self.loss.backward(); self.loss.backward()'),
+        ('= for +=', 'backprop.Model', 'for layer, out in', 'self.loss.backward()\n        for layer, out in'),
         ('missing term', 'backprop.Model', 'Lin(w1, b1), Relu(), Lin', 'Lin(w1, b1), Lin')],
     model_takes_a_loss: [
         ('missing term', 'backprop.Model', 'loss or Mse()', 'Mse()')],
     backward_adds_up: [
-        ('= for +=', 'backprop.add_grad', 't.g = g if old is None else old + g', 't.g = g'),
+        ('= for +=', 'backprop.add_grad', 'g if old is None else old + g, None', 'g, None'),
         ('= for +=', 'backprop.Lin', 'add_grad(self.w, inp.t() @ out.g)', 'self.w.g = inp.t() @ out.g'),
         ('= for +=', 'backprop.Lin', 'add_grad(self.b, out.g.sum(0))', 'self.b.g = out.g.sum(0)'),
         ('= for +=', 'backprop.Lin', 'add_grad(inp, out.g @ self.w.t())', 'inp.g = out.g @ self.w.t()'),
         ('= for +=', 'backprop.Mse', 'add_grad(inp, 2*(inp - targ)/inp.numel()*out.g)', 'inp.g = 2*(inp - targ)/inp.numel()*out.g'),
         ('sign', 'backprop.add_grad', 'old + g', 'old - g'),
-        ('not zeroed', 'backprop.Model', 'zero_grads(*self.outs)', 'pass')],
+        ('not zeroed', 'backprop.Module', 'out.passed = out.g', 'pass')],
+    walks_add_up: [
+        ('not zeroed', 'backprop.Module', 'out.passed = out.g', 'pass'),
+        ('not zeroed', 'backprop.add_grad', "if old is getattr(t, 'passed', None): old = None", ''),
+        ('= for +=', 'backprop.add_grad', "if old is getattr(t, 'passed', None)", "if getattr(t, 'passed', None) is not None"),
+        ('= for +=', 'backprop.add_grad', 't.g, t.passed = g if old is None else old + g, None', 't.g = g if old is None else old + g'),
+        ('wrong call', 'backprop.Model', "getattr(self, 'out', None)", '')],
+    random_programs: [
+        ('not zeroed', 'backprop.Module', 'out.passed = out.g', 'pass'),
+        ('not zeroed', 'backprop.add_grad', "if old is getattr(t, 'passed', None): old = None", ''),
+        ('not zeroed', 'fitting.Sequential', 'zero_grads(*self.parameters())', 'pass'),
+        ('wrong call', 'backprop.Model', "getattr(self, 'out', None)", ''),
+        ('wrong call', 'backprop.call_of', 'calls[layer._stamp]', '[*calls.values()][-1]'),
+        ('= for +=', 'fitting.Sequential', 'p.grad + g', 'g'),
+        ('missing factor', 'backprop.Mse', '*out.g', '')],
+    a_dead_layer_is_no_other: [
+        ('wrong call', 'backprop.Module', "setdefault('_stamp', object())", "setdefault('_stamp', id(self))")],
     zeroing_forgets: [
         ('not zeroed', 'backprop.zero_grads', 't.g = None', 'pass'),
         ('not zeroed', 'backprop.Module', 'o.zero_grad()', 'pass'),
         ('not zeroed', 'backprop.Module', 'o.g = None', 'pass'),
         ('not zeroed', 'backprop.Module', '(list, tuple, dict)', '(tuple, dict)')],
     a_weight_used_twice: [
-        ('= for +=', 'backprop.add_grad', 't.g = g if old is None else old + g', 't.g = g'),
+        ('= for +=', 'backprop.add_grad', 'g if old is None else old + g, None', 'g, None'),
         ('= for +=', 'backprop.Lin', 'add_grad(self.w, inp.t() @ out.g)', 'self.w.g = inp.t() @ out.g'),
         ('= for +=', 'backprop.Lin', 'add_grad(self.b, out.g.sum(0))', 'self.b.g = out.g.sum(0)')],
     a_layer_used_twice: [
         ('= for +=', 'backprop.Lin', 'add_grad(self.w, inp.t() @ out.g)', 'self.w.g = inp.t() @ out.g'),
-        ('wrong call', 'backprop.call_of', 'if out is layer.out:', 'if maker == id(layer):'),
-        ('wrong call', 'backprop.call_of', 'if out is layer.out:', 'if out is not None:'),
+        ('wrong call', 'backprop.call_of', '*calls[layer._stamp]', '*layer.args'),
         ('wrong call', 'backprop.call_of', 'if out is None: out = layer.out', 'out = layer.out'),
-        ('no check', 'backprop.call_of', 'elif maker != id(layer)', 'elif maker is None'),
-        ('no check', 'backprop.call_of', 'elif maker != id(layer)', 'elif False')],
+        ('no check', 'backprop.call_of', 'if layer._stamp not in calls', 'if not calls'),
+        ('no check', 'backprop.call_of', 'if layer._stamp not in calls', 'if False')],
     an_output_may_be_its_input: [
         ('shared memory', 'backprop.Module', 'out = out.view_as(out)', 'pass')],
     memory_is_given_back: [
-        ('shared memory', 'backprop.Module', 'out.call = id(self), args', 'out.call = id(self), args; out.maker = self')],
+        ('shared memory', 'backprop.Module', "setdefault('_stamp', object())", "setdefault('_stamp', self)")],
     copies_go_back: [
-        ('wrong call', 'backprop.call_of', 'if out is layer.out: args = layer.args', 'if False: pass')],
+        ('wrong call', 'backprop.Module', "setdefault('_stamp', object())", "setdefault('_stamp', id(self))")],
     a_value_that_fans_out: [
         ('= for +=', 'backprop.Lin', 'add_grad(inp, out.g @ self.w.t())', 'inp.g = out.g @ self.w.t()'),
         ('= for +=', 'backprop.Relu', 'add_grad(inp, out.g.masked_fill(inp <= 0, 0))', 'inp.g = out.g.masked_fill(inp <= 0, 0)'),
@@ -1638,7 +1663,7 @@ mutants = {
         ('missing factor', 'training.CrossEntropy', '*out.g', ''),
         ('missing factor', 'backprop.call_of', "not out.ndim and getattr(out, 'g', None) is None", 'not out.ndim')],
     a_second_loss_counts: [
-        ('= for +=', 'backprop.Model', 'if again: zero_grads', 'zero_grads')],
+        ('= for +=', 'backprop.Model', 'for layer, out in', 'zero_grads(self.preds); self.loss.backward(self.out)\n        for layer, out in')],
     misuse_is_explained: [
         ('no check', 'backprop.call_of', "if not hasattr(layer, 'out')", 'if False'),
         ('no check', 'backprop.call_of', "if getattr(out, 'g', None) is None:", 'if False:'),
@@ -2100,7 +2125,7 @@ mutants = {
         ('missing term', 'fitting._Trained', 'return self.train(False)', 'return self'),
         ('missing factor', 'fitting.Sequential', '= g if p.grad is None', '= 2*g if p.grad is None')],
     blocks_of_layers: [
-        ('not zeroed', 'fitting.Sequential', 'p.g = None', 'pass'),
+        ('not zeroed', 'fitting.Sequential', 'finally: zero_grads(*self.parameters())', 'except ZeroDivisionError: pass\n        else: zero_grads(*self.parameters())'),
         ('not zeroed', 'fitting.Sequential', 'zero_grads(*self.parameters())', 'pass'),
         ('missing term', 'fitting._Trained', 't.grad = None', 'pass')],
     our_layers_in_a_row: [

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from test_repo import sh, sound
+from test_repo import LAST, sh, sound
 
 notebooks = load_tool('notebooks')
 
@@ -18,7 +18,7 @@ def executed(tmp_path_factory):
     path = tmp_path_factory.mktemp('nb')/'tiny.ipynb'
     cells = ['import backprop13; print("loss", 0.12345, "of", 60000)\nprint("acc [ 0.5000, -1.25e-03]")', '1/3',
              'import matplotlib.pyplot as plt\nax = plt.figure(figsize=(2, 1)).subplots()\nax.plot([1, 2])\nax.set(xlabel="step", ylabel="loss", title="best 0.5000");',
-             '#| output-varies\nimport time; time.time()', '#| eval: false\n1/0', '#| hide\nimport nbdev; nbdev.nbdev_export()']
+             '#| output-varies\nimport time; time.time()', '#| eval: false\n1/0', LAST]
     nbformat.write(new_notebook(cells=[new_markdown_cell('# Tiny\n\n> Three outputs'), *map(new_code_cell, cells)]), path)
     assert notebooks.work('run', [path]) == []
     return path

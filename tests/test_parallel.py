@@ -168,24 +168,39 @@ def a_failed_write_leaves_the_old(lib):
                 refuses(OSError, 'No space', lib.parallel.save_checkpoint, path, lib.parallel.start_weights((6, 5, 10), 1), 2, args)
             assert path.read_bytes() == was and os.listdir(folder) == ['run']
 
+@contextlib.contextmanager
+def a_full_disk(size):
+    "No file gets longer than that"
+    import resource
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, was[1]))
+    try: yield
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, was)
+
 def bad_beginnings_are_refused(lib):
     "Before the first batch, and with the file as it was"
     with tempfile.TemporaryDirectory() as folder:
         path, start = Path(folder)/'run', lib.parallel.start_weights
         lib.parallel.save_checkpoint(path, start((6, 5, 10), 0), 2, options(lib))
+        os.mkfifo(f'{folder}/pipe')
         was, saved, at = path.read_bytes(), ('--checkpoint', path), ('--epochs', 9, '--resume', '--checkpoint')
         rows = [(ValueError, f'{path} is there already; go on with --resume, or name another file', saved),
                 (ValueError, f'{path} is there already', (*saved, '--seed', 5)),
                 (OSError, f'{folder} is a folder; name a file', ('--checkpoint', folder)),
                 (OSError, f'{folder} is a folder; name a file', (*at, folder)),
                 (OSError, f'{folder} is a folder; name a file', ('--out', folder)),
-                (OSError, "'/proc/nope'", ('--out', '/proc/nope/x')),
-                (OSError, "'/proc/nope'", ('--checkpoint', '/proc/nope/x')),
+                (OSError, "/proc/nope/x can't be written (", ('--out', '/proc/nope/x')),
+                (OSError, "/proc/nope/x can't be written (", ('--checkpoint', '/proc/nope/x')),
+                *((OSError, f'{folder}/pipe is no file; name a file', (o, f'{folder}/pipe')) for o in ('--out', '--checkpoint')),
+                (OSError, 'can\'t be written (File name too long)', ('--out', f'{folder}/{"n"*240}')),
                 (OSError, f'{folder}/none is no file; start without --resume', (*at, f'{folder}/none')),
                 *((ValueError, f'{path} has epoch 2 already; pass --epochs 3 or more', (*saved, '--resume', '--epochs', k)) for k in (1, 2))]
         for error, message, words in rows:
             refuses(error, message, lib.parallel._begin, options(lib, *words), start((6, 5, 10), 1))
-            assert path.read_bytes() == was and os.listdir(folder) == ['run']
+            assert path.read_bytes() == was and sorted(os.listdir(folder)) == ['pipe', 'run']
+        with a_full_disk(1000): refuses(OSError, f"{path}2 can't be written (File too large)", lib.parallel._begin,
+                                        options(lib, '--checkpoint', f'{path}2'), start((60, 5, 10), 1))
+        assert sorted(os.listdir(folder)) == ['pipe', 'run']
         refuses(ValueError, f'{path} has [(6, 5), (5,), (5, 10), (10,)], wanted [(7, 5), ', lib.parallel._begin,
                 options(lib, *at, path), start((7, 5, 10), 0))
         weights = start((6, 5, 10), 1)
@@ -212,7 +227,8 @@ def no_epoch_without_sense_is_kept(lib):
 def arguments_are_checked(lib):
     bad = [(f'--{name}', value) for name in ('epochs', 'hidden', 'bs') for value in ('0', '-1', '1.5', 'x', '9'*20)]
     bad += [(f'--{name}', value) for name in ('timeout', 'lr') for value in ('0', '-1', 'nan', 'inf', 'x')]
-    bad += [('--seed', '1.5'), ('--seed', '-1'), ('--seed', '9'*20), ('--colour',), ('--resume',)]
+    bad += [('--seed', '1.5'), ('--seed', '-1'), ('--seed', '9'*20), ('--colour',), ('--resume',), ('--epoch', '3'), ('--out', '')]
+    bad += [('--checkpoint', ''), ('--out', 'same', '--checkpoint', './same')]
     for words in bad:
         err = io.StringIO()
         with contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as m:
@@ -222,21 +238,26 @@ def arguments_are_checked(lib):
             try: lib.parallel.main(words)
             except SystemExit as e: code = e.code
             except Exception as e: code = e                                   # went on: the functions that it calls are gone
-        *usage, last = err.getvalue().splitlines() or ['']
-        assert code == 2 and usage[0].startswith('usage: torchrun') and words[0] in last, (words, code, last)
+        line, *more = err.getvalue().splitlines() or ['']
+        assert code == 2 and line.startswith('backprop13.parallel: ') and words[0] in line and not more, (words, code, line, more)
 
 def alone_it_says_how(lib):
-    "Without torchrun: how to start it, and a code that isn't 0"
-    for missing in alone_env():
-        with pytest.MonkeyPatch.context() as m:
+    "Without torchrun: how to start it. With what it can't have said: what that is. Without stdout: that it's closed"
+    how = 'torchrun --nproc-per-node 2 -m backprop13.parallel'
+    rows = [(name, None, how) for name in alone_env()] + [('RANK', '1', 'RANK is 1, wanted less than WORLD_SIZE, 1')]
+    rows += [(name, 'x', f"{name} is 'x', wanted a whole number") for name in alone_env() if name != 'MASTER_ADDR']
+    for name, value, why in [*rows, ('RANK', '0', 'stdout is closed')]:
+        err = io.StringIO()
+        with pytest.MonkeyPatch.context() as m, contextlib.redirect_stderr(err):
             for k, v in alone_env().items(): m.setenv(k, v)
-            m.delenv(missing)
+            m.setenv(name, value) if value else m.delenv(name)
+            if why == 'stdout is closed': m.setattr(sys, 'stdout', None)
             m.setattr(dist, 'init_process_group', None)
             m.setattr(signal, 'signal', lambda *a: None)
             try: lib.parallel.main([])
             except SystemExit as e: code = e.code
             except Exception as e: code = repr(e)
-        assert str(code).startswith('This program is one of') and 'torchrun --nproc-per-node 2 -m backprop13' in code, (missing, code)
+        assert code == 2 and why in err.getvalue() and err.getvalue().count('\n') == 1, (name, code, err.getvalue())
 
 def lost_is_told_from_other_errors(lib):
     lost, args = lib.parallel._lost, options(lib, '--timeout', 2.5)
@@ -531,8 +552,11 @@ alone = {
     bad_beginnings_are_refused: [
         ('no check', 'parallel._begin', '(args.checkpoint, args.out)', '(args.checkpoint,)'),
         ('no check', 'parallel._begin', '(args.checkpoint, args.out)', '(args.out,)'),
-        ('no check', 'parallel._begin', 'if Path(path).is_dir()', 'if False'),
-        ('no check', 'parallel._begin', 'Path(path).parent.mkdir(parents=True, exist_ok=True)\n        with tempfile.TemporaryFile(dir=Path(path).parent): pass', 'pass'),
+        ('no check', 'parallel._try_out', 'if there and not is_file', 'if False'),
+        ('no check', 'parallel._try_out', 'if there and not is_file', 'if path.is_dir()'),
+        ('no check', 'parallel._try_out', 'with tempfile.NamedTemporaryFile(**aside) as f: f.write(bytes(size))', 'pass'),
+        ('no check', 'parallel._try_out', 'f.write(bytes(size))', 'pass'),
+        ('no check', 'parallel._try_out', "prefix=f'.{path.name}.', suffix='.try-out'", ''),
         ('no check', 'parallel._begin', 'if path and Path(path).exists()', 'if False'),
         ('no check', 'parallel._begin', 'if [p.shape for p in saved] != [p.shape for p in weights]', 'if False'),
         ('no check', 'parallel._begin', 'if done >= args.epochs', 'if False'),
@@ -549,11 +573,17 @@ alone = {
         ('no check', 'parallel._arguments', 'low <= getattr(args, name)', 'getattr(args, name)'),
         ('no check', 'parallel._arguments', 'not low <= getattr(args, name) <= 1e9', 'getattr(args, name) < low'),
         ('no check', 'parallel._arguments', '<= 1e9', "<= float('inf')"),
-        ('no check', 'parallel._arguments', 'args.resume and not args.checkpoint', 'False')],
+        ('no check', 'parallel._arguments', 'args.resume and not args.checkpoint', 'False'),
+        ('no check', 'parallel._arguments', ', allow_abbrev=False', ''),
+        ('no check', 'parallel._arguments', "getattr(args, name) == ''", 'False'),
+        ('no check', 'parallel._arguments', 'os.path.realpath(args.out) == os.path.realpath(args.checkpoint)', 'args.out == args.checkpoint')],
     alone_it_says_how: [
-        ('no check', 'parallel.main', 'if not {', 'if False and {'),
-        ('no check', 'parallel.main', "'WORLD_SIZE', ", ''),
-        ('no check', 'parallel.main', ", 'MASTER_PORT'}", '}')],
+        ('no check', 'parallel.main', '_check_world(os.environ)', 'pass'),
+        ('no check', 'parallel._check_world', "{'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', ", "{'RANK', 'WORLD_SIZE', 'LOCAL_RANK', "),
+        ('no check', 'parallel._check_world', "'LOCAL_RANK', 'MASTER_PORT'):", "'LOCAL_RANK'):"),
+        ('no check', 'parallel._check_world', 'if not env[q].isdecimal()', 'if False'),
+        ('no check', 'parallel._check_world', 'if rank >= world', 'if rank > world'),
+        ('no check', 'parallel._check_world', 'if not sys.stdout', 'if False')],
     lost_is_told_from_other_errors: [
         ('no check', 'parallel._lost', "if 'imed out' in str(e) or 'imeout' in str(e)", 'if False'),
         ('no check', 'parallel._lost', "'imed out' in str(e) or ", ''),

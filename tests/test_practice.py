@@ -189,7 +189,7 @@ def test_a_set_to_hand_out(tmp_path, project):
 
 def given_away(files):
     "Exercises of which a line of the solution, one that the starter lacks, stands in their notebook"
-    lines = lambda text: {o.strip() for o in text.splitlines() if len(o.strip()) > 12}
+    lines = lambda text: {o.strip() for o in text.splitlines() if len(o.strip()) > 5}
     return [e.name for e in EXERCISES.values()
             if (lines(solution(e.name)) - lines(starter(e.name))) & lines('\n'.join(s for _, s in cells(files[e.page])))]
 

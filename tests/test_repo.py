@@ -192,6 +192,11 @@ def test_the_site_has_one_configuration(project):
 
 # ---- the form of a notebook
 
+LAST = '''#| hide
+import nbdev
+if nbdev.config.get_config().get('repo') == 'backprop13': nbdev.nbdev_export()   # in a clone'''
+
+
 def form(path):
     "What in a notebook isn't in the house's form"
     nb = nbformat.read(path, 4)
@@ -203,8 +208,7 @@ def form(path):
         if c.cell_type == 'code' and len(c.source.splitlines()) > 25: yield f'cell {i+1}: more than 25 lines'
     yield from (f'cell {i+1}: {o}' for i, o in notebooks.stored_problems(nb))
     exports = any(re.search(r'^#\|\s*default_exp', c.source, re.M) for c in nb.cells)
-    if exports and not re.fullmatch(r'#\|\s*hide\nimport nbdev; nbdev\.nbdev_export\(\)\s*', nb.cells[-1].source):
-        yield 'the last cell exports'
+    if exports and nb.cells[-1].source != LAST: yield 'the last cell exports'
 
 
 def test_notebooks_have_the_form(project):
@@ -217,7 +221,7 @@ def sound():
     return new_notebook(cells=[
         new_markdown_cell('# Title\n\n> A subtitle'), new_code_cell('#| default_exp tiny'),
         new_code_cell('print("loss", 0.1234)', outputs=[new_output('stream', name='stdout', text='loss 0.1234\n')]),
-        new_code_cell('#| hide\nimport nbdev; nbdev.nbdev_export()')])
+        new_code_cell(LAST)])
 
 
 def set_first(nb): nb.cells[0].source += '\n\nMore.'
@@ -241,13 +245,40 @@ def test_a_fault_of_form_is_caught(tmp_path, mutate):
 INSTALL = '''#| hide
 try: import backprop13
 except ModuleNotFoundError:   # in Colab, or beside a notebook that was downloaded
-    %pip install -q "backprop13[notebook] @ git+{git_url}"
-    %env IN_TEST=1'''
+    %pip install -q "backprop13[notebook] @ git+{git_url}"'''
 
 
 def test_a_chapter_that_was_downloaded_installs_what_it_needs(project):
     want = INSTALL.format(git_url=config(project)['git_url'])
     for f in project.glob('nbs/[0-9]*.ipynb'): assert [c.source for c in nbformat.read(f, 4).cells].count(want) == 1, f.name
+
+
+SESSION = '''import json, sys
+from IPython.core.interactiveshell import InteractiveShell
+sys.meta_path[:] = [o for o in sys.meta_path if '__editable__' not in repr(o)]     # the checkout isn't installed
+shell, bought = InteractiveShell.instance(), []
+def pip(line): bought.append(line); sys.path.append(sys.argv[1])
+shell.register_magic_function(pip)
+for cell in json.load(sys.stdin): shell.run_cell(cell).raise_error()
+print('bought', len(bought))'''
+
+
+@pytest.mark.parametrize('settings', ['', 'repo = theirs\nlib_name = theirs\nlib_path = theirs\nnbs_path = .\n', 'a = %(b)s\n'])
+def test_a_downloaded_notebook_runs_twice(project, tmp_path, settings):
+    "What it installs with and its last cell, beside no clone: in an empty folder, in another project of nbdev, beside settings of something else"
+    pip, folder, ends = tmp_path/'pip', tmp_path/'downloads', set()
+    shutil.copytree(project/'backprop13', pip/'backprop13')
+    folder.mkdir()
+    if settings: (folder/'settings.ini').write_text(f'[DEFAULT]\n{settings}')
+    for f in notebooks.notebooks(project/'nbs'):
+        code = [c.source for c in nbformat.read(f, 4).cells if c.cell_type == 'code']
+        ends.add((*(o for o in code if '%pip' in o), *(o for o in code if 'nbdev_export(' in o)))
+    for cells in ends - {()}:
+        for path, n in ('', '%pip' in cells[0]), (pip, 0):
+            p = subprocess.run([sys.executable, '-c', SESSION, pip], cwd=folder, input=json.dumps(cells), capture_output=True, text=True,
+                               env={k: v for k, v in os.environ.items() if k != 'IN_TEST'} | {'PYTHONPATH': str(path)})
+            assert not p.returncode and f'bought {n:d}' in p.stdout, f'{cells}: {p.stdout + p.stderr}'
+    assert [o.name for o in folder.iterdir()] == ['settings.ini']*bool(settings)
 
 
 # ---- nbdev, packaging, set-up
@@ -298,10 +329,25 @@ def test_nbdev_works_as_its_users_expect(small, tmp_path, folder, quarto):
     assert check.contents(small) == before
 
 
+def test_the_last_cell_exports_in_a_clone(small):
+    rc, said = sh(sys.executable, '-c', LAST, cwd=small/'nbs')
+    assert rc == 0 and 'def two' in (small/'backprop13'/'tiny.py').read_text(), said
+
+
 def test_nbdev_test_fails_where_a_check_fails(small):
     edit(small/'nbs'/'00_tiny.ipynb', 'two() == 2', 'two() == 3')
     rc, said = sh(bin/'nbdev_test', cwd=small)
     assert rc == 1 and '00_tiny' in said, said
+
+
+@pytest.mark.parametrize('command', ['nbdev_test', 'python tools/notebooks.py check nbs/00_tiny.ipynb'])
+def test_a_relative_folder_of_data_means_the_same_in_notebooks(small, command):
+    "It counts from where the command was typed, though both run a notebook in its own folder."
+    shutil.copytree(check.root/'backprop13', small/'backprop13', dirs_exist_ok=True)
+    asks = f"from backprop13.data import _source; assert str(_source()) == '{small}/mine'"
+    edit(small/'nbs'/'00_tiny.ipynb', 'assert two() == 2', asks)
+    rc, said = sh('sh', '-c', f'BACKPROP13_DATA=mine; export BACKPROP13_DATA; {command}', cwd=small)
+    assert rc == 0, said
 
 
 def test_an_old_python_is_told_so(clone, tmp_path):

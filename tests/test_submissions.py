@@ -3,8 +3,11 @@ hostile ones do, they do in the processes that the command makes for them."""
 import csv, hashlib, json, os, re, signal, socket, subprocess, sys, time, uuid
 from pathlib import Path
 
-import pytest
+import nbformat, pytest
 from conftest import root
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient import NotebookClient
 
 from backprop13 import submissions
 from backprop13.exercises import EXERCISES, PAGES, starter
@@ -24,7 +27,7 @@ NAMES = 'lin', 'relu', 'mse'
 def notebook(*cells):
     return json.dumps(dict(cells=[dict(cell_type='markdown', source=['# Practice'], metadata={})] + [
         dict(cell_type='code', source=o.splitlines(True), metadata={}, outputs=[], execution_count=None) for o in cells],
-        metadata={}, nbformat=4, nbformat_minor=5))
+        metadata={}, nbformat=4, nbformat_minor=4))
 
 
 def between(*deeds):
@@ -42,6 +45,7 @@ HOSTILE = dict(
     kills_its_parent='import os, signal\nos.kill(os.getppid(), signal.SIGKILL)',
     deletes='import os, shutil\nopen("x", "w").close()\nfor o in os.getcwd(), os.path.expanduser("~"): shutil.rmtree(o, ignore_errors=True)',
     prints='while True: print("x"*1000)',
+    waits='!trap "" HUP; sleep 600',
     closes='import os\nos.closerange(0, 100)',
     babbles=('import os\nfor fd in range(3, 50):\n    for o in b"}{\\n", b\'["graded", "mse"]\\n["cell", 99, 0]\\n[[]]\\n\', b"\\xff\\n":\n'
              '        try: os.write(fd, o)\n        except OSError: pass'),
@@ -49,6 +53,7 @@ HOSTILE = dict(
     asks='import os\nos.read(0, 1)\nname = input("your name? ")')
 SAID = dict(                                          # what the command says about them, in sentences
     loops=[f'cell 3 was stopped after {CELL_SECONDS} seconds'], prints=[f'cell 3 was stopped after {CELL_SECONDS} seconds'],
+    waits=[f'cell 3 was stopped after {CELL_SECONDS} seconds'],
     allocates=['cell 3 needed more than 1000 MB, and was stopped'], fills=['cell 3 needed more than 1000 MB, and was stopped'],
     exits_at_once=['cell 3 ended its process'], kills_itself=['cell 3 ended its process'], closes=['cell 3 ended its process'])
 
@@ -64,8 +69,10 @@ def hand_in(folder):
     put('ben.ipynb', notebook(IMPORTS, LIN.replace('+', '-'), starter('relu'), 'from backprop13.backprop import mse'))
     put('gina.ipynb', notebook(IMPORTS, 'import os\n' + LIN.replace('return', 'while True: pass;'), RELU.replace('return', 'os._exit(5);'), MSE))
     put('hugo.ipynb', notebook(IMPORTS, LIN + '\n1/0\n' + RELU, LIN.replace('+', '-'), 'def f(:', MSE + '\nwhile True: pass'))
-    put('kim.ipynb', notebook('%pip install nothing\n!touch here\nx = %timeit 1', IMPORTS, '%%time\n' + LIN, '%%bash\nexit 1', RELU,
+    put('kim.ipynb', notebook('%pip install nothing\n!touch here\nx = %timeit -n1 -r1 1', IMPORTS, '%%time\n' + LIN, '%%bash\nexit 1', RELU,
                               'def another(output, targ): return 0\nmse = another'))
+    put('mia.ipynb', notebook(IMPORTS, '%%writefile own.py\n' + LIN, 'from own import lin', '%%capture\n' + RELU,
+                              MSE.replace('return', 'display(output); torch.tensor(1); return')))
     put('lea/a.ipynb', notebook(IMPORTS, LIN.replace('+', '-')))
     put('lea/page/one.ipynb', notebook(IMPORTS, LIN, 'from helper import half\n' + RELU, 'open("one", "w").close()'))
     put('lea/page/helper.py', 'half = .5\n')
@@ -85,11 +92,11 @@ def sums(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else '' for p in folder.rglob('*')}
 
 
-def start(folder, mark, *words, stdin=subprocess.DEVNULL):
-    "The command, in a process of its own; whatever comes of it has `mark` in its environment"
+def start(folder, mark, *words, stdin=subprocess.DEVNULL, **more):
+    "The command, in a process of its own; whatever comes of it has `mark` in its environment, and `more`"
     for o in 'home', 'tmp': (folder/o).mkdir(exist_ok=True)
     env = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1', MARK=mark, HOME=str(folder/'home'), TMPDIR=str(folder/'tmp'),
-               MPLCONFIGDIR=str(folder/'matplotlib'), BACKPROP13_DATA='synthetic')
+               MPLCONFIGDIR=str(folder/'matplotlib'), BACKPROP13_DATA='synthetic', **more)
     for o in 'XDG_CACHE_HOME', 'XDG_DATA_HOME', 'TQDM_DISABLE': env.pop(o, None)
     code = 'from backprop13.submissions import grade; grade()'
     return subprocess.Popen([sys.executable, '-c', code, *map(str, words)], cwd=folder, env=env, text=True, stdin=stdin,
@@ -126,6 +133,8 @@ def graded(tmp_path_factory):
     with open(folder/'results.csv', encoding='utf-8-sig', newline='') as f: rows = list(csv.DictReader(f))
     found = {(r['student'], r['exercise']): r for r in rows}
     assert len(found) == len(rows) and rows[0].keys() == set(Row._fields)
+    first, _, out = out.partition('\n\n')
+    assert first.startswith('to grade: ')
     return dict(folder=folder, mark=mark, before=before, out=out, rows=found)
 
 
@@ -144,7 +153,7 @@ def test_a_hostile_one_is_graded_around_what_it_does(graded, student):
     assert heard == SAID.get(student, [])
 
 
-@pytest.mark.parametrize('student', ['ada', 'zoe'])
+@pytest.mark.parametrize('student', ['ada', 'zoe', 'mia'])
 def test_a_good_one_between_them_passes(graded, student):
     assert results(graded, student) == dict.fromkeys(NAMES, 'passed') and said(graded, student) == []
 
@@ -173,7 +182,7 @@ def test_the_cells_of_one_that_raises(graded):
     assert said(graded, 'hugo') == [f'cell 5 was stopped after {CELL_SECONDS} seconds']
 
 
-def test_magics_are_passed_over_and_timed_cells_run(graded):
+def test_magics_and_timed_cells_run(graded):
     assert results(graded, 'kim') == dict(lin='passed', relu='passed', mse='failed') and said(graded, 'kim') == []
     assert graded['rows']['kim', 'mse']['property'] == 'signature'
 
@@ -234,6 +243,135 @@ def test_the_file_for_spreadsheets(graded):
     assert data.startswith(b'\xef\xbb\xbfstudent,exercise,result,property,message\r\n') and b'\x1b' not in data
     assert graded['rows']["'=cmd", 'lin']['property'] == 'exception'                  # an apostrophe: no formula
     assert graded['out'].rstrip().endswith('results: results.csv')
+
+
+# ---- right work never fails: what Jupyter runs, the command runs
+
+THINGS = {                                              # -> cells, and what is true after them
+    'display': ['display(1)\nok = 1', 'ok == 1'],
+    'display in a function': ['def show(x):\n    display(x)\n    return x', 'show(2) == 2'],
+    'display, imported': ['from IPython.display import HTML, clear_output, display as show\nclear_output()\nshow(HTML("<b>1</b>"))\nok = 3', 'ok == 3'],
+    '_': ['3 + 1', 'a = _ + 1', 'a == 5'],
+    '__ and ___': ['1', '2', '3', 'a = _, __, ___', 'a == (3, 2, 1)'],
+    'Out': ['"six"', '"six" in Out.values()'],
+    'In': ['4 + 3', '"4 + 3" in In'],
+    'a numbered result': ['"eight"', 'n = len(In) - 2', 'eval(f"_{n}") == Out[n] == "eight"'],
+    'a semicolon': ['"nine";', '"nine" not in Out.values()'],
+    'await': ['import asyncio\nx = await asyncio.sleep(0, 10)', 'x == 10'],
+    'async for': ['async def numbers():\n    yield 11', 'async for x in numbers(): pass', 'x == 11'],
+    'async with': ['import contextlib\n@contextlib.asynccontextmanager\nasync def twelve(): yield 12', 'async with twelve() as x: pass', 'x == 12'],
+    'a task': ['import asyncio\ntask = asyncio.create_task(asyncio.sleep(0, 13))', 'x = await task', 'x == 13'],
+    'the loop': ['import asyncio\nloop = asyncio.get_running_loop()', 'loop is asyncio.get_running_loop()'],
+    'a thread': ['import asyncio\nx = await asyncio.to_thread(lambda: 14)', 'x == 14'],
+    'a process': ['import multiprocessing\ndef f(i): return 2*i', 'with multiprocessing.get_context("fork").Pool(1) as pool: x = pool.map(f, [1, 2])', 'x == [2, 4]'],
+    'workers': ['import torch\nx = [int(o) for o in torch.utils.data.DataLoader([1, 2], num_workers=1)]', 'x == [1, 2]'],
+    'get_ipython': ['x = get_ipython().user_ns', 'x is globals()'],
+    'get_ipython, imported': ['import IPython\nx = IPython.get_ipython()', 'x is get_ipython()'],
+    'a hook': ['ran = []\nget_ipython().events.register("post_execute", lambda: ran.append(1))', '1', 'len(ran) == 2'],
+    'run_line_magic': ['import os\nx = get_ipython().run_line_magic("pwd", "")', 'x == os.getcwd()'],
+    'plt.show': ['import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()', 'plt.get_fignums() == []'],
+    'a figure': ['import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot([1])', 'plt.get_fignums() == []'],
+    '%matplotlib inline': ['%matplotlib inline\nok = 15', 'ok == 15'],
+    '%matplotlib': ['%matplotlib agg\n%matplotlib inline\nok = 16', 'ok == 16'],
+    '%config': ["%config InlineBackend.figure_format = 'retina'\nok = 17", 'ok == 17'],
+    '%autoreload': ['%load_ext autoreload\n%autoreload 2\nok = 18', 'ok == 18'],
+    '%time': ['%time x = 19', 'x == 19'],
+    '%timeit': ['x = %timeit -o -n 2 -r 2 1', 'x.best >= 0'],
+    '%%time': ['%%time\nx = 20', 'x == 20'],
+    '%%timeit': ['y = []', '%%timeit -n 1 -r 1\ny.append(1)', 'y == [1]'],
+    '%%capture': ['%%capture said\nprint("x")\nx = 21', 'x == 21 and said.stdout == "x\\n"'],
+    '%prun': ['%prun -q x = 22', 'x == 22'],
+    '%cd': ['%mkdir there\n%cd there', 'x = %pwd', '%cd ..', 'x.endswith("there")'],
+    '%env': ['%env COLOUR=red\nx = %env COLOUR', 'x == "red"'],
+    '%who': ['a = 23\n%whos\nx = %who_ls', '"a" in x'],
+    '%history': ['%history -n 1-2\n%precision 3\n%xmode Minimal\n%store\n%autosave 60\nok = 24', 'ok == 24'],
+    '%run': ['%%writefile other.py\nname = __name__', '%run other.py', 'name == "__main__"'],
+    '%run of a notebook': ['%%writefile other.ipynb\n' + notebook('number = 25').replace('"source": ["# Practice"]', '"source": []'), '%run other.ipynb', 'number == 25'],
+    '%%writefile': ['%%writefile half.py\nhalf = .5', 'from half import half', 'half == .5'],
+    '%%html': ['%%html\n<b>1</b>', '%%javascript\n1', '%%latex\n$x$', '%%markdown\n*x*', 'True'],
+    '%%bash': ['%%bash --out said\necho 26', 'said == "26\\n"'],
+    '%%script': ['%%script false --no-raise-error\n1', '%%python3\nopen("made", "w").write("x")', 'open("made").read() == "x"'],
+    'a magic of its own': ['from IPython.core.magic import register_line_magic\n@register_line_magic\ndef twice(line): return 2*line', 'x = %twice ab', 'x == "abab"'],
+    'automagic': ['pwd', 'mkdir here', 'cd here', 'cd ..', '__import__("os").path.isdir("here")'],
+    'alias': ['%alias greet echo %s\n%greet you\nok = 27', 'ok == 27'],
+    '!': ['!echo 28 > made28\nok = 28', 'open("made28").read() == "28\\n"'],
+    '! with variables': ['name = "made29"', '!echo {6 + 7} $name > {name}', 'open("made29").read() == "13 made29\\n"'],
+    'x = !': ['x = !echo one; echo two', 'x == ["one", "two"] and x.n == "one\\ntwo"'],
+    '! in a loop': ['for i in range(2):\n    !echo {i} >> made30', 'open("made30").read() == "0\\n1\\n"'],
+    'an exit code': ['!exit 3', '_exit_code == 3'],
+    '?': ['import argparse', 'argparse??\n?len\nlen?\n?str.s*\nhelp(len)\nok = 31', 'ok == 31'],
+    'no __file__': ['try: __file__\nexcept NameError: x = 32', 'x == 32'],
+    '__main__': ['import sys\nif __name__ == "__main__": x = 33', 'x == sys.modules["__main__"].x == 33'],
+    'pickle': ['import pickle\nclass P: pass\nx = pickle.loads(pickle.dumps(P()))', 'type(x) is P'],
+    'getsource': ['import inspect\ndef f(): return 34', 'inspect.getsource(f) == "def f(): return 34\\n"'],
+    '__future__': ['from __future__ import annotations', 'def f(x: Nobody): return x', 'f(35) == 35'],
+    'cells with nothing': ['# nothing', '', '   \n', 'True'],
+    'pasted code': ['    x = 1\n    y = 2', '>>> z = 3\n>>> if z:\n...     z = 4', '(x, y, z) == (1, 2, 4)'],
+    'ends of lines': ['if True:\r\n    x = 36\r\n', 'x == 36'],
+    'an underscore': ['_, x = 1, 37', 'x == 37'],
+    'text': ['import logging, sys, warnings\nprint("✓")\nprint("✓", file=sys.stderr)\nlogging.warning("✓")\nwarnings.warn("✓")\nok = 38', 'ok == 38'],
+    'an error': ['1/0', 'def f(:', 'class Bad:\n    def __repr__(self): raise ValueError\nBad()', 'True'],
+    'bars': ['from tqdm.auto import tqdm\nfrom tqdm.notebook import tqdm as other\nx = list(tqdm(other(range(3))))', 'x == [0, 1, 2]'],
+    'a widget': ['import ipywidgets\nx = []\ndef show(i): x.append(i)\nipywidgets.interact(show, i=3)', 'x == [3]'],
+    'a lab': ['from backprop13.labs import wheels\nwheels()', 'True']}
+
+ANSWERED = {                                            # what Jupyter would wait for, end at, or not have
+    'input': ['name = input("your name? ")\nok = 1', 'name == "" and ok == 1'],
+    'getpass': ['import getpass, warnings\nx = getpass.getpass()', 'x == ""'],
+    'exit': ['exit', 'quit()', 'exit()\nok = 2', 'ok == 2'],
+    'sys.exit': ['import sys\nsys.exit()', 'True'],
+    'a debugger': ['def f():\n    breakpoint()\n    return 3\nok = f()', '%debug', 'import pdb\npdb.set_trace()', 'ok == 3'],
+    'a magic that is not there': ['%tensorflow_version 2.x\n%load_ext nobody_has_this\nok = 4', 'ok == 4'],
+    'an editor': ['%matplotlib widget\n%matplotlib qt\n%gui qt\nok = 5', 'ok == 5'],
+    '%pip': ['%pip install nothing\n%conda install nothing\nok = 6', 'pip install nothing', 'ok == 6 and "_exit_code" not in globals()'],
+    'a package': [f"""import zipfile
+with zipfile.ZipFile('x-1-py3-none-any.whl', 'w') as z:
+    z.writestr('x.py', '')
+    z.writestr('x-1.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: x\\nVersion: 1\\n')
+    z.writestr('x-1.dist-info/WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
+    z.writestr('x-1.dist-info/RECORD', '')
+""", '!{sys.executable} -m pip install --target there x-1-py3-none-any.whl', '_exit_code == 0 and not __import__("os").path.exists("there/x.py")']}
+
+
+def told(things, folder):
+    "A notebook that does these things, and writes a file for each: True if it did what it should"
+    cells = []
+    for i, (*before, true) in enumerate(things.values()): cells += [*before, f'with open(r"{folder}/{i}", "w") as told: told.write(repr(bool({true})))']
+    return notebook(*cells)
+
+def read(things, folder):
+    return {name: f.read_text() if (f := folder/str(i)).exists() else 'not done' for i, name in enumerate(things)}
+
+
+@pytest.fixture(scope='module')
+def done(shared):
+    "What became of the things in the command, whose locale knows ASCII only and whose terminal little, and in Jupyter"
+    def make(folder):
+        for o in 'in', 'command', 'answered', 'jupyter', 'there': (folder/o).mkdir()
+        (folder/'in'/'a.ipynb').write_text(told(THINGS, folder/'command'), encoding='utf-8')
+        (folder/'in'/'b.ipynb').write_text(told(ANSWERED, folder/'answered'), encoding='utf-8')
+        plain = dict(TERM='dumb', LC_ALL='C', PYTHONCOERCECLOCALE='0', PYTHONUTF8='0')
+        with start(folder, uuid.uuid4().hex, 'in', '--jobs', 2, **plain) as p:
+            book = nbformat.reads(told(THINGS, folder/'jupyter'), 4)
+            kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))      # no kernelspec of the user's
+            NotebookClient(book, kernel, timeout=120, allow_errors=True, resources=dict(metadata=dict(path=str(folder/'there')))).execute()
+            said = p.communicate(timeout=300)
+        for things, where in (THINGS, 'command'), (ANSWERED, 'answered'), (THINGS, 'jupyter'):
+            (folder/f'{where}.json').write_text(json.dumps(read(things, folder/where)))
+        (folder/'said.json').write_text(json.dumps([p.returncode, *said]))
+    folder = shared('things', make)
+    return {f.stem: json.loads(f.read_text()) for f in folder.glob('*.json')}
+
+
+@pytest.mark.parametrize('name', THINGS)
+def test_what_jupyter_runs_is_run(done, name): assert (done['command'][name], done['jupyter'][name]) == ('True', 'True')
+
+@pytest.mark.parametrize('name', ANSWERED)
+def test_what_would_wait_or_end_goes_on(done, name): assert done['answered'][name] == 'True'
+
+def test_nothing_was_stopped_meanwhile(done):
+    code, out, err = done['said']
+    assert (code, err) == (0, '') and 'stopped' not in out and 'ended its process' not in out
 
 
 # ---- the parts
@@ -366,7 +504,7 @@ def test_stopped(tmp_path, sign, code):
         assert len(left(mark, 0)) > 4
         p.send_signal(sign)
         out, err = p.communicate(timeout=30)
-    assert p.returncode == code and out == '' and not (tmp_path/'r.csv').exists()
+    assert p.returncode == code and out == 'to grade: 2 files of 2 students\n\n' and not (tmp_path/'r.csv').exists()
     assert err == ('backprop13-grade: stopped by Ctrl-C\n' if code == 130 else '')
     assert left(mark) == []
     if code == 130: assert list((tmp_path/'tmp').iterdir()) == []
@@ -377,7 +515,8 @@ def test_stopped(tmp_path, sign, code):
     (['a.ipynb'], 'a.ipynb is no folder'), ([], 'the following arguments are required: FOLDER'), (['in', '--jobs', '0'], "--jobs: got '0'"),
     (['in', '--cell-seconds', 'x'], "--cell-seconds: got 'x'"), (['in', '--memory', '5'], "--memory: got '5', wanted a whole number from 100"),
     (['in', '--csv', 'a.txt'], "--csv: got 'a.txt'"), (['in', '--csv', 'no/a.csv'], "--csv: got 'no/a.csv'"),
-    (['in', '--data', 'nowhere'], '--data is nowhere, wanted a folder with'), (['in', 'in'], 'unrecognized arguments: in')])
+    (['in', '--data', 'nowhere'], '/nowhere; set BACKPROP13_DATA to the folder'), (['in', 'in'], 'unrecognized arguments: in'),
+    ([''], 'wanted a folder of submissions'), (['in', '--memory', '9'*20], 'from 100 to 1000000')])
 def test_what_is_refused_is_a_sentence(tmp_path, monkeypatch, capsys, words, why):
     for o in 'empty', 'in': (tmp_path/o).mkdir()
     for o in 'a.ipynb', 'in/a.ipynb', 'empty/letter.pdf': (tmp_path/o).write_text(notebook(LIN))

@@ -29,8 +29,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageFilter
 
 root = Path(__file__).resolve().parent.parent
-if os.environ.get('BACKPROP13_DATA') not in (None, '', 'synthetic'):    # notebooks run in folders of their own
-    os.environ['BACKPROP13_DATA'] = os.path.abspath(os.path.expanduser(os.environ['BACKPROP13_DATA']))
 rtol, atol, size_tol = 1e-2, 1e-6, .05
 tile, away, far, unlike = 12, .016, 8, .115             # of pictures at half their size; 0.105 was measured where 1 % moved, 0.128 where 5 % did
 WIDGET = 'application/vnd.jupyter.widget-view+json'     # names a widget of the kernel that ran, so it isn't stored
