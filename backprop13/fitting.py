@@ -14,6 +14,7 @@ from functools import partial
 from io import BytesIO
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
+from multiprocessing.util import ForkAwareThreadLock
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -200,10 +201,13 @@ def _work(conn, job):
     torch.set_num_threads(1)                            # the workers share the cores
     with contextlib.suppress(OSError):                  # nobody listens any more: done
         try: dataset, collate_fn, batches = job or pickle.loads(conn.recv_bytes())
-        except Exception as e: return conn.send_bytes(_failure(e))
+        except Exception as e: return conn.send_bytes(_failure(e, 'read'))
         for batch in batches:
-            try: result = _packed((make_batch(dataset, collate_fn, *batch), None))
-            except Exception as e: result = _failure(e)
+            verb = 'make'
+            try:
+                made, verb = make_batch(dataset, collate_fn, *batch), 'send'
+                result = _packed((made, None))
+            except Exception as e: result = _failure(e, verb)
             conn.send_bytes(result)
 
 def _follow(process):
@@ -228,9 +232,9 @@ def _packed(o) -> bytes:
     _Packer(file, protocol=5).dump(o)
     return file.getvalue()
 
-def _failure(e) -> bytes:
-    "No batch, and why."
-    return _packed((None, (repr(e), traceback.format_exc())))
+def _failure(e, verb) -> bytes:
+    "No batch, what could not be done (read the job, make or send a batch), and why."
+    return _packed((None, (verb, repr(e), traceback.format_exc())))
 
 # %% ../nbs/05_fitting.ipynb #fd4e22d0
 def _by_workers(dl, batches):
@@ -247,21 +251,29 @@ def _by_workers(dl, batches):
             conn.close()
 
 # %% ../nbs/05_fitting.ipynb #746069f2
+_starting = ForkAwareThreadLock()    # one start at a time: no worker inherits another's pipe
+
 def _start(ctx, job):
     "A worker process and this end of its pipe; `TypeError` if the job can't be sent to it."
-    here, there = ctx.Pipe()
     forks = ctx.get_start_method() == 'fork'
-    process = ctx.Process(target=_work, args=(there, job if forks else None), daemon=True)
-    with _no_ctrl_c(): process.start()
-    there.close()                                       # the worker's end is the worker's alone
-    try: forks or here.send_bytes(_packed(job))
+    try: data = None if forks else _packed(job)
+    except Exception as e: raise _unsent(repr(e)) from e
+    with _starting, _no_ctrl_c():
+        here, there = ctx.Pipe()
+        process = ctx.Process(target=_work, args=(there, job if forks else None), daemon=True)
+        process.start()
+        there.close()                                   # the worker's end is the worker's alone
+    try: forks or here.send_bytes(data)
     except BrokenPipeError: pass                        # it died already; _receive says so
-    except BaseException as e:
+    except BaseException:
         process.kill(); process.join()
-        if not isinstance(e, (pickle.PicklingError, AttributeError, TypeError)): raise
-        raise TypeError('DataLoader: the dataset or collate_fn cannot be sent to a worker '
-                        f'({e}); define them in a module, or take num_workers=0') from e
+        raise
     return process, here
+
+def _unsent(why):
+    return TypeError('DataLoader: the dataset, collate_fn or sampler cannot be sent to a worker '
+                     f'({why}); a new process finds no lambda, and nothing defined in a function '
+                     'or a notebook: define it in a module, or take num_workers=0')
 
 # %% ../nbs/05_fitting.ipynb #d3488bf9
 @contextlib.contextmanager
@@ -287,7 +299,10 @@ def _receive(process, conn, i, w, timeout):
         raise bad(f'died before batch {i} came: {_died_of(process)}') from None
     batch, error = pickle.loads(sent)
     if not error: return batch
-    raise bad(f'could not make batch {i}: {error[0]}\n\nIn the worker:\n{error[1]}')
+    verb, why, trace = error
+    if verb == 'read': raise _unsent(why)
+    if verb == 'send': why += '; let collate_fn return only what pickle can write'
+    raise bad(f'could not {verb} batch {i}: {why}\n\nIn the worker:\n{trace}')
 
 # %% ../nbs/05_fitting.ipynb #6d6b16cf
 def _died_of(process) -> str:

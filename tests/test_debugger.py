@@ -266,7 +266,7 @@ def swallows(x):
     (None, ['c'], nameless, TypeError, 'f is None, wanted a function'),
     (lambda: nameless(1), 'c', nameless, TypeError, "commands is 'c', wanted a list of strings"),
     (lambda: nameless(1), [1], nameless, TypeError, 'commands is [1], wanted a list of strings'),
-    (lambda: 1, ['c'], eval('lambda: 1'), ValueError, 'no source of <lambda>; define it in a cell or a file')])
+    (lambda: 1, ['c'], eval(compile('lambda: 1', '<nowhere>', 'eval')), ValueError, 'no source of <lambda>; define it in a cell or a file')])
 def test_what_does_not_fit_is_said(f, commands, at, kind, says):
     trace, hook = sys.gettrace(), sys.breakpointhook
     with pytest.raises(kind, match=re.escape(says)) as e: record(f, commands, at=at)
@@ -299,7 +299,8 @@ IPDB = 'ipdb> '
 def test_set_trace_stops_in_jupyter(jupyter):
     jupyter('import os, pdb, sys\ndef f(a):\n    pdb.set_trace()\n    return 2*a')
     prompts, said = jupyter('f(21)', 'p a', 'c')
-    assert prompts == [IPDB]*2 and '----> 4' in said and said.rstrip().endswith('42')
+    line = 3 if sys.version_info >= (3, 13) else 4              # pdb stops at the call itself since 3.13
+    assert prompts == [IPDB]*2 and f'----> {line}' in said and said.rstrip().endswith('42')
 
 def test_breakpoint_in_jupyter(jupyter):
     jupyter('import os, sys\ndef g(a):\n    breakpoint()\n    return 2*a')
