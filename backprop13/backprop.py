@@ -114,9 +114,8 @@ def zero_grads(
 
 # %% ../nbs/03_backprop.ipynb #b90e4a60
 class Module:
-    "A layer that remembers its calls; subclasses define `forward` and `bwd`."
+    "A layer that remembers what goes in and comes out; subclasses define `forward` and `bwd`."
     def __call__(self, *args):
-        "Run `forward`, and remember what went in and what came out."
         out = self.forward(*args)
         if any(out is a for a in args): out = out.view_as(out)   # its own tensor, with its own .g
         self.args, self.out = args, out
@@ -136,10 +135,8 @@ class Module:
             elif isinstance(o, (list, tuple, dict)):
                 for v in o.values() if isinstance(o, dict) else o: forget(v)
         forget(vars(self))
-    def forward(self, *args):
-        raise NotImplementedError(f'{type(self).__name__} must define forward(self, *args)')
-    def bwd(self, out, *args):
-        raise NotImplementedError(f'{type(self).__name__} must define bwd(self, out, *args)')
+    def forward(self, *args): raise NotImplementedError(f'{type(self).__name__} must define forward(self, *args)')
+    def bwd(self, out, *args): raise NotImplementedError(f'{type(self).__name__} must define bwd(self, out, *args)')
 
 # %% ../nbs/03_backprop.ipynb #008caa38
 def call_of(

@@ -326,6 +326,7 @@ def in_process(combination:dict, rounds:int) -> dict:
                                                  f'{-p.returncode}; is there memory enough?')
         return json.loads(out.read_text(encoding='utf-8'))
 
+# %% ../nbs/support/benchmarks.ipynb #5a672b74
 def _measure_alone():
     "What that process does: measure what its second word says, write it to the first."
     signal.signal(signal.SIGINT, signal.SIG_DFL)        # of Ctrl-C the command tells, not each process
@@ -358,6 +359,7 @@ def main(
         found = {'machine': machine(args.device), 'results': results}
         with _writing(args.out): _save(args.out, (json.dumps(found, indent=1) + '\n').encode())
 
+# %% ../nbs/support/benchmarks.ipynb #fd74cdd5
 def _settle_data(asked):
     "What all processes measure on is there; made by code only if `--data synthetic` says so."
     source = asked or os.environ.get('BACKPROP13_DATA')

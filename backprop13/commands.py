@@ -25,11 +25,29 @@ from .training import CrossEntropy, cross_entropy, log_softmax
 
 # %% ../nbs/support/commands.ipynb #68c358f9
 _NO_MEMORY = 'out of memory', "can't allocate memory"
+_KNOWN = (KeyboardInterrupt, OSError, ValueError, FloatingPointError, ModuleNotFoundError, RuntimeError,
+          MemoryError)
 
+def _ending(e) -> tuple: # exit code, sentence
+    "What an error of a kind in `_KNOWN` comes to; raised again if it is no user's matter."
+    if isinstance(e, KeyboardInterrupt): return 130, 'stopped by Ctrl-C'
+    if not isinstance(e, (RuntimeError, MemoryError)): return 2, e
+    if isinstance(e, MemoryError) or any(o in str(e) for o in _NO_MEMORY):
+        return 2, 'the memory here is too small for that; ask for less'
+    if not str(e).startswith('DataLoader:'): raise e
+    return 2, str(e).partition(chr(10))[0]              # a worker died
+
+def _stdout_gone(): # 141 as in `backprop13-train | head -1`
+    "Exit code and sentence, if stdout can't be written; nothing more goes there then. Otherwise None."
+    try: sys.stdout.flush()
+    except OSError as e:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(e, BrokenPipeError): return 141, None
+        return 2, f"stdout can't be written ({e.strerror}); send it where there is room"
+
+# %% ../nbs/support/commands.ipynb #539257cc
 @contextlib.contextmanager
-def _sentences(
-    prog:str, # the command's name, which starts each sentence
-):
+def _sentences(prog:str): # the command's name, which starts each sentence
     "Warnings and errors inside are sentences on stderr; an error ends the command, `SystemExit`."
     def say(message, *_, **__):
         line = ''.join(c if c.isprintable() else ' ' for c in str(message) or repr(message))
@@ -46,25 +64,10 @@ def _sentences(
         warnings.showwarning = say
         try: yield
         except SystemExit as e: code = e.code
-        except KeyboardInterrupt: code, error = 130, 'stopped by Ctrl-C'
-        except (OSError, ValueError, FloatingPointError, ModuleNotFoundError) as e: code, error = 2, e
-        except (RuntimeError, MemoryError) as e:        # a worker died, or there is too little room
-            full = isinstance(e, MemoryError) or any(o in str(e) for o in _NO_MEMORY)
-            if not full and not str(e).startswith('DataLoader:'): raise
-            code, error = 2, str(e).partition(chr(10))[0]
-            if full: error = 'the memory here is too small for that; ask for less'
-    if gone := _stdout_gone():
-        code, error = (141, None) if isinstance(gone, BrokenPipeError) else (2, (
-            f"stdout can't be written ({gone.strerror}); send it where there is room"))
+        except _KNOWN as e: code, error = _ending(e)
+    code, error = _stdout_gone() or (code, error)
     if error is not None: say(error)
     if code is not None: raise SystemExit(code)
-
-def _stdout_gone(): # `BrokenPipeError` as in `backprop13-train | head -1`
-    "The error, if stdout can't be written; nothing more goes there then. Otherwise None."
-    try: sys.stdout.flush()
-    except OSError as e:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return e
 
 # %% ../nbs/support/commands.ipynb #02da22ce
 def _grade():
@@ -140,6 +143,7 @@ def _try_out(
     aside = dict(dir=path.parent, prefix=f'.{path.name}.', suffix='.try-out')   # as long as that of `_save`
     with tempfile.NamedTemporaryFile(**aside) as f: f.write(bytes(size))
 
+# %% ../nbs/support/commands.ipynb #42ec29d3
 def _new_file(*endings):
     "Reads the name of a file that can be written, and ends in one of `endings`."
     def read(text):

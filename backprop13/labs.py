@@ -62,6 +62,7 @@ def _six(o):
     if isinstance(o, dict): return {k: _six(v) for k, v in o.items()}
     return [_six(v) for v in o] if isinstance(o, (list, tuple)) else o
 
+# %% ../nbs/support/labs.ipynb #69fc50f1
 class Lab(anywidget.AnyWidget):
     "A lab with its data; displayed as a widget where a kernel runs, elsewhere as its still picture"
     data = traitlets.Dict().tag(sync=True)

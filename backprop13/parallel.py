@@ -276,6 +276,7 @@ def _check_world(env):
     if rank >= world: _refuse(f'RANK is {rank}, wanted less than WORLD_SIZE, {world}; let torchrun set both')
     if not sys.stdout: _refuse('stdout is closed, wanted a place to print to; leave out >&-, or send it to a file')
 
+# %% ../nbs/07_parallel.ipynb #aef7846c
 def _gpu() -> int:
     "The number of this worker's GPU; `ValueError` if the machine has fewer."
     local, count = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
@@ -294,6 +295,7 @@ def _in_words(e) -> str:
     if not getattr(e, 'strerror', None): return str(e)
     return f"{e.filename or 'a file'} can't be written ({e.strerror}); make room there, or name another place"
 
+# %% ../nbs/07_parallel.ipynb #d9cf3447
 def _leave(why:str, args):
     "Say why, and how to go on, and end at once: nobody is waited for."
     for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, signal.SIG_IGN)     # once is enough
@@ -324,8 +326,7 @@ def _arguments(args):
     for name, low in dict(epochs=1, hidden=1, bs=1, lr=1e-9, timeout=1e-3, seed=0).items():
         if not low <= getattr(args, name) <= 1e9: parser.error(f'--{name} is {getattr(args, name)}, wanted {low:g} to 1e9')
     if args.resume and not args.checkpoint: parser.error('--resume needs --checkpoint FILE')
-    for name in ('out', 'checkpoint'):
-        if getattr(args, name) == '': parser.error(f"--{name} is '', wanted the name of a file")
+    if '' in (args.out, args.checkpoint): parser.error("--out or --checkpoint is '', wanted the name of a file")
     if args.out and args.checkpoint and os.path.realpath(args.out) == os.path.realpath(args.checkpoint):
         parser.error(f'--out and --checkpoint are both {args.out}; name two files')
     return args

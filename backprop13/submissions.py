@@ -483,6 +483,7 @@ def _grade_parser():
     p.add_argument('--csv', type=_new_file('.csv'), metavar='FILE', help='where to write results')
     return p
 
+# %% ../nbs/support/submissions.ipynb #673d5f32
 def _digits(source):
     "What a submission is given as BACKPROP13_DATA, so that none downloads anything."
     source = source or _source()

@@ -132,7 +132,7 @@ def test_what_ipython_knows_is_no_fault(clone):
 def test_make_test_ends_with_the_sentence(clone):
     mark_in_text(clone)
     r = subprocess.run([sys.executable, 'tools/check.py'], cwd=clone, capture_output=True, text=True)
-    assert r.returncode == 1 and HOW in r.stdout and 'Traceback' not in r.stdout + r.stderr and '[1/4] failed' in r.stderr, r.stdout + r.stderr
+    assert r.returncode == 1 and HOW in r.stdout and 'Traceback' not in r.stdout + r.stderr and '[1/5] failed' in r.stderr, r.stdout + r.stderr
 
 
 def test_what_practice_lacks_is_told(monkeypatch):

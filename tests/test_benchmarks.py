@@ -301,7 +301,7 @@ def test_a_process_that_fails_ends_the_command(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv('BACKPROP13_DATA', str(tmp_path/'nowhere'))
     with pytest.raises(SystemExit) as e: main(['--out', str(tmp_path/'results.json')])
     said = capfd.readouterr().err
-    assert e.value.code == 2 and said.startswith('backprop13-bench: ') and 'nowhere has no train-images' in said and said.count('\n') == 1
+    assert e.value.code == 2 and said.startswith('backprop13-bench: ') and '/nowhere; set BACKPROP13_DATA' in said and said.count('\n') == 1
     killed = [sys.executable, '-c', 'import os, signal; os.kill(os.getpid(), signal.SIGKILL)']
     monkeypatch.setattr(benchmarks.subprocess, 'run', lambda command, **kw: run(killed if command[0] == sys.executable else command, **kw))
     with pytest.raises(SystemExit) as e: main(['--out', str(tmp_path/'results.json')])

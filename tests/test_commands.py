@@ -224,7 +224,7 @@ def on_terminal(folder, *words):
 
 
 def test_a_terminal_has_a_bar(tmp_path):
-    code, said = on_terminal(tmp_path, '--epochs', 1, '--hidden', 20, '--bs', 16, '--no-picture')
+    code, said = on_terminal(tmp_path, '--epochs', 1, '--hidden', 20, '--bs', 4, '--lr', .01, '--no-picture')  # longer than a bar waits
     assert code == 0 and re.search(r'\repoch 1 of 1: +[1-9]\d*%\|', said), said
     assert len(table(said.replace('\r\n', '\n'))) == 1
 
@@ -333,18 +333,18 @@ def lay_out(folder):
 NONE = 'a file, and that is none'
 BAD_PLACES = [('full', NONE), ('d', NONE), ('nowhere/x', 'wanted a folder that is there; make /'),
     ('file/x', 'wanted a folder that is there'), ('/proc/x', '/proc refuses'), ('n'*240, 'refuses (File name too long)')]
-OTHERS = [('data', '--data nowhere', 'has no train-images'), ('data', '--data file', 'has no train-images'), ('data', '--data=', 'or the word synthetic'),
+OTHERS = [('data', '--data nowhere', '/nowhere; set BACKPROP13_DATA'), ('data', '--data file', '(it is a file); set'), ('data', '--data=', 'or the word synthetic'),
           ('data', '--nope', 'unrecognized arguments: --nope'), ('data', 'words', 'unrecognized'), ('data', '--data', 'expected one argument'),
-          ('data', '--data no\nwhere', 'no where has no train-images'),
+          ('data', '--data no\nwhere', '/no where; set BACKPROP13_DATA'),
           ('grade', '', 'required: FOLDER'), ('grade', 'nowhere', 'nowhere is no folder'), ('grade', 'file', 'file is no folder'),
           ('grade', 'none', 'none has no submission'), ('grade', 'in in', 'unrecognized'), ('grade', 'in --csv', 'expected one argument'),
           ('grade', 'in --csv a.txt', 'ends in .csv'), *(('grade', f'in --csv {o}.csv', why) for o, why in BAD_PLACES),
           *(('grade', f'in --{o} {n}', f"got '{n}'") for o in ('jobs', 'seconds', 'cell-seconds', 'memory') for n in ('0', '-1', 'x', 'nan', '9'*20)),
-          ('grade', 'in --data nowhere', 'has no train-images'), ('grade', 'in --data file', 'has no train-images'),
+          ('grade', 'in --data nowhere', '/nowhere; set BACKPROP13_DATA'), ('grade', 'in --data file', '(it is a file); set'),
           *(('bench', f'--out {o}.json', why) for o, why in BAD_PLACES), ('bench', '--out pipe.json', NONE), ('bench', '--out /dev/full', 'ends in .json'),
           ('bench', '--out', 'expected one argument'), ('bench', '--out=', 'ends in .json'), ('bench', '--out .', 'ends in .json'),
           *(('bench', f'--rounds {n}', f"got '{n}'") for n in ('0', '-1', '1.5', 'x', '9'*20)), ('bench', '--device tpu', 'cpu or cuda'),
-          ('bench', 'words', 'unrecognized'), ('bench', '--only {}', 'unrecognized'), ('bench', '--data nowhere', 'has no train-images')]
+          ('bench', 'words', 'unrecognized'), ('bench', '--only {}', 'unrecognized'), ('bench', '--data nowhere', '/nowhere; set BACKPROP13_DATA')]
 
 @pytest.mark.parametrize('name,line,why', OTHERS, ids=[f'{name} {line[:40]!r}' for name, line, _ in OTHERS])
 def test_a_bad_input_of_the_others(tmp_path, monkeypatch, name, line, why):
@@ -367,10 +367,11 @@ def test_a_bad_variable(tmp_path, monkeypatch, name, line, source):
     (tmp_path/'three').mkdir()
     for o in [*commands.SHA256][:3]: (tmp_path/'three'/o).write_bytes(b'')
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('PWD', str(tmp_path))                      # from which it counts
     monkeypatch.setenv('BACKPROP13_DATA', source)
     code, out, err = here(name, *line.split())
-    what = 't10k-labels-idx1-ubyte (raw' if source == 'three' else 'train-images-idx3-ubyte, '
-    assert code == 2 and out == '' and is_sentence(err, name) and f'{source} has no {what}' in err, err
+    what = dict(nowhere='/nowhere; set BACKPROP13_DATA', file='/file (it is a file); set', three='/three has no t10k-labels-idx1-ubyte (raw')
+    assert code == 2 and out == '' and is_sentence(err, name) and what[source] in err, err
 
 
 @pytest.mark.parametrize('name,line', [('train', ''), ('data', ''), ('grade', 'in'), ('bench', ''), ('train', '--help'), ('bench', '--version')])

@@ -575,7 +575,7 @@ alone = {
         ('no check', 'parallel._arguments', '<= 1e9', "<= float('inf')"),
         ('no check', 'parallel._arguments', 'args.resume and not args.checkpoint', 'False'),
         ('no check', 'parallel._arguments', ', allow_abbrev=False', ''),
-        ('no check', 'parallel._arguments', "getattr(args, name) == ''", 'False'),
+        ('no check', 'parallel._arguments', "'' in (args.out, args.checkpoint)", 'False'),
         ('no check', 'parallel._arguments', 'os.path.realpath(args.out) == os.path.realpath(args.checkpoint)', 'args.out == args.checkpoint')],
     alone_it_says_how: [
         ('no check', 'parallel.main', '_check_world(os.environ)', 'pass'),

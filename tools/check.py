@@ -167,9 +167,7 @@ Let BACKPROP13_DATA name a folder with the four MNIST files to prove them, too."
 
 
 def main():
-    real, files = data_source() == 'MNIST', contents(root)
     again = Path(sys.prefix) if os.environ.get('CI', 'false') == 'false' else None
-    passed = Passed(files, real, again and again/'passed.json')
     env = {**os.environ, 'CI': 'true', 'OMP_NUM_THREADS': '1'}                # several at a time: some wait
     if again: env['BACKPROP13_PAGES'] = str(again/'pages.json')            # where tests/test_pages.py notes which pages were whole
     without = {**env, 'BACKPROP13_DATA': 'synthetic'}                      # and nothing tries to download again
@@ -206,11 +204,13 @@ def main():
         if bad: passed.add(n, [o for o in files if o.removeprefix('tests/').removesuffix('.py') not in bad])
         return good
 
+    step(1, fresh)
+    real, files = data_source() == 'MNIST', contents(root)
+    passed = Passed(files, real, again and again/'passed.json')
     all_books = [o.relative_to(root).as_posix() for o in notebooks(root/'nbs')]
     shown = [o for o in all_books if not o.startswith('nbs/practice/')]
     all_tests = sorted((o for o in files if re.fullmatch(r'tests/test_\w+\.py', o)), key=lambda o: o != 'tests/test_pages.py')  # the longest first
     reading = [o for o in all_tests if re.search(rb'\bdigits\b|\bmark\.data\b', files[o])]       # tests/conftest.py says how
-    step(1, fresh)
     step(2, synthetic, all_books)
     step(3, lambda o: tests(3, o, without), all_tests)
     if not real: return print(UNPROVED)

@@ -253,9 +253,9 @@ def work(command, paths, anew=False):
 
 def data_source():
     "'MNIST' or 'synthetic': what `backprop13.data` finds on this machine (it may download)"
-    code = 'from backprop13.data import mnist; print(mnist().source)'
+    code = 'import sys\nfrom backprop13.data import mnist\ntry: print(mnist().source)\nexcept (OSError, ValueError) as e: sys.exit(str(e))'
     res = subprocess.run([sys.executable, '-c', code], cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    if res.returncode: sys.exit('The data could not be loaded: backprop13.data says why above.')
+    if res.returncode: sys.exit('The data could not be loaded, for the reason above.')
     return res.stdout.split()[-1]
 
 
