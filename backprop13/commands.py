@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from . import __version__
 from .backprop import Linear
-from .checks import PLAIN
+from .checks import _PLAIN
 from .data import (DataWarning, MIRRORS, SHA256, SHA256_SYNTHETIC, _FOLDERS, _find,
                              _save, _source, cache_folder, cached_files, download, mnist,
                              mnist_files)
@@ -31,6 +31,7 @@ _KNOWN = (KeyboardInterrupt, OSError, ValueError, FloatingPointError, ModuleNotF
 def _ending(e) -> tuple: # exit code, sentence
     "What an error of a kind in `_KNOWN` comes to; raised again if it is no user's matter."
     if isinstance(e, KeyboardInterrupt): return 130, 'stopped by Ctrl-C'
+    if isinstance(e, BrokenPipeError): return 141, None # the reader has left
     if not isinstance(e, (RuntimeError, MemoryError)): return 2, e
     if isinstance(e, MemoryError) or any(o in str(e) for o in _NO_MEMORY):
         return 2, 'the memory here is too small for that; ask for less'
@@ -57,7 +58,7 @@ def _sentences(prog:str): # the command's name, which starts each sentence
         say('stdout is closed, wanted a place to print to; leave out >&-, or send it to a file')
         raise SystemExit(2)
     if hasattr(sys.stdout, 'reconfigure'):              # each line at once, in a log, too
-        sys.stdout.reconfigure(line_buffering=True, errors=PLAIN)
+        sys.stdout.reconfigure(line_buffering=True, errors=_PLAIN)
     code = error = None
     with warnings.catch_warnings():
         warnings.simplefilter('always', DataWarning)
@@ -265,6 +266,7 @@ def train(
     parser = _train_parser()
     with _sentences(parser.prog):
         args, history = parser.parse_args(argv), History()
+        _find_out_drawing(args)
         digits = mnist(args.data)
         model, loss_func, dls = _setup(args, digits)
         opt = SGD(model.parameters(), args.lr)
@@ -284,10 +286,13 @@ def train(
 
 # %% ../nbs/support/commands.ipynb #080182d8
 def _find_out_now(args, model):
-    "What would fail after the training fails before it: a file's size, matplotlib's settings."
+    "What would fail after the training fails before it: a file of that size."
     if args.weights:
         size = sum(p.nbytes for p in model.parameters())
         with _writing(args.weights): _try_out(args.weights, size + 1000)    # and their names
+
+def _find_out_drawing(args):
+    "Matplotlib is missing, or its settings are wrong: that, too, before the work."
     if args.picture and not find_spec('matplotlib'):
         print('no picture: matplotlib is missing, pip install "backprop13[figures]"')
         args.picture = None

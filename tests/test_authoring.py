@@ -91,7 +91,7 @@ FAULTS = [
     (renamed, ["_quarto.yml has a row for nbs/05_fitting.ipynb, which doesn't exist: name another", 'nbs/index.ipynb, cell ',
                'nbs/lesson_map.ipynb, cell ', 'nbs/05_loop.ipynb has no row']),
     (deleted, ['_quarto.yml has a row for nbs/07_parallel.ipynb', 'nbs/index.ipynb, cell ',
-               'tests/test_parallel.py imports backprop13.parallel, which no notebook exports', 'tests/test_repeatable.py imports backprop13.parallel']),
+               'tests/test_commands.py imports backprop13.parallel, which no notebook exports', 'tests/test_parallel.py imports backprop13.parallel', 'tests/test_repeatable.py imports backprop13.parallel']),
     (command_gone, ['settings.ini has a command of backprop13.gone, which no notebook exports: take it out of console_scripts']),
     (quoted, ["_quarto.yml has a row for nbs/07_gone.ipynb, which doesn't exist", 'nbs/07_parallel.ipynb has no row']),
     (not_yaml, ['_quarto.yml is not YAML: ']), (no_text, ["_quarto.yml: a row of the sidebar has text and href; got {'href': 'index.ipynb'}"]),

@@ -66,10 +66,11 @@ def test_the_page_s_styles_stay_out_of_a_lab(browser, server, places, name):
     under = lambda css: page.evaluate("css => { const s = new CSSStyleSheet(); s.replaceSync(css); document.adoptedStyleSheets = [s] }", css)
     others = {*BOOTSTRAP, *classes(site)} - {'js', 'menu-open'}                                # those two are the root's
     under(f":is({', '.join(f'.{c}' for c in others)}) {{ color: red !important; font-size: 3px !important }}")
-    assert page.evaluate(look) == before
-    under(LOUD)
-    after = page.evaluate(look)
-    assert after == before, [(a, b) for a, b in zip(before, after) if a != b][:4]
+    def alike(a, b): return all(x == y if isinstance(x, str) else abs(x - y) <= 1 for x, y in zip(a, b))       # half a pixel may round either way
+    for css in None, LOUD:
+        if css: under(css)
+        after = page.evaluate(look)
+        assert len(after) == len(before) and all(map(alike, before, after)), [o for o in zip(before, after) if not alike(*o)][:4]
     assert not said
     page.close()
 

@@ -500,6 +500,10 @@ def a_message_says_what_and_where(lib):
           lib.checks.check_grads, {'w': got}, {'w': want}, op=lib.checks.op_name(lib.backprop.Lin(got, want)), against='autograd')
     assert lib.checks.op_name(relu_like) == 'relu_like'
 
+def signs_have_stand_ins(lib):
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), 'ascii')):
+        assert lib.checks.printable('\u2713 \u22121\u2026 \u03bb') == r'+ -1... \u03bb'
+
 def relu_like(x): return x*(x >= 0)                 # its slope at 0 is 1
 def exp_sum_log(x): return x.exp().sum().log()
 
@@ -1845,6 +1849,8 @@ mutants = {
         ('sign', 'checks.check_close', 'got {got[at]:.4g}, wanted {want[at]:.4g}', 'got {want[at]:.4g}, wanted {got[at]:.4g}'),
         ('wrong place', 'checks.show_values', '[:n]', '[-n:]'),
         ('wrong place', 'checks.op_name', "getattr(op, '__name__', type(op).__name__)", "type(op).__name__")],
+    signs_have_stand_ins: [('wrong call', 'checks.printable', 'coding, _PLAIN', "coding, 'replace'"),
+                           ('wrong call', 'checks.printable', "getattr(sys.stdout, 'encoding', None)", 'None')],
     differences_are_central: [
         ('one-sided', 'checks.difference_grads', 'at(x - step), at(x)', 'at(x), at(x)'),
         ('one-sided', 'checks.difference_grads', 'at(x + step), at(x - step)', 'at(x), at(x - step)'),

@@ -332,7 +332,7 @@ failed
 def test_train_says_before_it_begins_that_it_cannot_draw(monkeypatch, capsys):
     monkeypatch.setattr(commands, 'find_spec', lambda name: None)
     for picture, want in ('a.png', 'no picture: matplotlib is missing, pip install "backprop13[figures]"\n'), (None, ''):
-        commands._find_out_now(args := SimpleNamespace(weights=None, picture=picture), None)
+        commands._find_out_drawing(args := SimpleNamespace(picture=picture))
         assert (capsys.readouterr().out, args.picture) == (want, None)
 
 
@@ -515,7 +515,6 @@ ALLOWED = {
     ('parallel', 'torch.distributed.all_gather_object'): 'workers of one run tell each other their settings',
     ('benchmarks', 'subprocess.run'): 'starts itself anew for each contender',
     ('fitting', 'pickle.Pickler'): 'a DataLoader and the workers that it started, by pipe',
-    ('fitting', 'pickle.PicklingError'): 'the same',
     ('fitting', 'pickle.loads'): 'the same; nothing from a file or from elsewhere',
     ('grading', 'compile'): "compiles the chapters' functions anew, with a bug planted",
     ('grading', 'exec'): 'the same',

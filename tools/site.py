@@ -349,7 +349,7 @@ def config():
     "What the pages take from settings.ini, and from _quarto.yml whether the repository is public: it then has repo-actions; and pandoc's dialect"
     c, q = ini(ROOT), site(ROOT)
     return {'public': 'repo-actions' in q['website'], 'from': q['format']['html']['from'], 'branch': c['branch'], 'site': c['title'],
-            'copyright': c['copyright'], 'git': c['git_url']}
+            'copyright': c['copyright'], 'base': c['doc_host']+c['doc_baseurl']+'/', 'git': c['git_url']}
 
 
 def typeset(pages, katex, problems):
