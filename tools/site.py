@@ -341,7 +341,7 @@ class Page:
             return f'<a{attrs} href="{html.escape(url+("#"+frag if frag else ""))}">{inner}</a>'
         self.html = re.sub(r'<a((?:\s[^>]*?)?) href="([^"]*)"([^>]*)>(.*?)</a>', f, self.html, flags=re.S)
         self.html = re.sub(r'<p>\s*</p>\n?', '', self.html)
-        self.html = re.sub(r'<table.*?</table>', r'<div class="table-box">\g<0></div>', self.html, flags=re.S)
+        self.html = re.sub(r'<table.*?</table>', r'<div class="scroll-box">\g<0></div>', self.html, flags=re.S)
 
 
 @functools.cache

@@ -28,7 +28,7 @@
     const toc = document.querySelector('.toc')
     if (toc) toc.open = matchMedia('(min-width: 1200px)').matches     // beside the text; where it stands above, it would move all of it
     document.querySelector('.menu [aria-current]')?.scrollIntoView({block: 'nearest'})
-    const reach = () => document.querySelectorAll('pre, .katex-display, .cell-output-display, .table-box').forEach(el => {
+    const reach = () => document.querySelectorAll('pre, .katex-display, .cell-output-display, .scroll-box').forEach(el => {
       if (el.scrollWidth > el.clientWidth) el.tabIndex = 0      // so that keys can scroll it
       else el.removeAttribute('tabindex')
     })
