@@ -20,7 +20,7 @@ from torch import nn
 from .backprop import Linear
 from .checks import check_close
 from .commands import _Parser, _new_file, _one_of, _sentences, _verified, _whole, _writing
-from .data import _save, mnist
+from .data import _save, _source, mnist
 from .fitting import SGD, by_hand
 from .speed import (FastNetwork, NetworkLoss, yardstick, layers_of, one_epoch, one_hot,
                               recorded)
@@ -362,7 +362,7 @@ def main(
 # %% ../nbs/support/benchmarks.ipynb #fd74cdd5
 def _settle_data(asked):
     "What all processes measure on is there; made by code only if `--data synthetic` says so."
-    source = asked or os.environ.get('BACKPROP13_DATA')
+    source = asked or _source()
     if source == 'synthetic' and not asked:
         raise ValueError('BACKPROP13_DATA is synthetic, wanted MNIST to measure on; '
                          'set it to a folder with MNIST, or pass --data synthetic')

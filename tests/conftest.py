@@ -1,5 +1,5 @@
 "Fixtures that several test files share"
-import functools, http.server, importlib.util, json, math, os, re, shutil, signal, subprocess, sys, tempfile, threading
+import contextlib, functools, http.server, importlib.util, json, math, os, re, shutil, signal, subprocess, sys, tempfile, threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -64,6 +64,16 @@ def clone(tmp_path):
     "A copy of the project's files that a test may spoil"
     load_tool('check').copy(root, tmp_path/'clone')
     return tmp_path/'clone'
+
+
+@contextlib.contextmanager
+def a_full_disk(size):
+    "No file gets longer than that"
+    import resource
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, was[1]))
+    try: yield
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, was)
 
 
 @pytest.fixture(scope='session')

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np, pytest, torch
 from PIL import Image
-from conftest import root
+from conftest import a_full_disk, root
 from test_repo import config
 from torch import nn
 
@@ -397,16 +397,6 @@ def test_closed_stderr(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'stderr', None)
     with contextlib.redirect_stdout(out := io.StringIO()), pytest.raises(SystemExit) as e: commands.train(['--bs', '0'])
     assert e.value.code == 2 and out.getvalue() == '' and sys.stderr.writable()
-
-
-@contextlib.contextmanager
-def a_full_disk(size):
-    "No file gets longer than that"
-    import resource
-    was = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, was[1]))
-    try: yield
-    finally: resource.setrlimit(resource.RLIMIT_FSIZE, was)
 
 
 @pytest.mark.parametrize('name,line,size,why', [

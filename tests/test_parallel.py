@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest, torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from conftest import a_full_disk
 from test_mutants import Library, equal, f64, kill, mutated, near, rand, refuses, works
 
 from backprop13 import parallel
@@ -167,15 +168,6 @@ def a_failed_write_leaves_the_old(lib):
                 m.setattr(name, fails)
                 refuses(OSError, 'No space', lib.parallel.save_checkpoint, path, lib.parallel.start_weights((6, 5, 10), 1), 2, args)
             assert path.read_bytes() == was and os.listdir(folder) == ['run']
-
-@contextlib.contextmanager
-def a_full_disk(size):
-    "No file gets longer than that"
-    import resource
-    was = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, was[1]))
-    try: yield
-    finally: resource.setrlimit(resource.RLIMIT_FSIZE, was)
 
 def bad_beginnings_are_refused(lib):
     "Before the first batch, and with the file as it was"
