@@ -6,7 +6,8 @@ dialect, site = load_tool('dialect'), load_tool('site')
 PANDOC, FORMAT = site.pandoc_path(), load_tool('settings').site(ROOT)['format']['html']['from']
 
 
-def told(texts, format=FORMAT): return {k: (there, here) for k, there, here in dialect.differences(texts, PANDOC, format)}
+def told(texts, format=FORMAT):
+    return {k: (there, here) for k, there, here in dialect.differences(texts, PANDOC, format)}
 
 
 ALIKE = [
@@ -14,12 +15,13 @@ ALIKE = [
     'H~x~ and a^2^ and ~~gone~~', '@torch.no_grad says', '| no\n| line block', 'A note^[here]', 'see [Heading]\n\n## Heading', '#5 bolt',
     '- a\n  - b\n    - c', '1. a\n  - b', 'under\n---', 'https://example.org and <https://example.org>', '- [ ] todo', 'a<br>b <b>c</b>', '- and -- and "so" it\'s ...',
     '$$x\n+ y$$ and `$a$` and $|x|$', 'a \\$5 note', r'$\text{costs \$5}$', r'$$\text{sums over $\delta$}$$', 'snake_case __init__ *a*b',
-    '| a | b |\n|:--|--:|\n| $|x|$ | 2 |', '```\n| a | b |\nx | y\n--|--\n```', '<details><summary>s</summary>\n\nshut\n\n</details>', '`call --epochs 3`', '<!-- said -->\n\nso']
+    '| a | b |\n|:--|--:|\n| $|x|$ | 2 |', '```\n| a | b |\nx | y\n--|--\n```', '<details><summary>s</summary>\n\nshut\n\n</details>', '`call --epochs 3`', '<!-- said -->\n\nso',
+    '<!-- <details> -->\n\nso', '<b title="a > b <i>">bold</b>', '<span class="math">x</span>']
 
 def test_what_both_read_alike_passes(): assert told(ALIKE) == {}
 
 
-REFUSED = {                                          # text -> a word of what Jupyter shows, a word of what the site would
+REFUSED = {    # text -> a word of what Jupyter shows, a word of what the site would
     'A line\n| a | b |\n|:--|:--|\n| 1 | 2 |': ('A line', '|:--|'), 'A line\na | b\n--|--\n1 | 2': ('A line', '--|--'), 'born in\n1986. A year': ('1986', ''),
     r'\begin{align} x \end{align}': ('FORMULA1', 'begin'), 'costs $5 or $10': ('FORMULA1', '$5'), '$ x $': ('FORMULA1', '$ x $'), '- a\n* b': ('</ul>', '<li>'),
     '[red]{.red}': ('{.red}', '<span>'), '## Head {#own}': ('{#own}', ''), '::: {.note}\nx\n:::': ('<p>', '<div>'), '<div>\n**bold**\n</div>': ('**bold**', '<p>'),
@@ -29,10 +31,12 @@ REFUSED = {                                          # text -> a word of what Ju
 def test_what_would_look_otherwise_is_refused():
     found = told(list(REFUSED))
     assert set(found) == set(range(len(REFUSED)))
-    for (text, (there, here)), (got, other) in zip(REFUSED.items(), found.values()): assert there in got and here in other, (text, got, other)
+    for (text, (there, here)), (got, other) in zip(REFUSED.items(), found.values()):
+        assert there in got and here in other, (text, got, other)
 
 @pytest.mark.parametrize('text', ['```\nopen', '~~~\nopen', '<!-- open'])
-def test_what_stays_open_is_told_at_its_own_text(text): assert set(told(['One', text, 'Three'])) == {1}
+def test_what_stays_open_is_told_at_its_own_text(text):
+    assert set(told(['One', text, 'Three'])) == {1}
 
 
 @pytest.mark.parametrize('kind,k', [('lists_without_preceding_blankline', 0), ('-raw_tex', 5), ('-blank_before_header', 2), ('-blank_before_blockquote', 3),

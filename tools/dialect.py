@@ -1,54 +1,97 @@
-"""Jupyter reads a notebook's Markdown as CommonMark with tables, and takes formulas out first; pandoc reads its own dialect, which the line
-`from` of _quarto.yml brings near to that. `differences` finds where a text would still look otherwise on the site than in Jupyter."""
-import html, re, subprocess
+"""Jupyter reads a notebook's Markdown as CommonMark with tables, and takes formulas out first; pandoc reads its own
+dialect, which the line `from` of _quarto.yml brings near to that. `differences` finds where a text would still look
+otherwise on the site than in Jupyter."""
+import re, subprocess
+from collections import Counter
+from html.parser import HTMLParser
 
 JUPYTER = 'commonmark+pipe_tables+strikeout+task_lists+autolink_bare_uris'
 BLOCK = r'(?!\n[ \t]*\n)'
-CODE = rf'(?m:^ {{0,3}}(?P<fence>`{{3,}}|~{{3,}})[\s\S]*?(?:^ {{0,3}}(?P=fence)[`~]*[ \t]*$|\Z))|(?P<ticks>`+)(?:{BLOCK}[\s\S])*?[^`](?P=ticks)(?!`)'
+CODE = (r'(?m:^ {0,3}(?P<fence>`{3,}|~{3,})[\s\S]*?(?:^ {0,3}(?P=fence)[`~]*[ \t]*$|\Z))'
+        rf'|(?P<ticks>`+)(?:{BLOCK}[\s\S])*?[^`](?P=ticks)(?!`)')
 MATH = (rf'(?P<tex>\$\$(?:{BLOCK}(?:\\.|(?!\$\$)[^\\]))+\$\$|\$(?:{BLOCK}(?:\\[^\n]|[^\\$]))+\$'
         r'|\\begin\{(?P<env>[a-z]*\*?)\}[\s\S]*?\\end\{(?P=env)\})')
-TABLE = r'(?<=\S)(?P<table>\n)(?=[^\n]*\|[^\n]*\n *\|?(?: *:?-+:? *\|)+(?: *:?-+:? *)?(?:\n|\Z))'      # straight after a line of text
+TABLE = (r'(?<=\S)(?P<table>\n)'                                               # straight after a line of text
+         r'(?=[^\n]*\|[^\n]*\n *\|?(?: *:?-+:? *\|)+(?: *:?-+:? *)?(?:\n|\Z))')
 VOID = {'area', 'br', 'col', 'hr', 'img', 'input', 'source', 'wbr'}
 
 
-def numbered(pattern, text, tex):
-    "`text` with a word in the place of each formula, and the formulas; an empty line parts text from a table"
+def numbered(text):
+    "Markdown with a word in the place of each formula, and these; an empty line parts text from a table"
     found = []
     def f(m):
-        if not m['tex']: return '\n\n' if m.groupdict().get('table') else m[0]
-        found.append(re.sub(r'\s+', ' ', tex(m['tex'])).strip())
+        if not m['tex']: return '\n\n' if m['table'] else m[0]
+        found.append(' '.join(m['tex'].strip('$').split()))
         return f'FORMULA{len(found)}'
-    return re.sub(pattern, f, text, flags=re.S), found
+    return re.sub(rf'{CODE}|\\\$|{MATH}|{TABLE}', f, text, flags=re.S), found
 
 
-def plain(page):
-    "HTML without what may differ: ids, comments, spaces, classes of quotes"
-    page = re.sub(r' (?:id|class)="[^"]*"| type="1"|<!--.*?-->|</?(?:colgroup|col)\b[^>]*>', '', page, flags=re.S)
-    return re.sub(r' *(<[^>]*>) *', r'\n\1\n', re.sub(r'\s+', ' ', page)).replace('\n\n', '\n').strip()
+class Shown(HTMLParser):
+    """HTML as lines, a tag or a text each, without what may differ: ids, comments, spaces, classes of quotes. Its
+    formulas come after them, and a word in the place of each."""
+    def __init__(self, page):
+        super().__init__()
+        self.lines, self.words, self.tex, self.math = [], '', [], False
+        self.open, self.option = Counter(), None
+        self.feed(page)
+        self.close()
+        self.tag()
+        self.lines += [' '.join(o.split()) for o in self.tex] + ['']
+
+    def tag(self, tag=''):
+        "A tag ends a text"
+        if re.match(r'</?col', tag): tag = ''
+        self.lines += filter(None, [' '.join(self.words.split()), tag])
+        self.words = ''
+
+    def handle_starttag(self, tag, attrs):
+        self.open[tag] += tag not in VOID
+        self.math = tag == 'span' and (dict(attrs).get('class') or '').startswith('math ')
+        if self.math:
+            self.tex.append('')
+            self.words += f'FORMULA{len(self.tex)}'
+        else:
+            kept = (f' {k}="{v}"' for k, v in attrs if k not in ('id', 'class') and (k, v) != ('type', '1'))
+            self.tag(f'<{tag}{"".join(kept)}>')
+
+    def handle_startendtag(self, tag, attrs): self.handle_starttag(tag, attrs)       # in HTML the slash says nothing
+
+    def handle_endtag(self, tag):
+        self.open[tag] -= tag not in VOID
+        if self.math: self.math = False
+        else: self.tag(f'</{tag}>')
+
+    def handle_data(self, text):
+        if self.math: self.tex[-1] += text
+        else: self.words += text
+        if not self.math and not self.open['code'] and not self.open['pre']:
+            self.option = self.option or next((o for o in text.split() if re.match(r'--\w', o)), None)
 
 
 def read(texts, pandoc, format):
-    "The HTML of each of `texts`, which pandoc reads as one; None for one that swallowed the next, or was swallowed"
+    "The HTML of each of `texts`, which pandoc reads as one; None for one that swallowed the next, or was itself"
     marks = [f'TEXT{k}ENDS' for k in range(len(texts))]
-    said = subprocess.run([pandoc, '-f', format, *'-t html5 --katex --wrap=none --columns=9999 --no-highlight'.split()], check=True,
-                          input='\n\n'.join(o for pair in zip(texts, marks) for o in pair), capture_output=True, text=True, encoding='utf-8').stdout
+    how = '-t html5 --katex --wrap=none --columns=9999 --no-highlight'.split()
+    text = '\n\n'.join(o for pair in zip(texts, marks) for o in pair)
+    said = subprocess.run([pandoc, '-f', format, *how], check=True, input=text, capture_output=True, text=True,
+                          encoding='utf-8').stdout
     parts = re.split(r'<p>TEXT(\d+)ENDS</p>', said)
     found = dict(zip(map(int, parts[1::2]), parts[::2]))
     return [found.get(k) if not k or k-1 in found else None for k in range(len(texts))]
 
 
 def differences(texts, pandoc, format):
-    "For each text that the site would show otherwise than Jupyter: its number, what Jupyter shows, and the site"
-    jupyter = [numbered(rf'{CODE}|\\\$|{MATH}|{TABLE}', s, lambda s: s.strip('$')) for s in texts]
+    "For each text that the site would show otherwise: its number, what Jupyter shows, and the site"
+    jupyter = [numbered(s) for s in texts]
     pages = read([s for s, _ in jupyter], pandoc, JUPYTER), read(texts, pandoc, format+'-smart')
     for k, ((_, tex), there, here) in enumerate(zip(jupyter, *pages)):
         if there is None or here is None:
             yield k, 'its end', 'none: code or a comment stays open'
             return
-        open_ = [o for o in set(re.findall(r'<(\w+)', here)) - VOID if len(re.findall(rf'<{o}\b', here)) != here.count(f'</{o}>')]
-        here, own = numbered(r'<span class="math (?:inline|display)">(?P<tex>.*?)</span>', here, html.unescape)
-        here, there = ([*plain(o).split('\n'), *t, ''] for o, t in ((here, own), (there, tex)))
-        option = re.search(r'(?<!\S)--\w[\w-]*', re.sub(r'<(code|pre)\b.*?</\1>', '', '\n'.join(there), flags=re.S))
-        if other := next(((a, b) for a, b in zip(there, here) if a != b), None): yield k, *other
-        elif option: yield k, option[0], option[0].replace('--', '–')           # between words it's the dash that was meant
+        there, here = Shown(there), Shown(here)
+        there.lines[-1:] = [*tex, '']
+        option, open_ = there.option, [o for o, n in here.open.items() if n]
+        other = next(((a, b) for a, b in zip(there.lines, here.lines) if a != b), None)
+        if other: yield k, *other
+        elif option: yield k, option, option.replace('--', '–')      # between words it's the dash that was meant
         elif open_: yield k, f'<{open_[0]}> to the end of its cell', 'it to the end of the page'

