@@ -26,6 +26,38 @@ def load_tool(name):
     return tools[name]
 
 
+# ---- what a test reads, tools/passed.py must know, or `make test` again leaves it out wrongly ----
+opened = set()
+
+def note(event, args):
+    if event != 'open' or not isinstance(args[0], (str, Path)) or (args[1] or 'r')[0] != 'r': return
+    callers, frame = [], sys._getframe(1)
+    while frame and len(callers) < 5: callers, frame = [*callers, frame.f_globals.get('__name__')], frame.f_back
+    if 'hypothesis.internal.constants_ast' not in callers:         # which looks for numbers in all modules
+        opened.add(str(args[0]))
+
+sys.addaudithook(note)
+GIVES = {'docs': 'tools/site.py', 'project': 'README.md'}        # what is mostly read by other processes
+
+
+@functools.cache
+def tree(): return load_tool('check').contents(root)
+
+@functools.cache
+def undeclared(name): return tree().keys() - load_tool('passed').needs(tree(), name)
+
+@pytest.fixture(autouse=True)
+def reads_what_it_says(request):
+    "A test opens no file of the project that tools/passed.py doesn't know of; other processes aren't seen"
+    yield
+    files = [os.path.relpath(os.path.abspath(o), root).replace(os.sep, '/') for o in opened]
+    files = {re.sub(r'__pycache__/(\w+)\..*', r'\1.py', o) for o in files}
+    files |= {v for k, v in GIVES.items() if k in request.fixturenames}
+    name = os.path.relpath(request.path, root).replace(os.sep, '/')
+    if more := files & (undeclared(name) if name in tree() else set()):
+        pytest.fail(f'{name} reads {", ".join(sorted(more)[:9])}: say so in READS of tools/passed.py', pytrace=False)
+
+
 # ---- two worlds: with MNIST and without. `make test` runs all tests without, and once more, on the real digits, those that read any:
 # they have the mark `data`, or ask for `digits`. The others get none, so that none is left out by mistake.
 DATA = os.environ.get('BACKPROP13_DATA')
@@ -41,6 +73,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
+    opened.clear()
     if not item.get_closest_marker('data'): os.environ['BACKPROP13_DATA'] = 'a-test-that-reads-digits-has-the-mark-data'
     elif DATA is None: os.environ.pop('BACKPROP13_DATA', None)
     else: os.environ['BACKPROP13_DATA'] = DATA
@@ -169,7 +202,7 @@ def pages(docs):
 @pytest.fixture(scope='session')
 def server(docs):
     "The site's address on a free port of this machine"
-    handler = functools.partial(load_tool('site').Handler, directory=str(docs))
+    handler = functools.partial(load_tool('live').Handler, directory=str(docs))
     s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
     threading.Thread(target=s.serve_forever, daemon=True).start()
     yield f'http://127.0.0.1:{s.server_port}/'

@@ -1,58 +1,100 @@
-"""What passed on this machine and hasn't changed since, so that `make test` again needn't try it. CI tries everything.
+"""What passed on this machine and hasn't changed since, so that `make test` again needn't try it. CI tries all.
 
-A notebook depends on its own code and stored outputs, on the modules of backprop13 that it imports, and on theirs; a test file on itself,
-on the modules that it names, on the pages that it visits (their code, outputs, headings and questions), or on the whole tree if it asks for
-that. Both depend on tools, settings, the labs' files, versions and data. What names no module depends on all. It is a guess, and a mistake
-in it shows in CI, which doesn't guess."""
-import hashlib, json, re, sys
+A test file or a notebook depends on itself, on what it imports, on the versions and data, and on what READS
+says that it reads besides; a test file without a row depends on all. tests/conftest.py sees which files a
+test opens, and fails it if READS has too little: all but what other processes open."""
+import ast, hashlib, json, re, sys
+from functools import cache
+from pathlib import PurePosixPath
 
-BASE = r'constraints\.txt|settings\.ini|setup\.py|tools/.*|backprop13/static/.*|nbs/assets/.*|tests/conftest\.py'
-WHOLE = r'def \w+\([^)\n]*\b(?:docs|pages|clone|project)\b|/.nbs[\'"]'                 # what reads more than it names
-NO_PROSE = r'tests/test_(labs|package)\.py'                                              # and of that, what prose doesn't matter to
+ALWAYS = r'constraints\.txt|settings\.ini|setup\.py|pyproject\.toml|tests/conftest\.py'
+BOOK = r'nbs/.*\.ipynb'
+KINDS = {'package': r'backprop13/.*', 'site': r'tools/.*|nbs/assets/.*|(nbs/)?_quarto\.yml',
+         'pages': BOOK, 'prose': BOOK}                  # pages are notebooks without their prose: `bones`
+KINDS['rest'] = f"(?!({'|'.join(KINDS.values())})$).*"
+READS = {
+    r'test_(cards|commands|data|data_faults|debugger|derivatives|exercises|fitting|graph|loader|matmul|'
+    r'parallel|repeatable|speed|submissions)': '',
+    r'test_backprop': 'pages',
+    r'test_(benchmarks|checks|instruments|ledger|numerics)': 'package',
+    r'test_(lab_\w+|predict|workbook)': 'package site pages',
+    r'test_(authoring|labs|notebooks|package)': 'package site pages rest',
+    r'nbs/(reference|support/ledger)': 'package',
+    r'nbs/(practice|lesson_map|teaching|support/pages)': 'package prose',
+    r'nbs/.*': 'notebooks'}
+KINDS['notebooks'] = r'backprop13/static/.*|tools/notebooks\.py'    # what each may read, and what runs it
 
 
+@cache
 def code(text):
     "What a notebook runs and shows; its other cells don't matter to that"
-    return json.dumps([(c['source'], c['outputs']) for c in json.loads(text)['cells'] if c['cell_type'] == 'code']).encode()
+    cells = json.loads(text)['cells']
+    return json.dumps([(c['source'], c['outputs']) for c in cells if c['cell_type'] == 'code']).encode()
 
 
+@cache
 def bones(text):
     "Its code and outputs, its headings, and the cells that ask"
     prose = [''.join(c['source']) for c in json.loads(text)['cells'] if c['cell_type'] == 'markdown']
-    return code(text) + json.dumps([o for s in prose for o in ([s] if '**Predict:**' in s else re.findall('^#.*', s, re.M))]).encode()
+    kept = [[s] if '**Predict:**' in s else re.findall('^#.*', s, re.M) for s in prose]
+    return code(text) + json.dumps(kept).encode()
 
 
-def imports(files, text):
-    "The files of the modules of backprop13 that `text` names, and of those that these import; all of them if it names none"
-    names = set(re.findall(r'backprop13[./](\w+)', text))
-    for o in re.findall(r'from backprop13 import ([\w, ]+)', text): names |= set(re.findall(r'\w+', o))
-    if not (names := {f'backprop13/{o}.py' for o in names} & set(files)) or 'import_module' in text:
-        return {f for f in files if re.fullmatch(r'backprop13/\w+\.py', f)}
-    while new := {f'backprop13/{o}.py' for f in names for o in re.findall(r'^ *from \.(\w+) import', files[f].decode(), re.M)} - names: names |= new
-    return names
+def reads(name):
+    "The kinds of files that READS says of a test file or notebook; all, where it has no row"
+    path = PurePosixPath(name)
+    stem = str(path.with_suffix('')) if path.suffix == '.ipynb' else path.stem
+    return next((v.split() for k, v in READS.items() if re.fullmatch(k, stem)), ['package', 'site', 'prose', 'rest'])
+
+
+@cache
+def imported(name, text):
+    "The dotted names that a Python file or a notebook imports: modules, or names in modules"
+    if name.endswith('.ipynb'):
+        cells = [''.join(c['source']) for c in json.loads(text)['cells'] if c['cell_type'] == 'code']
+        text = '\n'.join(o for o in cells if not o.startswith('%%'))
+        text = re.sub(r'^(\s*)[%!].*', r'\1pass', text, flags=re.M)
+    home, res = name.split('/')[:-1], set()
+    for o in ast.walk(ast.parse(text)):
+        if isinstance(o, ast.Import): res |= {a.name for a in o.names}
+        if isinstance(o, ast.ImportFrom):
+            base = '.'.join([*home[:len(home)-o.level+1]*(o.level > 0), *filter(None, [o.module])])
+            res |= {base} | {f'{base}.{a.name}' for a in o.names}
+    return res
+
+
+def modules(files, name):
+    "The project's Python files that `name` imports, and those import: from the root, beside it, or from tests"
+    found, todo = set(), [name]
+    while todo:
+        now = todo.pop()
+        for dotted in imported(now, files[now]):
+            parts = dotted.split('.')
+            for root in {'', 'tests/', now[:now.rfind('/')+1]}:
+                paths = [root + '/'.join(parts[:k]) for k in range(1, len(parts)+1)]
+                new = {p for o in paths for p in (f'{o}.py', f'{o}/__init__.py') if p in files} - found
+                found |= new
+                todo += new
+    return found
 
 
 def needs(files, name):
     "The names of the files that the notebook or test file `name` depends on"
-    text, book = files[name].decode(), name.endswith('.ipynb')
-    used = {name} | imports(files, text) | {f for f in files if re.fullmatch(BASE, f)}
-    if book: return used | ({f for f in files if f.startswith('nbs/')} if re.search(r'nbs/|\.ipynb', code(text).decode()) else set())
-    if re.search(WHOLE, text): return set(files)
-    for o in set(re.findall(r'^from (test_\w+) import', text, re.M)) - {name[6:-3]}: used |= {f'tests/{o}.py'} | imports(files, files[f'tests/{o}.py'].decode())
-    pages = re.findall(r'(\w+)\.(?:html|ipynb)', text)
-    return used | {f for f in files if f.endswith('.ipynb') and {o := f.split('/')[-1].removesuffix('.ipynb'), re.sub(r'^\d+_', '', o)} & set(pages)}
+    pattern = '|'.join([ALWAYS, *(KINDS[o] for o in reads(name))])
+    return {name} | modules(files, name) | {f for f in files if re.fullmatch(pattern, f)}
 
 
 class Passed:
-    "What passed, kept in `file`; where that is None, nothing is known and nothing kept. `files` maps names to contents, `data` says which images there are."
+    """What passed, kept in `file`; where that is None, nothing is known and nothing kept. `files` maps names to
+    contents, `data` says which images there are."""
     def __init__(self, files, data, file):
         self.files, self.data, self.file = files, data, file
         self.known = json.loads(file.read_text()) if file and file.exists() else {}
 
     def fingerprint(self, name):
         "A number for all that `name` depends on; of notebooks, what of them matters to it"
-        h, own = hashlib.sha256(f'{sys.version} {self.data}'.encode()), self.files[name].decode()
-        part = bytes if name.endswith('.ipynb') or re.search(WHOLE, own) and not re.fullmatch(NO_PROSE, name) else bones
+        h = hashlib.sha256(f'{sys.version} {self.data}'.encode())
+        part = bytes if 'prose' in reads(name) else bones
         for f in sorted(needs(self.files, name)):
             text = self.files[f]
             if f.endswith('.ipynb'): text = code(text) if f == name else part(text)
@@ -61,7 +103,8 @@ class Passed:
 
     def without(self, step, names):
         "Those of the files `names` that must be tried in this step"
-        return [o for o in names if not self.file or self.known.get(f'{step} {o}') != self.fingerprint(o)]
+        def passed(o): return self.file and self.known.get(f'{step} {o}') == self.fingerprint(o)
+        return [o for o in names if not passed(o)]
 
     def add(self, step, names):
         if not self.file: return
