@@ -21,7 +21,7 @@ merging() {
   [ "$(git config merge.nbdev-merge.driver)" != "$driver" ] || return 0
   git config --local --remove-section merge.nbdev-merge 2>/dev/null || :      # so that the new one stands last, after an include
   git config --local merge.nbdev-merge.driver "$driver" 2>/dev/null ||
-    say "Note: git's settings can't be written, so a merge conflict in a notebook stays in its text: CONTRIBUTING.md says what to do then."
+    say "Note: git's settings can't be written, so a merge conflict in a notebook stays in its text: MAINTAINING.md says what to do then."
 }
 
 if [ -x "$venv/bin/python" ] && state | cmp -s - "$venv/installed-$extra" && alive && has_npm; then merging; exit 0; fi
