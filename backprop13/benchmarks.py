@@ -24,7 +24,7 @@ from .data import _save, _source, mnist
 from .fitting import SGD, by_hand
 from .speed import (FastNetwork, NetworkLoss, yardstick, layers_of, one_epoch, one_hot,
                               recorded)
-from .training import CrossEntropy, cross_entropy
+from .minibatch import CrossEntropy, cross_entropy
 
 # %% ../nbs/support/benchmarks.ipynb #e4da7376
 def interleaved(

@@ -21,7 +21,7 @@ from .data import (DataWarning, MIRRORS, SHA256, SHA256_SYNTHETIC, _FOLDERS, _fi
                              mnist_files)
 from .fitting import (Dataset, History, SGD, by_hand, fit, get_dls, save_weights,
                                 set_seed)
-from .training import CrossEntropy, cross_entropy, log_softmax
+from .minibatch import CrossEntropy, cross_entropy, log_softmax
 
 # %% ../nbs/support/commands.ipynb #68c358f9
 _NO_MEMORY = 'out of memory', "can't allocate memory"

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from . import backprop, fitting, grading, matmul, solutions, training
+from . import backprop, fitting, grading, matmul, minibatch, solutions
 from .backprop import Lin, Module, Mse, Relu
 from .checks import autograd_grads, difference_grads, printable
 from .data import _save
@@ -435,7 +435,7 @@ def _score_trials():
             one(torch.tensor([[0., -inf, 1.]]), 'stability', 'a score of −inf: impossible')]
 
 # %% ../nbs/support/exercises.ipynb #711c5ae0
-add(training.logsumexp, '05_cross_entropy', 15, '''
+add(minibatch.logsumexp, '05_cross_entropy', 15, '''
     Write the logarithm of the sum of the exponentials along the last axis, for scores of any
     size: ten thousand, too, and minus that. The last axis disappears. PyTorch has one; yours is
     made of `exp`, `log` and sums.''',
@@ -448,11 +448,11 @@ add(training.logsumexp, '05_cross_entropy', 15, '''
       it come back in, and without that axis?''')
 
 # %% ../nbs/support/exercises.ipynb #5f641a91
-add(training.log_softmax, '05_cross_entropy', 10, '''
+add(minibatch.log_softmax, '05_cross_entropy', 10, '''
     Write the logarithm of the softmax along the last axis: each score minus the `logsumexp` of
     its row. Take your own `logsumexp`. Large scores must not break it, nor cost it digits: two
     equal ones of 10 000 get $\\log\\frac12$ each, as two of 0 do.''',
-    _score_trials, gives(lambda x: F.log_softmax(x, -1)), banned=(*SOFTMAXES, training.softmax),
+    _score_trials, gives(lambda x: F.log_softmax(x, -1)), banned=(*SOFTMAXES, minibatch.softmax),
     hints='''
     - The result has the shape of `x`, `logsumexp(x)` has one axis less. How do you subtract a
       number from a row?
@@ -473,7 +473,7 @@ def _nll_trials():
             Trial(dict(autograd=True, **given(4, 3)), 'gradient', THROUGH)]
 
 # %% ../nbs/support/exercises.ipynb #c6a78881
-add(training.nll, '05_cross_entropy', 10, '''
+add(minibatch.nll, '05_cross_entropy', 10, '''
     Write the negative log likelihood: minus the mean of the log-probabilities that stand at the
     labels. `log_probs` has one row for each example, `targ` the number of its class. Pick the
     entries by indexing, so that autograd gets through.''',
@@ -493,11 +493,11 @@ def _logit_trials():
             Trial(dict(autograd=True, **given(4, 3)), 'gradient', THROUGH)]
 
 # %% ../nbs/support/exercises.ipynb #df5570ff
-add(training.cross_entropy, '05_cross_entropy', 5, '''
+add(minibatch.cross_entropy, '05_cross_entropy', 5, '''
     Write the cross-entropy of logits and labels with your functions from above. It is one
     number, the mean over the rows, through which autograd finds its way. Large logits must not
     break it.''',
-    _logit_trials, gives(F.cross_entropy), banned=(*SOFTMAXES, training.CrossEntropy),
+    _logit_trials, gives(F.cross_entropy), banned=(*SOFTMAXES, minibatch.CrossEntropy),
     hints='''
     - Logits to log-probabilities, log-probabilities and labels to a number: two calls.''')
 
@@ -849,7 +849,7 @@ add_test(solutions.test_log_softmax, 20, '''
     Write a test of `log_softmax(x)`, along the last axis. Eight broken versions are waiting,
     and some show only at certain shapes or sizes. `torch.log_softmax` may tell you what is
     right.''',
-    training.log_softmax, {'in one step': _by_shift}, LOG_SOFTMAX_BUGS,
+    minibatch.log_softmax, {'in one step': _by_shift}, LOG_SOFTMAX_BUGS,
     hints='''
     - Which sizes of scores break a careless version? Large ones; and one row far below another.
     - A mistake with an axis is loud in a rectangle, and silent in a square.
@@ -1035,7 +1035,7 @@ PAGES = {
                              '04_minibatch_training', 'import torch'),
     '06_training': Page('Practice: training', 'The loop, and two optimizers',
                         '04_minibatch_training', 'import torch\nfrom torch import nn\n'
-                        'from backprop13.training import cross_entropy'),
+                        'from backprop13.minibatch import cross_entropy'),
     '07_loading': Page('Practice: batches', 'A dataset, and a loader that shuffles it',
                        '05_fitting', 'import torch'),
     '08_tests': Page('Practice: find the bugs',

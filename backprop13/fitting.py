@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from .backprop import Lin, Linear, Module, Relu, add_grad, zero_grads
 from .data import _save
-from .training import accuracy, report
+from .minibatch import accuracy, report
 
 # %% ../nbs/05_fitting.ipynb #2ba3edea
 class SGD:
@@ -560,7 +560,7 @@ def load_weights(
     except SafetensorError as e:
         raise ValueError(f'load_weights: {path} is no safetensors file ({e}); '
                          'write one by save_weights') from None
-    theirs, ours = ({k: (*t.shape, t.dtype) for k, t in d.items()} for d in (new, now))
+    theirs, ours = ({k: (*d[k].shape, d[k].dtype) for k in sorted(d)} for d in (new, now))
     if theirs != ours:
         raise ValueError(f'load_weights: {path} holds {theirs}, but the model has {ours}; '
                          'build the model with the layers that were saved')

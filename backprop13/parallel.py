@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from .backprop import Linear, Model
 from .data import _save, mnist
-from .training import CrossEntropy, accuracy
+from .minibatch import CrossEntropy, accuracy
 
 # %% ../nbs/07_parallel.ipynb #24696442
 def shard(

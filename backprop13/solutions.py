@@ -12,7 +12,7 @@ from torch import nn
 from .backprop import Module, add_grad
 from .checks import autograd_grads, check_grads
 from .fitting import Dataset
-from .training import cross_entropy
+from .minibatch import cross_entropy
 
 # %% ../nbs/support/solutions.ipynb #d7d92fa5
 def matmul(

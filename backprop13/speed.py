@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from .backprop import Linear
-from .training import check_labels
+from .minibatch import check_labels
 
 # %% ../nbs/06_speed.ipynb #b6770037
 def yardstick(

@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
+from unittest.mock import patch
 import torch
 try:
     from IPython.core.error import UsageError
@@ -503,9 +504,9 @@ def grade(
         args = parser.parse_args(argv)
         students, files, notes = collect(args.folder)
         limits = Limits(args.cell_seconds, args.seconds, args.memory*10**6, _digits(args.data))
-        os.environ['MPLBACKEND'] = 'Agg'                # a bad one would end the server of processes
         print(f'to grade: {len(files)} files of {len(students)} students\n')
-        rows, said = run_all(files, students, limits, args.jobs)
+        with patch.dict(os.environ, MPLBACKEND='Agg'):  # a bad one would end the server of processes
+            rows, said = run_all(files, students, limits, args.jobs)
         print(by_student(rows), by_exercise(rows), sep='\n\n')
         if notes + said: print('', *notes, *said, sep='\n')
         if args.csv:

@@ -1,0 +1,38 @@
+"Each definition is what its card says, each planted bug is caught, and what has no card fails by name."
+import importlib, sys
+from types import SimpleNamespace
+
+import pytest
+
+from backprop13.support import cards                       # fills CARDS
+from backprop13.support.card import CARDS, properties, seen
+
+MODULES = 'matmul', 'backprop', 'minibatch', 'fitting', 'speed'                 # whose exported definitions have cards
+BUGS = [(name, bug) for name, card in CARDS.items() for bug in card.bugs]
+
+
+@pytest.mark.parametrize('name', CARDS)
+def test_what_the_card_says_holds(name):
+    card = CARDS[name]
+    for prop in properties(card): prop(SimpleNamespace(**vars(sys.modules[card.f.__module__])))
+
+
+@pytest.mark.parametrize('name,bug', BUGS, ids=[f'{name}-{bug.kind}' for name, bug in BUGS])
+def test_the_bug_is_caught(name, bug, record_property):
+    record_property('mutant', bug.kind)                    # counted at the end of the run, by conftest.py
+    seen(CARDS[name], bug)
+
+
+def without_a_card(modules, known):
+    "What modules define and export, and has no card or one without a bug"
+    for name, module in modules.items():
+        for k in module.__all__:
+            mine = getattr(getattr(module, k), '__module__', module.__name__) == module.__name__
+            if mine and not (card := known.get(f'{name}.{k}')) or mine and not card.bugs: yield f'{name}.{k}'
+
+
+def test_every_exported_definition_has_a_card():
+    modules = {name: importlib.import_module(f'backprop13.{name}') for name in MODULES}
+    assert list(without_a_card(modules, CARDS)) == []
+    fewer = {k: v._replace(bugs=[]) if k == 'backprop.lin' else v for k, v in CARDS.items() if k != 'backprop.mse'}
+    assert set(without_a_card(modules, fewer)) == {'backprop.lin', 'backprop.mse'}
