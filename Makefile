@@ -7,7 +7,7 @@ BIN = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' Makefile
 
-serve: setup  ## build the site, serve it on a local port and say where
+serve: setup  ## build the site, serve it on a local port, and show in the browser what you save
 	@$(BIN)python tools/site.py serve --build
 
 site: setup  ## build the site into _docs/

@@ -75,7 +75,7 @@ def mark_in_readme(f): p = f/'README.md'; p.write_text(MARKS.format('Mine.', 'Th
 
 MARKS = f'{"<"*7} HEAD\n{{}}\n{"="*7}\n{{}}\n{">"*7} theirs\n'
 CHAPTER = 'nbs/03_backprop.ipynb'
-HOW = 'CONTRIBUTING.md says how, under "Resolve a merge conflict"'
+HOW = 'MAINTAINING.md says how, under "Resolve a merge conflict"'
 FAULTS = [
     (not_json, [f'{CHAPTER} is not JSON, Unterminated string', 'git restore it']), (empty, ['nbs/08_new.ipynb is not JSON', 'git restore it']),
     (old_format, ['nbs/08_new.ipynb is not a notebook of format 4: save it anew in make lab']),

@@ -1,6 +1,6 @@
 """`backprop13.data` under fault: bits that flip, mirrors that lie or stall, disks that fill, programs that are stopped. After each,
 nothing wrong is used, nothing good is lost, nothing is left lying about, and what is said is one sentence that helps. Properties are
-functions of the library, as in test_mutants.py, so that a bug planted in it must be seen by one of them."""
+functions of the library, as in helpers.py, so that a bug planted in it must be seen by one of them."""
 import contextlib, gzip, io, itertools, json, os, resource, shutil, signal, socket, ssl, struct, subprocess, sys, tempfile, threading, time
 import tracemalloc, warnings, zlib
 from functools import cache, partial
@@ -13,7 +13,7 @@ from hypothesis import example, given, settings, strategies as st
 from backprop13 import data
 from test_data import FILES, IMAGES, IMAGES_TEST, LABELS, LABELS_TEST, REFUSED, ROOT, SUMS, contents, fill, make_files, run_two, sha
 from test_data import own_cache                        # for every test: no data or cache of the user's
-from test_mutants import Library, kill
+from helpers import Library, kill
 
 FEW = make_files(2, 2)                                 # in place of the 70 000 digits made by code
 OLD = make_files(5, 5)                                 # well formed, and not what is wanted

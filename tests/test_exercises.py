@@ -6,7 +6,7 @@ import pytest, torch
 import torch.nn.functional as F
 from torch import nn
 
-from backprop13 import backprop, exercises, fitting, grading, solutions, training
+from backprop13 import backprop, exercises, fitting, grading, minibatch, solutions
 from backprop13.exercises import EXERCISES, PAGES, check, hint, progress, progress_file, solution, starter
 from backprop13.grading import Caught, Fault, TimeUp, broken, diagnose, no_calls, run, time_limit
 
@@ -33,7 +33,7 @@ def cell(name, text, **names):
     cells += 1
     file = f'<cell {cells}>'
     linecache.cache[file] = len(text), None, text.splitlines(True), file
-    names = {**vars(sys.modules[home_of[name]]), 'F': F, 'training': training, **names}
+    names = {**vars(sys.modules[home_of[name]]), 'F': F, 'minibatch': minibatch, **names}
     exec(PAGES[EXERCISES[name].page].imports, names)
     exec(compile(text, file, 'exec'), names)
     return names[name]
@@ -374,7 +374,7 @@ WRONG = {
         ('in place', 'logits -= logits.max(-1, keepdim=True).values; return nll(log_softmax(logits), targ)', 'inputs unchanged', 'logits'),
         ('drops axes', 'return nll(log_softmax(logits.squeeze()), targ)', 'batch of one', ''),
         ('ready-made', 'return F.cross_entropy(logits, targ)', 'no ready-made function', 'cross_entropy'),
-        ('a ready-made layer', 'return training.CrossEntropy()(logits, targ)', 'no ready-made function', 'CrossEntropy')],
+        ('a ready-made layer', 'return minibatch.CrossEntropy()(logits, targ)', 'no ready-made function', 'CrossEntropy')],
     'train': [
         ('gradients pile up', ('p.grad = None', 'pass'), 'value', '2 of 3 numbers are right'),
         ('a parameter of another name', ('p -= lr*p.grad', 'p -= lr*p.g'), 'exception', "no attribute 'g'", '`.grad`'),
@@ -870,7 +870,7 @@ def test_wanted_gradients_agree_with_differences(name):
 
 # ---- the broken versions ----
 BUGS = {'test_lin_grad': (backprop.lin_grad, exercises.LIN_GRAD_BUGS), 'test_mse': (backprop.Mse, exercises.MSE_BUGS),
-        'test_log_softmax': (training.log_softmax, exercises.LOG_SOFTMAX_BUGS), 'test_train': (solutions.train, exercises.TRAIN_BUGS)}
+        'test_log_softmax': (minibatch.log_softmax, exercises.LOG_SOFTMAX_BUGS), 'test_train': (solutions.train, exercises.TRAIN_BUGS)}
 each_bug = pytest.mark.parametrize('test, right, bug', [pytest.param(test, right, bug, id=f'{right.__name__}: {bug.about}')
                                                        for test, (right, bugs) in BUGS.items() for bug in bugs])
 

@@ -134,7 +134,8 @@ def test_it_answers_as_pdb_does(run, tmp_path):
             commands.append('p ' + q)
         commands.append('s')
     commands[-1] = 'q'
-    want = [s.answer for s in held(program_of(run), commands, []) if s.command[:1] == 'p']
+    answers = [s.answer for s in held(program_of(run), commands, []) if s.command[:1] == 'p']
+    want = [re.sub(r"\. Did you mean: '\w+'\?", '', a) for a in answers]        # Python 3.13 guesses
     assert len(want) == len(cases) > 200 and any(a.startswith('***') for a in want)
     assert in_node('step', 'ask', cases, tmp_path) == want
 

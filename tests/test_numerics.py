@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
-from test_mutants import Library, mutated
+from helpers import Library, mutated
 
 common = dict(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 PROFILES = dict(ci=settings(derandomize=True, max_examples=200, print_blob=False, **common),
@@ -31,7 +31,7 @@ from backprop13.training import *
 from backprop13.fitting import SGD
 from backprop13.speed import *
 '''
-MODULES = 'matmul', 'backprop', 'training', 'fitting', 'speed'
+MODULES = 'matmul', 'backprop', 'minibatch', 'fitting', 'speed'
 
 
 # ---- running a case
@@ -552,24 +552,24 @@ BUGS = [                                                # and a case that shows 
      dict(**NET | dict(b2=[nan]))),
     ('add_grad', 'backprop.add_grad', 'old + g', 'g', dict(t=[1.], g=[1.])),
     ('add_grad', 'backprop.add_grad', '(t.shape, t.dtype) != (g.shape, g.dtype)', 't.shape != g.shape', dict(t=[[1.]], g=DOUBLE)),
-    ('logsumexp', 'training.logsumexp', '.nan_to_num()', '.clamp(-60, 60)', dict(x=[1e4], g=1.)),
-    ('logsumexp', 'training.logsumexp', 'largest(x).nan_to_num()', 'largest(x).masked_fill(largest(x).isinf(), 0)', dict(x=[inf, 1e4], g=1.)),
-    ('log_softmax', 'training.log_softmax', 'x = x - largest(x)', '', dict(x=[1e4, 1e4], g=[1., 0.])),
-    ('log_softmax', 'training.log_softmax', 'x = x - largest(x)', 'x = x - largest(x).nan_to_num()', dict(x=[inf, 0.], g=[1., 1.])),
-    ('softmax', 'training.softmax', 'log_softmax(x).exp()', 'x.exp()/x.exp().sum(-1, keepdim=True)', dict(x=[1e4, 0.], g=[1., 0.])),
-    ('softmax', 'training.softmax', 'log_softmax(x).exp()', 'log_softmax(x.float()).exp()', dict(x=[1., 0.], g=[1., 0.], of=torch.float64)),
-    ('softmax', 'training.softmax', 'log_softmax(x).exp()', 'log_softmax(x).exp().nan_to_num()', dict(x=[nan, 0.], g=[1., 0.])),
-    ('softmax', 'training.largest', 'if not x.ndim or not x.shape[-1]', 'if False', dict(x='torch.ones(2, 0)', g='torch.ones(2, 0)')),
-    ('largest', 'training.largest', 'x.max(-1', 'x.nan_to_num().max(-1', dict(x=[nan, 0.])),
-    ('nll', 'training.nll', '.mean()', '.nanmean()', dict(x=[[nan], [0.]], y=[0, 0], g=1.)),
-    ('nll', 'training.check_labels', 'lo < 0 or ', '', dict(x=[[0., 1.]], y=[-1], g=1.)),
-    ('nll', 'training.check_labels', 'if not len(targ)', 'if False', dict(x=NO_ROWS, y=[], g=1.)),
-    ('cross_entropy', 'training.cross_entropy', 'return nll(log_softmax(logits)', 'return nll(log_softmax(logits.clamp(-50, 50))',
+    ('logsumexp', 'minibatch.logsumexp', '.nan_to_num()', '.clamp(-60, 60)', dict(x=[1e4], g=1.)),
+    ('logsumexp', 'minibatch.logsumexp', 'largest(x).nan_to_num()', 'largest(x).masked_fill(largest(x).isinf(), 0)', dict(x=[inf, 1e4], g=1.)),
+    ('log_softmax', 'minibatch.log_softmax', 'x = x - largest(x)', '', dict(x=[1e4, 1e4], g=[1., 0.])),
+    ('log_softmax', 'minibatch.log_softmax', 'x = x - largest(x)', 'x = x - largest(x).nan_to_num()', dict(x=[inf, 0.], g=[1., 1.])),
+    ('softmax', 'minibatch.softmax', 'log_softmax(x).exp()', 'x.exp()/x.exp().sum(-1, keepdim=True)', dict(x=[1e4, 0.], g=[1., 0.])),
+    ('softmax', 'minibatch.softmax', 'log_softmax(x).exp()', 'log_softmax(x.float()).exp()', dict(x=[1., 0.], g=[1., 0.], of=torch.float64)),
+    ('softmax', 'minibatch.softmax', 'log_softmax(x).exp()', 'log_softmax(x).exp().nan_to_num()', dict(x=[nan, 0.], g=[1., 0.])),
+    ('softmax', 'minibatch.largest', 'if not x.ndim or not x.shape[-1]', 'if False', dict(x='torch.ones(2, 0)', g='torch.ones(2, 0)')),
+    ('largest', 'minibatch.largest', 'x.max(-1', 'x.nan_to_num().max(-1', dict(x=[nan, 0.])),
+    ('nll', 'minibatch.nll', '.mean()', '.nanmean()', dict(x=[[nan], [0.]], y=[0, 0], g=1.)),
+    ('nll', 'minibatch.check_labels', 'lo < 0 or ', '', dict(x=[[0., 1.]], y=[-1], g=1.)),
+    ('nll', 'minibatch.check_labels', 'if not len(targ)', 'if False', dict(x=NO_ROWS, y=[], g=1.)),
+    ('cross_entropy', 'minibatch.cross_entropy', 'return nll(log_softmax(logits)', 'return nll(log_softmax(logits.clamp(-50, 50))',
      dict(x=[[0., 1e4]], y=[0], g=1.)),
-    ('CrossEntropy', 'training.CrossEntropy', 'g/len(targ)*out.g', 'g/len(targ)', dict(x=[[0., 1.]], y=[0], g=2.)),
-    ('CrossEntropy', 'training.CrossEntropy', 'softmax(inp)', 'softmax(inp).nan_to_num()', dict(x=[[nan, 0.]], y=[0], g=1.)),
-    ('accuracy', 'training.accuracy', 'out.argmax(dim=1)', 'out.nan_to_num().argmax(dim=1)', dict(x=[[nan, 1.]], y=[0])),
-    ('accuracy', 'training.accuracy', ' or not out.numel()', '', dict(x=NO_ROWS, y=[])),
+    ('CrossEntropy', 'minibatch.CrossEntropy', 'g/len(targ)*out.g', 'g/len(targ)', dict(x=[[0., 1.]], y=[0], g=2.)),
+    ('CrossEntropy', 'minibatch.CrossEntropy', 'softmax(inp)', 'softmax(inp).nan_to_num()', dict(x=[[nan, 0.]], y=[0], g=1.)),
+    ('accuracy', 'minibatch.accuracy', 'out.argmax(dim=1)', 'out.nan_to_num().argmax(dim=1)', dict(x=[[nan, 1.]], y=[0])),
+    ('accuracy', 'minibatch.accuracy', ' or not out.numel()', '', dict(x=NO_ROWS, y=[])),
     ('SGD', 'fitting.SGD', 'p -= self.lr*p.grad', 'p -= self.lr*p.grad.nan_to_num()', dict(p=[1.], g=[nan], lr='.5')),
     ('one_hot', 'speed.one_hot', 'dtype=dtype', 'dtype=torch.float32', dict(y=[0], c=1, dtype=torch.float64, of=torch.float64)),
     ('loss_and_gradients', 'speed.loss_and_gradients', '1/len(x)', '1/len(xb)', dict(**FAST | dict(x=[[1.], [1.]], y=[0, 1]))),

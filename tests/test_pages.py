@@ -145,7 +145,7 @@ def test_code_leads_to_what_its_names_mean_there(docs, pages):
         html = (docs/f'{page}.html').read_text(encoding='utf-8')
         return {module[i] for i in re.findall(rf'<a{tag} href="(?:../)?reference.html#([^"]+)">(?:<code>)?{name}(?:\(\))?<', html)}
     code, prose = ' class="ref"', ''
-    assert homes('minibatch_training', 'softmax', code) == homes('speed', 'softmax', code) == {'training'}
+    assert homes('minibatch_training', 'softmax', code) == homes('speed', 'softmax', code) == {'minibatch'}
     assert homes('support/labs', 'softmax', code) == {'labs'}
     assert homes('derivatives', 'evaluate', code) == {'derivatives'} and homes('fitting', 'evaluate', code) == {'fitting'}
     assert homes('fitting', 'fit', code) == homes('fitting', 'fit', prose) == {'fitting'}

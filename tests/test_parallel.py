@@ -1,5 +1,5 @@
 """Shards, workers, checkpoints and the program that torchrun starts. Three real workers are started once, and do all checks that
-need several; two torchruns stand in for two machines. Bugs are seeded as in test_mutants.py, among the three workers too."""
+need several; two torchruns stand in for two machines. Bugs are seeded as in helpers.py, among the three workers too."""
 import contextlib, hashlib, io, itertools, json, os, random, shutil, signal, socket, subprocess, sys, tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest, torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from conftest import a_full_disk
-from test_mutants import Library, equal, f64, kill, mutated, near, rand, refuses, works
+from helpers import Library, equal, f64, kill, mutated, near, rand, refuses, works
 
 from backprop13 import parallel
 from backprop13.checks import check_grads
@@ -90,7 +90,7 @@ def shards_add_up(lib):
     ws = [w.clone().requires_grad_() for w in weights]
     whole = loss_of(ws, x, y)
     want = dict(zip('abcd', torch.autograd.grad(whole, ws)))
-    was, model = [t.clone() for t in (*weights, x, y)], lib.backprop.Model(*weights, lib.training.CrossEntropy())
+    was, model = [t.clone() for t in (*weights, x, y)], lib.backprop.Model(*weights, lib.minibatch.CrossEntropy())
     for cut in cuts:
         loss, sums = 0, [torch.zeros_like(w) for w in weights]
         for a, b in zip(cut, cut[1:]):

@@ -1,5 +1,5 @@
 """The fast network, its training, the loss as one operation: against autograd and the plain loop. How fast they are is no test's
-matter; what they keep in memory is. The bugs that a check must find are in test_mutants.py."""
+matter; what they keep in memory is. What would break them stands on their cards."""
 import copy, itertools, random, re, subprocess, sys
 from pathlib import Path
 

@@ -284,7 +284,7 @@ THINGS = {                                              # -> cells, and what is 
     '%cd': ['%mkdir there\n%cd there', 'x = %pwd', '%cd ..', 'x.endswith("there")'],
     '%env': ['%env COLOUR=red\nx = %env COLOUR', 'x == "red"'],
     '%who': ['a = 23\n%whos\nx = %who_ls', '"a" in x'],
-    '%history': ['%history -n 1-2\n%precision 3\n%xmode Minimal\n%store\n%autosave 60\nok = 24', 'ok == 24'],
+    '%history': ['%history -n 1-2\n%precision 3\n%xmode Minimal\n%autosave 60\nok = 24', 'ok == 24'],
     '%run': ['%%writefile other.py\nname = __name__', '%run other.py', 'name == "__main__"'],
     '%run of a notebook': ['%%writefile other.ipynb\n' + notebook('number = 25').replace('"source": ["# Practice"]', '"source": []'), '%run other.ipynb', 'number == 25'],
     '%%writefile': ['%%writefile half.py\nhalf = .5', 'from half import half', 'half == .5'],
@@ -354,7 +354,8 @@ def done(shared):
         with start(folder, uuid.uuid4().hex, 'in', '--jobs', 2, **plain) as p:
             book = nbformat.reads(told(THINGS, folder/'jupyter'), 4)
             kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))      # no kernelspec of the user's
-            NotebookClient(book, kernel, timeout=120, allow_errors=True, resources=dict(metadata=dict(path=str(folder/'there')))).execute()
+            NotebookClient(book, kernel, timeout=120, allow_errors=True, resources=dict(metadata=dict(path=str(folder/'there')))) \
+                .execute(env={k: v for k, v in os.environ.items() if k != 'MPLBACKEND'})
             said = p.communicate(timeout=300)
         for things, where in (THINGS, 'command'), (ANSWERED, 'answered'), (THINGS, 'jupyter'):
             (folder/f'{where}.json').write_text(json.dumps(read(things, folder/where)))
@@ -492,7 +493,7 @@ def test_another_way_of_making_processes_will_do(tmp_path, monkeypatch):
 
 # ---- stopped, and refused
 
-@pytest.mark.parametrize('sign,code', [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize('sign,code', [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=['int', 'kill'])
 def test_stopped(tmp_path, sign, code):
     "What ends the command ends its processes. (Its name is short: it is a part of the path of a socket, which has 107 letters at most.)"
     (tmp_path/'in').mkdir()

@@ -33,7 +33,8 @@ def copy(src, dst):
         shutil.copy2(f, new, follow_symlinks=False)
 
 
-def contents(folder): return {str(f.relative_to(folder)): f.read_bytes() for f in tree(folder)}
+def contents(folder):
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in tree(folder) if f.exists()}
 
 
 def run(*args, **kw):
@@ -50,7 +51,7 @@ def quietly(*args, cwd):
 # ---- what no tool can work with: told here, before one stumbles over it
 
 MARK = re.compile(r'^`?[<>]{7} |^`={7}`$', re.M)          # lines that mark a merge conflict, in a text or in a cell
-RESOLVE = 'CONTRIBUTING.md says how, under "Resolve a merge conflict"'
+RESOLVE = 'MAINTAINING.md says how, under "Resolve a merge conflict"'
 
 
 def flawed(name, text):
@@ -86,7 +87,7 @@ def unsound(folder):
     for name, cells in books.items():
         if name.startswith('nbs/practice/'): continue
         code = '\n'.join(s for kind, s in cells if kind == 'code')
-        module = re.search(r'^#\|\s*default_exp\s+(\w+)', code, re.M)
+        module = re.search(r'^#\|\s*default_exp\s+([\w.]+)', code, re.M)
         if module: exporters.setdefault(module[1], []).append(name)
         elif re.search(r'^#\|\s*exports?\b', code, re.M): res.append(f'{name} exports code without saying where: give it a cell "#| default_exp name".')
         number = re.match(r'nbs/(\d+)_\w+\.ipynb$', name)
@@ -104,6 +105,7 @@ def dangling(folder, files, books, modules):
     "Notebooks and modules that something names and that aren't there, and pages that the sidebar doesn't name"
     try: config, rows = ini(folder), [nb for *_, nb in sidebar(site(folder)['website']['sidebar']['contents'])]
     except SettingsError as e: return [f'{e}.']
+    def there(o): return any(q == o or q.startswith(f'{o}.') for q in modules)          # a module, or a folder of some
     res = [f"_quarto.yml has a row for nbs/{o}, which doesn't exist: name another, or take it out." for o in rows if f'nbs/{o}' not in books]
     for name, cells in books.items():
         if name.startswith('nbs/practice/'): continue             # made anew from what is named here
@@ -111,23 +113,23 @@ def dangling(folder, files, books, modules):
             links = re.findall(r'\]\((?![a-z]+:)([^)#\s]+\.ipynb)', source) if kind == 'markdown' else []
             for o in dict.fromkeys(links):
                 if normpath(f'{name}/../{o}') not in files: res.append(f"{name}, cell {i}, links to {o}, which doesn't exist: mend the link.")
-            if kind == 'code': res += [f'{name}, cell {i}, imports backprop13.{o}, which no notebook exports.' for o in imported(source) if o not in modules]
+            if kind == 'code': res += [f'{name}, cell {i}, imports backprop13.{o}, which no notebook exports.' for o in imported(source) if not there(o)]
     res += [f'{o} has no row in _quarto.yml: add one where it belongs.' for o in books if o.removeprefix('nbs/') not in rows
             and not o.startswith('nbs/support/')]                 # the reference leads to those
     for name, f in files.items():
         if name.endswith('.md') and name != 'README.md': res += [f"{name} names {o}, which doesn't exist: name another." for o in
                                          dict.fromkeys(re.findall(r'nbs/[a-z\d_/]+\.ipynb', f.read_text(encoding='utf-8'))) if o not in files]
         if name.endswith('.py') and not name.startswith('backprop13/'):
-            res += [f'{name} imports backprop13.{o}, which no notebook exports.' for o in imported(f.read_text(encoding='utf-8')) if o not in modules]
-    scripts = re.findall(r'=backprop13\.(\w+):', config.get('console_scripts', ''))
+            res += [f'{name} imports backprop13.{o}, which no notebook exports.' for o in imported(f.read_text(encoding='utf-8')) if not there(o)]
+    scripts = re.findall(r'=backprop13\.([\w.]+):', config.get('console_scripts', ''))
     res += [f'settings.ini has a command of backprop13.{o}, which no notebook exports: take it out of console_scripts.' for o in scripts if o not in modules]
-    procs = re.findall(r'backprop13\.(\w+):', config.get('procs', ''))
+    procs = re.findall(r'backprop13\.([\w.]+):', config.get('procs', ''))
     return res + [f'settings.ini names backprop13.{o} in procs, which no notebook exports: take it out.' for o in dict.fromkeys(procs) if o not in modules]
 
 
 def imported(code):
     "The modules of backprop13 that lines of `code` import"
-    names = re.findall(r'^ *(?:from|import) backprop13\.([a-z]\w*)', code, re.M)
+    names = re.findall(r'^ *(?:from|import) backprop13\.([a-z][\w.]*)', code, re.M)
     for o in re.findall(r'^ *from backprop13 import ([\w, ]+)', code, re.M): names += [n.split()[0] for n in o.split(',') if n.strip()]
     return dict.fromkeys(o for o in names if not o.startswith('_'))
 
@@ -145,7 +147,7 @@ def stale(copied):
     before = contents(copied)
     quietly(bin/'nbdev_clean', cwd=copied)
     res = changes('is not clean', 'run nbdev_clean')
-    for f in (copied/'backprop13').glob('*.py'): f.unlink()
+    for f in (copied/'backprop13').rglob('*.py'): f.unlink()
     quietly(bin/'nbdev_export', cwd=copied)
     res += changes("isn't what the notebooks export", 'run nbdev_export, and git rm a module that no notebook has')
     quietly(bin/'nbdev_update', cwd=copied)
@@ -201,7 +203,7 @@ def main():
                        cwd=root, env=env)
             cases = ElementTree.parse(report).iter('testcase') if report.exists() else []
             bad = {o.get('classname', '').split('.')[-1] for o in cases if o.find('failure') is not None or o.find('error') is not None}
-        if bad: passed.add(n, [o for o in files if o.removeprefix('tests/').removesuffix('.py') not in bad])
+        if bad: passed.add(n, [o for o in files if Path(o).stem not in bad])
         return good
 
     step(1, fresh)
@@ -209,7 +211,8 @@ def main():
     passed = Passed(files, real, again and again/'passed.json')
     all_books = [o.relative_to(root).as_posix() for o in notebooks(root/'nbs')]
     shown = [o for o in all_books if not o.startswith('nbs/practice/')]
-    all_tests = sorted((o for o in files if re.fullmatch(r'tests/test_\w+\.py', o)), key=lambda o: o != 'tests/test_pages.py')  # the longest first
+    all_tests = [o for o in files if re.fullmatch(r'tests/(\w+/)?test_\w+\.py', o)]
+    all_tests.sort(key=lambda o: not o.endswith('/test_pages.py'))                               # the longest first
     reading = [o for o in all_tests if re.search(rb'\bdigits\b|\bmark\.data\b', files[o])]       # tests/conftest.py says how
     step(2, synthetic, all_books)
     step(3, lambda o: tests(3, o, without), all_tests)

@@ -135,7 +135,7 @@ def missing(exercise, code, known):
 def library(chapter):
     "name -> the line that imports it, for what a chapter imports or has in the library"
     code, res = [source for kind, source, _ in read(chapter) if kind == 'code' and 'hide' not in directives(source)], {}
-    module = next(m[1] for o in code if (m := re.match(r'#\| default_exp (\w+)', o)))
+    module = next(m[1] for o in code if (m := re.match(r'#\| default_exp ([\w.]+)', o)))
     for o in code: res |= offered(o, f'backprop13.{module}' if 'exports' in directives(o) else None)
     return res
 
