@@ -115,9 +115,14 @@ def shared(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ: base = base.parent
     def get(name, make):
+        failed = base/f'{name}.failed'                           # not tried again, which may take minutes each
         with FileLock(base/f'{name}.lock'):
+            if failed.exists(): pytest.fail(failed.read_text(encoding='utf-8'), pytrace=False)
             if not (base/name).exists():
-                make(new := Path(tempfile.mkdtemp(dir=base)))
+                try: make(new := Path(tempfile.mkdtemp(dir=base)))
+                except pytest.fail.Exception as e:
+                    failed.write_text(str(e), encoding='utf-8')
+                    raise
                 new.rename(base/name)
         return base/name
     return get
@@ -133,7 +138,7 @@ process.stdout.write(JSON.stringify(cases.map(args => lab[name](...args)),
 def in_node(lab, name, cases, folder):
     """What the exported function `name` of the lab's module returns for each list of arguments in `cases`; the module is written
     into `folder`. Infinities and nan pass both ways."""
-    from backprop13.labs import lab_module
+    from backprop13.support.labs import lab_module
     def there(o):
         if isinstance(o, float) and not math.isfinite(o): return {'number': 'NaN' if o != o else 'Infinity' if o > 0 else '-Infinity'}
         if isinstance(o, dict): return {k: there(v) for k, v in o.items()}

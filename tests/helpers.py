@@ -1,13 +1,18 @@
-"What tests share: the library with one place changed, and a few words for properties."
-import ast, importlib, importlib.abc, importlib.util, itertools, sys
+"What tests share: the library with one place changed, words for properties, commands and notebooks of the house, small files of digits."
+import ast, hashlib, importlib, importlib.abc, importlib.util, itertools, os, re, subprocess, sys
 from pathlib import Path
 
+import numpy as np
 import pytest, torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import backprop13
+from backprop13.data import SHA256, to_idx
 from backprop13.support.card import f64, inf, nan, rand, works                     # as the cards have them
+from conftest import load_tool, root
 
 folder = Path(backprop13.__file__).parent
+homes = {f.stem: '.'.join(f.relative_to(folder).with_suffix('').parts) for f in folder.rglob('*.py')}     # 'checks': 'support.checks'
 
 
 # ---- the package with one place changed
@@ -15,7 +20,7 @@ folder = Path(backprop13.__file__).parent
 def mutated(where, old, new):
     "The source of the module in `where`, such as 'backprop.Lin', with `old` replaced in that definition, where it stands once"
     module, name = where.split('.', 1)
-    text = (folder/f'{module}.py').read_text(encoding='utf-8')
+    text = Library.file(f'backprop13.{homes[module]}').read_text(encoding='utf-8')
     for o in ast.parse(text).body:
         names = [o.name] if hasattr(o, 'name') else [ast.unparse(t) for t in getattr(o, 'targets', [])]
         if name in names:
@@ -29,7 +34,7 @@ def mutated(where, old, new):
 class Modules:
     "The modules of a package as attributes, imported when they are asked for"
     def __init__(self, name): self.name = name
-    def __getattr__(self, module): return importlib.import_module(f'{self.name}.{module}')
+    def __getattr__(self, module): return importlib.import_module(f'{self.name}.{homes[module]}')
 
 
 class Library(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -45,11 +50,12 @@ class Library(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname, path=None, target=None):
         if fullname.partition('.')[0] == self.name:
             return importlib.util.spec_from_loader(fullname, self, is_package=self.file(fullname).name == '__init__.py')
-    def file(self, fullname):
+    @staticmethod
+    def file(fullname):
         path = folder.joinpath(*fullname.split('.')[1:])
         return path/'__init__.py' if path.is_dir() else path.with_suffix('.py')
     def exec_module(self, module):
-        text = self.sources.get(module.__name__.partition('.')[2]) or self.file(module.__name__).read_text(encoding='utf-8')
+        text = self.sources.get(module.__name__.rpartition('.')[2]) or self.file(module.__name__).read_text(encoding='utf-8')
         exec(compile(text, f'{module.__name__}.py', 'exec'), vars(module))
 
 
@@ -73,3 +79,88 @@ def refuses(error, message, f, *args, **kw):
 
 def equal(got, want): torch.testing.assert_close(got, want, equal_nan=True)
 def near(got, want, tolerance=1e-10): torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+# ---- commands, settings and notebooks of the house
+
+bin = Path(sys.executable).parent
+
+
+def sh(*args, cwd, **env):
+    "Run a command without stdin in a clean environment: (exit status, what it said)"
+    drop = 'BACKPROP13_DATA', 'PYTHONPATH', 'IN_TEST'
+    e = {**{k: v for k, v in os.environ.items() if k not in drop}, 'PATH': f"{bin}{os.pathsep}{os.environ['PATH']}", **env}
+    p = subprocess.run([str(o) for o in args], cwd=cwd, env=e, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return p.returncode, p.stdout+p.stderr
+
+
+def edit(path, old, new):
+    "Replace `old` in the file `path`, where it must stand"
+    text = path.read_text(encoding='utf-8')
+    assert old in text, f'{old!r} is not in {path}'
+    path.write_text(text.replace(old, new, 1), encoding='utf-8')
+
+
+def config(folder): return load_tool('settings').ini(folder)
+
+
+def lists(folder):
+    "The lists of requirements in settings.ini, by their names"
+    return [k for k in config(folder) if k.endswith('requirements')]
+
+
+def canonical(name): return re.sub(r'[-_.]+', '-', name).lower()
+
+
+LAST = '''#| hide
+import nbdev
+if nbdev.config.get_config().get('repo') == 'backprop13': nbdev.nbdev_export()   # in a clone'''
+
+def sound():
+    "A notebook in the house's form"
+    return new_notebook(cells=[
+        new_markdown_cell('# Title\n\n> A subtitle'), new_code_cell('#| default_exp tiny'),
+        new_code_cell('print("loss", 0.1234)', outputs=[new_output('stream', name='stdout', text='loss 0.1234\n')]),
+        new_code_cell(LAST)])
+
+
+# ---- small files of digits
+
+IMAGES, LABELS, IMAGES_TEST, LABELS_TEST = SHA256
+REFUSED = 'http://127.0.0.1:9/' # port 9 is 'discard'; nothing listens there
+sha = lambda b: hashlib.sha256(b).hexdigest()
+
+
+def make_files(n_images=6, n_labels=6) -> dict:
+    "Four small files in MNIST's format"
+    rng = np.random.RandomState(0)
+    image = lambda n: to_idx(torch.from_numpy(rng.randint(0, 256, (n, 28, 28)).astype(np.uint8)))
+    label = lambda n: to_idx(torch.from_numpy(rng.randint(0, 10, n).astype(np.uint8)))
+    return dict(zip(SHA256, (image(n_images), label(n_labels), image(3), label(3))))
+
+FILES = make_files()
+SUMS = {name: sha(b) for name, b in FILES.items()}
+
+def fill(folder, files=FILES) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, b in files.items(): (folder/name).write_bytes(b)
+    return folder
+
+def contents(folder) -> dict: return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    "No test sees the user's data or cache, or talks to a mirror by mistake."
+    monkeypatch.delenv('BACKPROP13_DATA', raising=False)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'xdg'))
+
+
+def run_two(code, *args):
+    "The same program in two processes at once; what each printed"
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ps = [subprocess.Popen([sys.executable, '-c', code, *args], cwd=root, **pipes) for _ in range(2)]
+    outs, errs = zip(*(p.communicate(timeout=120) for p in ps))
+    assert [p.returncode for p in ps] == [0, 0], errs
+    assert not any('DataWarning' in e or 'SyntheticWarning' in e for e in errs), errs
+    return list(outs)

@@ -171,7 +171,7 @@ Let BACKPROP13_DATA name a folder with the four MNIST files to prove them, too."
 def main():
     again = Path(sys.prefix) if os.environ.get('CI', 'false') == 'false' else None
     env = {**os.environ, 'CI': 'true', 'OMP_NUM_THREADS': '1'}                # several at a time: some wait
-    if again: env['BACKPROP13_PAGES'] = str(again/'pages.json')            # where tests/test_pages.py notes which pages were whole
+    if again: env['BACKPROP13_PAGES'] = str(again/'pages.json')            # where tests/site/test_pages.py notes which pages were whole
     without = {**env, 'BACKPROP13_DATA': 'synthetic'}                      # and nothing tries to download again
 
     def step(n, func, names=None):

@@ -99,11 +99,11 @@ def merged(lines):
 
 def exercise_notebook(name, solutions):
     "The cells of a page of exercises"
-    from backprop13.exercises import EXERCISES, PAGES, solution, starter
+    from backprop13.practice.exercises import EXERCISES, PAGES, solution, starter
     page, mine = PAGES[name], [e for e in EXERCISES.values() if e.page == name]
     known = {e.name for e in mine} | names(page.imports)[1]
     lines = [page.imports.strip(), *merged(o for e in mine for o in missing(e, starter(e.name), known))]
-    imports = '\n'.join([*lines, 'from backprop13.exercises import check, hint, progress'])
+    imports = '\n'.join([*lines, 'from backprop13.practice.exercises import check, hint, progress'])
     known |= names(imports)[1]
     cells = [('markdown', f'# {page.title}\n\n> {page.subtitle}'),
              ('markdown', f'For after {link(page.chapter)}; {minutes(sum(e.minutes for e in mine))} in all. Write the body of each '
@@ -122,7 +122,7 @@ def exercise_notebook(name, solutions):
 
 def missing(exercise, code, known):
     "What an exercise's code lacks beside the names `known`: lines that import it, and the source of a helper that is no exercise"
-    from backprop13.exercises import EXERCISES
+    from backprop13.practice.exercises import EXERCISES
     module = exercise.solution.__module__
     text = (ROOT/f'{module.replace(".", "/")}.py').read_text(encoding='utf-8')
     offers = offered(text, module) | {o.name: ast.get_source_segment(text, o) for o in ast.parse(text).body
@@ -187,7 +187,7 @@ def shape_notebook(name):
     "The cells of a notebook that asks for the shapes of a chapter"
     chapter = SHAPES[name]
     imports, cells = steps(chapter)
-    imports = [*sorted(imports, key=lambda o: (o.startswith('from'), 'backprop13' in o)), 'from backprop13.guessing import guess']
+    imports = [*sorted(imports, key=lambda o: (o.startswith('from'), 'backprop13' in o)), 'from backprop13.practice.guessing import guess']
     return [('markdown', f'# Shapes: {title(chapter)[0].lower()}{title(chapter)[1:]}\n\n'
                          f'> The steps of chapter {int(chapter[:2])} without their outputs: say what comes'),
             ('markdown', f'For after {link(chapter)}. The code is the chapter’s, as much of it as the questions need. Read it, put your '
@@ -231,7 +231,7 @@ def steps(chapter):
 
 def notebooks(solutions=True):
     "name -> text, of every practice notebook"
-    try: from backprop13.exercises import PAGES
+    try: from backprop13.practice.exercises import PAGES
     except (ImportError, AttributeError) as e:
         sys.exit(f'{e}. Exercises are made of the library: mend nbs/support/exercises.ipynb or what it imports, then nbdev_export.')
     res = {name: exercise_notebook(name, solutions) for name in PAGES} | {name: shape_notebook(name) for name in SHAPES}

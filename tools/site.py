@@ -83,7 +83,7 @@ def get_parts():
 def get_labs():
     "Put the labs at nbs/assets/labs, each the one module that Jupyter gets too, and their stylesheet"
     sys.path.insert(0, str(ROOT))
-    from backprop13.labs import lab_module, lab_names
+    from backprop13.support.labs import lab_module, lab_names
     shutil.rmtree(LOCAL_LABS, ignore_errors=True)
     LOCAL_LABS.mkdir()
     shutil.copy(STATIC/'lab.css', LOCAL_LABS)
@@ -509,7 +509,7 @@ class Plain:
         from nbdev.serve import proc_nbs
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             reading = pool.submit(read_alike, self.pandoc)
-            os.environ['BACKPROP13_SITE'] = 'pandoc'    # for backprop13.pages, which nbdev calls
+            os.environ['BACKPROP13_SITE'] = 'pandoc'    # for backprop13.support.pages, which nbdev calls
             try: proc_nbs(force=True)
             except Exception as e: raise SiteError(f'nbdev could not prepare the notebooks: {e}')
             shutil.copytree(NBS/'assets', NEW/'assets')

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Callable, NamedTuple
 import torch
-from ..checks import call_op, check_op, printable
+from .checks import call_op, check_op, printable
 
 # %% ../../nbs/support/card.ipynb #92c5dd87
 def letters(

@@ -1,0 +1,149 @@
+"Every lab under a finger: real touch events, long drags, taken hold of where the eye would; and the keys that every slider knows"
+import math
+
+import pytest
+from conftest import visit
+
+PAGES = dict(broadcast='matmul', wheels='derivatives', hinges='backprop', step='backprop', softmax='minibatch_training', descent='minibatch_training')
+MIDDLE = "e => { const r = e.getBoundingClientRect(); return [r.x + r.width/2, r.y + r.height/2] }"
+
+
+@pytest.fixture
+def phone(browser, server):
+    "A function that opens a lab on a phone, in the middle of its screen; complaints fail the test"
+    opened = []
+    def show(name):
+        page, said, _ = visit(browser, f'{server}{PAGES[name]}.html', viewport={'width': 390, 'height': 844}, has_touch=True)
+        lab = page.locator(f'.lab[data-lab={name}]').first
+        lab.scroll_into_view_if_needed()
+        page.wait_for_selector(f'.lab[data-lab={name}][data-live]')
+        opened.append((page, said))
+        return page, lab
+    yield show
+    for page, said in opened:
+        assert not said
+        page.close()
+
+
+def center(part):
+    "Where a part is on the screen, brought to its middle first"
+    part.evaluate("e => e.scrollIntoView({block: 'center', behavior: 'instant'})")
+    part.page.wait_for_timeout(50)
+    return part.evaluate(MIDDLE)
+
+
+def swipe(page, points):
+    "A finger down at the first point, along the others, and up; returns how far the page has scrolled, and the events that it gave"
+    page.evaluate("""() => { window.seen = {}; window.top0 = scrollY
+        window.watched ??= ['pointermove', 'pointercancel'].map(k => addEventListener(k, () => { seen[k] = (seen[k] ?? 0) + 1 }, true)) }""")
+    touch = page.context.new_cdp_session(page)
+    for kind, at in [('touchStart', points[:1]), *(('touchMove', [p]) for p in points[1:]), ('touchEnd', [])]:
+        touch.send('Input.dispatchTouchEvent', {'type': kind, 'touchPoints': [{'x': x, 'y': y} for x, y in at]})
+        page.wait_for_timeout(8)
+    page.wait_for_timeout(100)
+    touch.detach()
+    return page.evaluate('[Math.abs(scrollY - top0), seen.pointermove ?? 0, seen.pointercancel ?? 0]')
+
+
+def straight(a, by, n=24): return [(a[0] + by[0]*i/n, a[1] + by[1]*i/n) for i in range(n + 1)]
+def around(c, a, turns, n=24):
+    "From a round the centre c"
+    r, start = math.dist(a, c), math.atan2(a[1] - c[1], a[0] - c[0])
+    return [(c[0] + r*math.cos(start + 2*math.pi*i/n), c[1] + r*math.sin(start + 2*math.pi*i/n)) for i in range(round(n*turns) + 1)]
+
+
+def test_a_finger_beside_a_handle_scrolls(phone):
+    page, lab = phone('wheels')
+    scrolled, moves, cancelled = swipe(page, straight(center(lab.locator('.lab-ask')), (0, -200)))
+    assert scrolled > 100 and cancelled and moves < 20                         # these are the events of a real finger
+
+
+@pytest.mark.parametrize('hold', ['circle:nth-of-type(2)', 'line', 'text', 'circle'])
+def test_the_wheel_turns_on_and_on(phone, hold):
+    page, lab = phone('wheels')
+    wheel, x = lab.locator('.lab-handle'), lab.get_by_role('slider', name='turn the wheel x')
+    part = wheel.locator(hold).first
+    at, middle = center(part), wheel.locator('circle').first.evaluate(MIDDLE)
+    if hold == 'circle': at = [middle[0] + 12, middle[1] - 9]                  # the disc itself
+    for turns in (3, -5):
+        before = float(x.get_attribute('aria-valuenow'))
+        path = around(middle, at, abs(turns))
+        scrolled, moves, cancelled = swipe(page, path if turns > 0 else path[::-1])
+        assert (scrolled, cancelled) == (0, 0) and moves >= 24*abs(turns)
+        assert float(x.get_attribute('aria-valuenow')) == pytest.approx(before + turns, abs=.02)
+        low, high = (float(x.get_attribute(f'aria-value{k}')) for k in ('min', 'max'))
+        assert low <= before + turns <= high and lab.get_by_label('turns of x').input_value() == x.get_attribute('aria-valuenow')
+    cell = lab.locator('tr', has=page.get_by_role('rowheader', name='y', exact=True)).locator('td').last
+    assert float(cell.inner_text().replace('−', '-')) == pytest.approx(4*(.25 - 2), abs=.1)
+
+
+@pytest.mark.parametrize('name,hold,by,far', [                                  # the hinge is at 0.5, flat; far: what the drag is worth
+    ('hinge 2: where it bends', 'text', (80, 120), .3), ('hinge 2: where it bends', 'circle >> nth=3', (-80, -120), -.3),
+    ('hinge 2: where it bends', 'circle >> nth=1', (60, 150), .22),              # the ring on the curve
+    ('hinge 2: its tilt', 'circle >> nth=1', (10, -60), 30), ('hinge 2: its tilt', 'line >> nth=1', (20, 100), -100),
+    ('baseline', 'path', (0, -60), 8)])
+def test_hinges_follow_a_finger(phone, name, hold, by, far):
+    page, lab = phone('hinges')
+    lab.get_by_role('button', name='Add a hinge').tap()
+    handle = lab.get_by_role('slider', name=name)
+    before = float(handle.get_attribute('aria-valuenow'))
+    scrolled, moves, cancelled = swipe(page, straight(center(handle.locator(hold)), by))
+    assert (scrolled, cancelled) == (0, 0) and moves >= 24
+    gone = float(handle.get_attribute('aria-valuenow')) - before
+    assert gone == pytest.approx(far, abs=.08) if abs(far) < 1 else gone*far > far*far/4, gone
+
+
+def test_softmax_follows_a_finger(phone):
+    page, lab = phone('softmax')
+    for who, by in ('dog', (-70, 150)), ('plane', (60, -200)), ('building', (80, 90)):
+        handle = lab.get_by_role('slider', name=f'score of {who}')
+        before = float(handle.get_attribute('aria-valuenow'))
+        scrolled, moves, cancelled = swipe(page, straight(center(handle.locator('line').last), by))
+        assert (scrolled, cancelled) == (0, 0) and moves >= 24
+        assert abs(float(handle.get_attribute('aria-valuenow')) - before) > 4
+
+
+def test_descent_is_drawn_in_and_scrubbed_by_a_finger(phone):
+    page, lab = phone('descent')
+    pad = lab.locator('canvas.lab-pad')
+    x, y = center(pad)
+    ink = lambda: pad.evaluate("c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v, i) => i % 4 == 3 && v).length")
+    scrolled, moves, cancelled = swipe(page, straight((x, y - 70), (4, 140)))
+    assert (scrolled, cancelled) == (0, 0) and moves >= 24 and 500 < ink() < 3000
+    scrub = lab.get_by_role('slider', name='step')
+    x, y = center(scrub)
+    half = scrub.bounding_box()['width']/2
+    assert swipe(page, straight((x - half + 8, y), (2*half - 10, 3)))[0] == 0 and scrub.input_value() == '11'
+
+
+def test_step_and_broadcast_answer_a_finger(phone):
+    page, lab = phone('step')
+    strip = lab.get_by_role('slider', name='step', exact=True)
+    x, y = center(strip)
+    assert swipe(page, straight((x - 60, y), (60, 4)))[0] == 0 and 20 < int(strip.input_value()) < 40
+    lab.get_by_role('button', name='back').tap()
+    assert int(strip.input_value()) < 40
+    page, lab = phone('broadcast')
+    lab.get_by_role('button', name='(10000, 1) and (10000,)', exact=True).tap()
+    assert '400' in lab.get_by_role('status').inner_text()
+
+
+# ---- keys ----
+@pytest.mark.parametrize('name,step', [('wheels', .01), ('hinges', None), ('softmax', .1)])
+def test_every_handle_knows_the_keys_of_a_slider(phone, name, step):
+    page, lab = phone(name)
+    handles = lab.locator('[role=slider]').all()
+    assert handles
+    for handle in handles:
+        read = lambda k='now': float(handle.get_attribute(f'aria-value{k}'))
+        handle.scroll_into_view_if_needed()
+        handle.focus()
+        top = page.evaluate('scrollY')
+        press = lambda key: (page.keyboard.press(key), read())[1]
+        assert press('Home') == pytest.approx(read('min'), abs=.5) and press('End') == pytest.approx(read('max'), abs=.5)
+        end = read()
+        small, large = end - press('ArrowDown'), read() - press('PageDown')
+        assert small > 0 and large == pytest.approx(10*small) and (step is None or small == pytest.approx(step))
+        assert press('PageUp') == pytest.approx(end - small) and press('Shift+ArrowLeft') == pytest.approx(end - 11*small)
+        page.wait_for_timeout(60)
+        assert page.evaluate('scrollY') == top

@@ -1,0 +1,130 @@
+"What holds for every lab; a lab's own tests stand in test_lab_*.py"
+import json, re
+
+import pytest
+from conftest import root as ROOT, visit
+
+from backprop13.support import labs
+from backprop13.support.figures import COLORS
+
+NAMES = labs.lab_names()
+
+
+@pytest.fixture(scope='session')
+def places(pages):
+    "The chapter in which each lab stands: {name: page}"
+    chapters = {f.stem.split('_', 1)[1]+'.html' for f in (ROOT/'nbs').glob('[0-9]*.ipynb')}
+    return {attrs['data-lab']: page for page in chapters for _, attrs in pages[page].tags if 'data-lab' in attrs}
+
+
+def test_every_lab_stands_in_a_chapter(places):
+    assert set(places) == set(NAMES)
+
+
+def test_one_palette():
+    light = lambda css: dict(re.findall(r'--(\w+): light-dark\((#\w+)', css))
+    dark = lambda css: dict(re.findall(r'--(\w+): light-dark\(#\w+, (#\w+)\)', css))
+    site, lab = ((ROOT/p).read_text(encoding='utf-8') for p in ('nbs/assets/site.css', 'backprop13/static/lab.css'))
+    for shade in light, dark:
+        both = set(shade(site)) & set(shade(lab))
+        assert both >= set(COLORS) and all(shade(site)[k] == shade(lab)[k] for k in both), shade
+    assert {k: v.lower() for k, v in light(lab).items() if k in COLORS} == {k: v.lower() for k, v in COLORS.items()}
+
+
+# classes that a page around a lab may style: Bootstrap 5's, which Quarto's theme brings, as far as a lab could want them; site.css is read
+BOOTSTRAP = """accordion active alert badge bg-body bg-light border btn btn-group caption-top card card-body card-header card-title carousel close code
+    col collapse container d-flex disabled display-1 dropdown fade figure figure-caption figure-img fixed-top form-control form-label form-range
+    form-select form-text grid h1 h2 h3 hide hstack img-fluid initialism input-group invalid invisible invalid-feedback is-invalid is-valid lead
+    list-group mark modal nav navbar offcanvas pagination placeholder popover position-relative progress progress-bar range ratio row rounded shadow
+    show small spinner sticky-top tab-pane table table-active text-center text-muted toast tooltip visible visually-hidden vstack w-100""".split()
+# and its rules for elements, made louder; a lab must look the same under them
+LOUD = """legend { float: right; width: 100%; padding: 9px; margin: 0 0 30px; font-size: 40px; line-height: 3 } legend + * { clear: left }
+    caption { caption-side: bottom; padding: 30px 9px; text-align: right; font-size: 40px; color: red } table { caption-side: bottom; width: 100% } p, pre, figure, ol, ul { margin: 0 0 30px }
+    ol, ul { padding-left: 60px } label, output { display: inline-block } small, kbd, pre, code { font-size: 30px } kbd { padding: 9px; color: red; background: red }
+    fieldset { padding: 9px; margin: 9px; border: 3px solid } figcaption { font-size: 40px; padding: 9px } th, td { padding: 20px; border: 3px solid; text-align: center }
+    button, input { border-radius: 20px; margin: 9px; line-height: 3 } img, svg, canvas { vertical-align: middle } th { font-weight: 900; color: red }"""
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_page_s_styles_stay_out_of_a_lab(browser, server, places, name):
+    lab_css, site = ((ROOT/p).read_text(encoding='utf-8') for p in ('backprop13/static/lab.css', 'nbs/assets/site.css'))
+    classes = lambda css: set(re.findall(r'(?<![\w/])\.([a-z][\w-]*)', re.sub(r'/\*.*?\*/', '', css, flags=re.S)))
+    switches = {'vscode-light', 'vscode-dark'}                                                 # those of the editors around it
+    assert classes(site) >= {'guess', 'plain-site'} and not {c for c in classes(site) if c.startswith('lab-')}
+    assert all(c.startswith('lab-') for c in classes(lab_css) - switches) and len(classes(lab_css)) > 60
+    page, said, _ = visit(browser, server+places[name], viewport={'width': 1200, 'height': 900})
+    page.evaluate("name => document.querySelectorAll('.lab').forEach(e => e.dataset.lab === name || e.remove())", name)
+    page.locator('.lab').first.scroll_into_view_if_needed()
+    page.wait_for_selector('.lab[data-live]')
+    page.wait_for_timeout(300)
+    for b in page.locator('.lab button:enabled', has_not_text=re.compile('Play|descent')).all()[:4]: b.click()          # and what a click brings
+    mine = set(page.evaluate("[...document.querySelectorAll('.lab *')].flatMap(e => [...e.classList])"))
+    assert len(mine) > 5 and all(c.startswith('lab-') for c in mine), mine
+    look = """() => [...document.querySelectorAll('.lab-live, .lab-live *')].map(e => { const r = e.getBoundingClientRect(), s = getComputedStyle(e), o = e.closest('.lab-live').getBoundingClientRect()
+        return [`${e.tagName} ${e.getAttribute('class')}`, Math.round(r.x - o.x), Math.round(r.y - o.y), Math.round(r.width), Math.round(r.height), s.color, s.fontSize] })"""
+    before = page.evaluate(look)
+    under = lambda css: page.evaluate("css => { const s = new CSSStyleSheet(); s.replaceSync(css); document.adoptedStyleSheets = [s] }", css)
+    others = {*BOOTSTRAP, *classes(site)} - {'js', 'menu-open'}                                # those two are the root's
+    under(f":is({', '.join(f'.{c}' for c in others)}) {{ color: red !important; font-size: 3px !important }}")
+    def alike(a, b): return all(x == y if isinstance(x, str) else abs(x - y) <= 1 for x, y in zip(a, b))       # half a pixel may round either way
+    for css in None, LOUD:
+        if css: under(css)
+        after = page.evaluate(look)
+        assert len(after) == len(before) and all(map(alike, before, after)), [o for o in zip(before, after) if not alike(*o)][:4]
+    assert not said
+    page.close()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_lab_loads_when_scrolled_to_and_says_nothing(browser, server, places, name):
+    page, said, asked = visit(browser, server+places[name])
+    lab = page.locator(f'.lab[data-lab={name}]').first
+    mine = lambda: [u for u in asked if u.endswith(f'/{name}.js')]
+    far = lab.evaluate('e => e.getBoundingClientRect().top > innerHeight + 600')
+    assert far and not mine()
+    lab.scroll_into_view_if_needed()
+    page.wait_for_selector(f'.lab[data-lab={name}][data-live]')
+    assert len(mine()) == 1 and not said and all(u.startswith((server, 'data:')) for u in asked), (said, asked)
+    page.close()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_without_scripts_a_lab_shows_its_picture_and_a_sentence(browser, server, places, name):
+    page, said, _ = visit(browser, server+places[name], java_script_enabled=False, viewport={'width': 768, 'height': 900}, color_scheme='dark')
+    lab = page.locator(f'.lab[data-lab={name}]').first
+    img = lab.locator('img')
+    img.scroll_into_view_if_needed()
+    assert img.bounding_box()['height'] > 60 and len(img.get_attribute('alt')) > 30
+    assert img.evaluate('''i => { const r = i.getBoundingClientRect()
+        return document.elementFromPoint(r.x + r.width/2, r.y + r.height/2) === i }''')           # nothing lies over it
+    sentence = lab.locator('figcaption').inner_text()
+    assert lab.locator('figcaption').is_visible() and len(sentence) > 40 and sentence.endswith('.') and not said
+    page.close()
+
+
+def test_data_that_is_not_plain_is_refused_in_a_sentence():
+    for bad in (float('nan'), object(), float('inf')):
+        with pytest.raises(ValueError, match='Lab wheels: its data must be plain numbers'):
+            labs.Lab('wheels', {'x': bad}, labs.plt.figure(), 'a', 'b')
+    with pytest.raises(ValueError, match="no lab 'hinge'; there are"): labs.lab_module('hinge')
+
+
+def test_a_lab_s_data_cannot_end_its_script():
+    text = '</script><b><!--<script>'
+    page = labs.Lab('wheels', {'x': text}, labs.plt.figure(), 'a "b"', '<i>').page
+    assert page.count('</script>') == 1 and '<!--' not in page and 'alt="a &quot;b&quot;"' in page and '&lt;i&gt;' in page
+    data = re.search(r'<script type="application/json">(.*)</script>', page)[1]
+    assert json.loads(data) == {'x': text}
+    for sizes in ((4, 2), (4, 0, 1), (4, 2.5, 1)):
+        with pytest.raises(ValueError, match='wanted three whole numbers from 1 to 8'): labs.wheels(sizes)
+
+
+def test_stored_data_keep_six_digits():
+    seen = 0
+    for file in (ROOT/'nbs').rglob('[!.]*.ipynb'):
+        for cell in json.loads(file.read_text(encoding='utf-8'))['cells']:
+            for o in cell.get('outputs', []):
+                for data in re.findall(r'<script type="application/json">(.*?)</script>', ''.join(o.get('data', {}).get('text/html', '')), re.S):
+                    assert labs._six(json.loads(data)) == json.loads(data), file
+                    seen += 1
+    assert seen > len(NAMES)

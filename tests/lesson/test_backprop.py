@@ -1,0 +1,314 @@
+"What no card can hold of forward and backward passes: copies, memory, whole programs of layers and containers."
+import ast, copy, gc, pickle, random, subprocess, sys, weakref
+from pathlib import Path
+
+import pytest, torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from helpers import kill
+
+import backprop13.fitting
+from backprop13.backprop import Lin, Model, Module, forward_and_backward, lin, zero_grads
+from backprop13.training import CrossEntropy
+from backprop13.support.checks import autograd_grads, check_grads
+
+def data(n, m, nh, dtype, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    def r(*shape): return torch.randn(*shape, generator=g, dtype=dtype)
+    return dict(x=r(n, m), targ=r(n, 1), w1=r(m, nh)/m**.5, b1=r(nh), w2=r(nh, 1)/nh**.5, b2=r(1))
+
+
+def trusted(d):
+    want = autograd_grads(lambda x, targ, w1, b1, w2, b2: F.mse_loss((x @ w1 + b1).relu() @ w2 + b2, targ), **d)
+    del want['targ']
+    return want
+
+
+def grads(d): return {k: v.g for k, v in d.items() if k != 'targ'}
+
+
+def by_functions(x, targ, w1, b1, w2, b2): return forward_and_backward(x, targ, w1, b1, w2, b2)
+
+
+def by_modules(x, targ, w1, b1, w2, b2):
+    model = Model(w1, b1, w2, b2)
+    loss = model(x, targ)
+    model.backward()
+    return loss
+
+
+def square(seed=0, n=6):
+    g = torch.Generator().manual_seed(seed)
+    x, targ, w = (torch.randn(n, n, generator=g, dtype=torch.float64) for _ in range(3))
+    return x, targ, w, torch.zeros(n, dtype=torch.float64)
+
+
+def test_memory_is_given_back_at_once():
+    "Layers, outputs and arguments make no circle, which would wait for the garbage collector; and no batch outlives the next."
+    class Pair(Module):
+        def forward(self, x): return x
+    d, alive = data(7, 5, 3, torch.float64), []
+    gc.disable()
+    try:
+        model, same = Model(d['w1'], d['b1'], d['w2'], d['b2']), Pair()
+        for _ in range(3):
+            x = d['x'].clone()
+            loss = model(x, d['targ'])
+            model.backward()
+            outs = x, loss, same(loss), *model.outs
+            alive.append([weakref.ref(t) for t in outs])
+            del x, outs
+        del loss
+        same(d['x'])
+        assert not any(o() is not None for o in sum(alive[:2], []))
+        del model
+        assert not any(o() is not None for o in sum(alive, []))
+    finally: gc.enable()
+
+
+def test_a_used_model_can_be_copied_and_saved():
+    d = data(7, 5, 3, torch.float64)
+    model = Model(d['w1'], d['b1'], d['w2'], d['b2'])
+    model(d['x'], d['targ'])
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        again.backward()
+        check_grads({'w1': again.layers[0].w.g}, {'w1': trusted(d)['w1']})
+    assert not hasattr(d['w1'], 'g')
+    x, targ, w, b = square()
+    layer = Lin(w, b)
+    outs = layer(x), layer(x + 1)
+    again, first, last = copy.deepcopy((layer, *outs))
+    first.g = last.g = torch.ones_like(last)
+    again.backward(first); again.backward(last)              # copied together, they belong together
+    check_grads({'w': again.w.g}, {'w': (2*x + 1).t() @ torch.ones_like(x)})
+    for out in outs:                                         # the original's calls are not the copy's
+        out.g = torch.ones_like(out)
+        with pytest.raises(ValueError, match='Lin: the tensor .* was not made by this layer'): again.backward(out)
+
+
+# ---- containers, and what is used or walked back twice
+
+def run_program(lib, seed):
+    "A random program of layers, containers and losses, walked back from some losses, then from some others: our gradients, autograd's"
+    rng, g = random.Random(seed), torch.Generator().manual_seed(seed)
+    def r(*shape): return torch.randn(*shape, generator=g, dtype=torch.float64)
+    given = dict(x=r(4, 3), y=r(4, 3), w=r(3, 3), b=r(3), v=r(3, 3), c=r(3))
+    theirs, total = {k: t.clone().requires_grad_() for k, t in given.items()}, 0
+    B, values, refs = lib.backprop, [], []
+    def linear(w, b): return B.Lin(given[w], given[b]), lambda x: x @ theirs[w] + theirs[b]
+    layers, losses = [linear('w', 'b'), linear('v', 'c'), linear('w', 'b'), (B.Relu(), torch.relu)], [B.Mse(), B.Mse()]
+    def chain(parts):
+        def f(x):
+            for _, part in parts: x = part(x)
+            return x
+        return f
+    def some(): return rng.choices(layers, k=rng.randint(1, 3))
+    def sequential(parts): return lib.fitting.Sequential(*(q for q, _ in parts)), chain(parts)
+    for _ in range(3): layers.append(sequential(some()))     # of those before it, too
+
+    steps, n = [], 2                                         # (what, its reference, value in, value out, targets, weight)
+    for kind in rng.choices(['layer', 'loss', 'model'], [4, 2, 1], k=6) + ['loss']:
+        i, targ, weight = rng.randrange(n), r(4, 3), rng.choice([1., .5, -2.])
+        if kind == 'loss': steps.append((rng.choice(losses), None, i, None, targ, weight))
+        elif kind == 'layer': steps.append((*rng.choice(layers), i, n, None, None))
+        else:
+            model, parts = B.Model(*(given[k] for k in 'wbvc'), loss=rng.choice(losses)), some()
+            model.layers = [q for q, _ in parts]
+            steps.append((model, chain(parts), i, n, targ, weight))
+        n += kind != 'loss'
+
+    for _ in range(2):                                       # without zeroing between
+        values[:], refs[:], outs = [given['x'], given['y']], [theirs['x'], theirs['y']], []
+        for what, ref, i, o, targ, weight in steps:
+            outs.append(out := what(values[i]) if targ is None else what(values[i], targ))
+            if weight not in (None, 1): out.g = torch.tensor(weight, dtype=torch.float64)
+            if o: values.append(what.preds if targ is not None else out); refs.append(ref(refs[i]))
+        for chosen in (rng.choices(range(7), k=3) for _ in range(3)):
+            reached = set()
+            for k, (what, ref, i, o, targ, weight) in reversed([*enumerate(steps)]):
+                if not (o in reached or k in chosen and targ is not None): continue
+                what.backward() if o and targ is not None else what.backward(outs[k])
+                if targ is not None: total = total + weight*F.mse_loss(refs[o or i], targ)
+                reached.add(i)
+    got = {k: sum((q for q in (getattr(t, 'g', None), t.grad) if q is not None), torch.zeros_like(t)) for k, t in given.items()}
+    want = torch.autograd.grad(total, list(theirs.values()), materialize_grads=True) if torch.is_tensor(total) else got.values()
+    return got, dict(zip(theirs, want))
+
+
+def works(f, *args):
+    "What `f(*args)` gives; an error is a fault that was found"
+    try: return f(*args)
+    except (RuntimeError, ValueError) as e: raise AssertionError(f'{e!r}') from e
+
+
+def containers_are_right(lib, seeds):
+    for seed in seeds: check_grads(*works(run_program, lib, seed), op=f'program {seed}')
+
+
+def walks_add_up(lib):
+    "What was wrong once, in a layer and in each container: each walk back adds what autograd's would, and no more"
+    B, S = lib.backprop, lib.fitting.Sequential
+    def lin_layer(w, b): return B.Lin(w, b)
+    def one(w, b): return S(B.Lin(w, b))
+    def nested(w, b): return S(S(one(w, b)))
+    def check(want, **got): check_grads({k: t.g for k, t in got.items()}, {k: want[k] for k in got}, 1e-9); zero_grads(*got.values())
+    for make in lin_layer, one, nested:
+        x, targ, w, b = square()
+        want = {'x': 2*(x @ w + b - targ)/x.numel() @ w.t()}
+        want |= {'twice': 2*want['x'], 'x of both': 2*want['x'] + 2*(2*(x @ w + b + targ)/x.numel() @ w.t())}
+        model, first, second = make(w, b), B.Mse(), B.Mse()
+        p = model(x)
+        first(p, targ); second(p, -targ)
+        for _ in range(2): first.backward(); model.backward()
+        check({'x': want['twice']}, x=x)
+        first.backward(); model.backward(); model.backward()
+        check({'x': want['twice']}, x=x)
+        for loss in (first, second)*2: loss.backward(); model.backward(p)
+        check({'x': want['x of both']}, x=x)
+        for _ in range(2): second.backward(); first.backward(); model.backward()
+        check({'x': want['x of both']}, x=x)
+        p.g = -targ                                          # by hand, in place of what was passed on
+        first.backward(); model.backward()
+        check({'x': want['x'] - targ @ w.t()}, x=x)
+
+    x, targ, w, b = square()                                 # two losses on a Model's predictions, walked back twice
+    model, second = B.Model(w, b, w, b), B.Mse()
+    model(x, targ); second(model.preds, -targ)
+    for _ in range(2): second.backward(); model.backward()
+    def both(x, w):
+        p = (x @ w + b).relu() @ w + b
+        return 2*F.mse_loss(p, targ) + 2*F.mse_loss(p, -targ)
+    check(autograd_grads(both, x=x, w=w), x=x, w=w)
+
+    shared = B.Mse()                                         # two Models with one loss
+    models = [B.Model(w, b, w, b, shared), B.Model(w, b, w, b, shared)]
+    for model, t in zip(models, (targ, -targ)): model(x, t)
+    for model in models*2: works(model.backward)
+    check(autograd_grads(both, x=x, w=w), x=x, w=w)
+
+    inside, after, model = B.Mse(), B.Mse(), S(B.Lin(w, b), B.Relu())       # a loss on what is inside a Sequential
+    p = model(x)
+    inside(model.layers[0].out, targ); after(p, targ)
+    for _ in range(2): inside.backward(); after.backward(); model.backward()
+    check(autograd_grads(lambda x: 2*F.mse_loss(x @ w + b, targ) + 2*F.mse_loss((x @ w + b).relu(), targ), x=x), x=x)
+
+    class Same(B.Module):                                    # two layers that hand on the very same gradient
+        def forward(self, x): return x
+        def bwd(self, out, x): B.add_grad(x, out.g)
+    layer, ends = B.Lin(w, b), (Same(), Same())
+    h = layer(x)
+    for end in ends: end(h).g = targ
+    for some in ends[:1], ends, ends:
+        for q in (*some, layer): q.backward()
+    check({'x': 5*targ @ w.t()}, x=x)
+
+
+@pytest.mark.parametrize('prop', [walks_add_up, lambda lib: containers_are_right(lib, range(60))], ids=['walks', 'random programs'])
+def test_what_is_used_or_walked_back_twice(prop): prop(backprop13)
+
+
+def deaf(code):
+    "Classes whose `bwd` doesn't look at the gradient that reaches its output, nor hands the output on"
+    tree = ast.parse('\n'.join(line for line in code.splitlines() if not line.lstrip().startswith(('%', '!'))))
+    for c in (o for o in ast.walk(tree) if isinstance(o, ast.ClassDef)):
+        for f in (o for o in c.body if isinstance(o, ast.FunctionDef) and o.name == 'bwd'):
+            def is_out(o): return isinstance(o, ast.Name) and o.id == 'out'
+            parts = [*ast.walk(f)]
+            if not any(isinstance(o, ast.Attribute) and o.attr == 'g' and is_out(o.value) or isinstance(o, ast.Call) and any(map(is_out, o.args))
+                       or isinstance(o, ast.Raise) for o in parts): yield c.name
+
+
+def test_every_bwd_takes_the_gradient_from_behind():
+    "ShortMse alone starts the chain: a PlainModule gives a loss no gradient"
+    import nbformat
+    nbs = Path(__file__).parents[2]/'nbs'
+    found = {name for path in nbs.rglob('*.ipynb') if path.parent.name != 'practice' for c in nbformat.read(path, 4).cells   # stubs, copies
+             if c.cell_type == 'code' and ' bwd(' in c.source for name in deaf(c.source)}
+    assert found == {'ShortMse'}
+    assert [*deaf('class A:\n    def bwd(self, out, x): add_grad(x, out*(1 - out))')] == ['A']
+
+
+class Largest(TorchDispatchMode):
+    "Remembers the size of the largest tensor that an operation returns."
+    numel = 0
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor): self.numel = max(self.numel, result.numel())
+        return result
+
+
+@pytest.mark.parametrize('rung', [by_functions, by_modules])
+def test_no_outer_products(rung):
+    n, m, nh = 64, 784, 50
+    with Largest() as largest: rung(**data(n, m, nh, torch.float32))
+    assert largest.numel <= n*m
+
+
+def test_no_outer_products_finds_one():
+    d = data(64, 784, 50, torch.float32)
+    out = lin(d['x'], d['w1'], d['b1'])
+    with Largest() as largest: (d['x'].unsqueeze(-1)*out.unsqueeze(1)).sum(0)
+    assert largest.numel == 64*784*50
+
+
+peak = '''
+import resource, sys, torch
+from backprop13.backprop import forward_and_backward
+x, targ = torch.rand(50000, 784), torch.rand(50000, 1)
+weights = torch.randn(784, 50), torch.zeros(50), torch.randn(50, 1), torch.zeros(1)
+forward_and_backward(x[:64], targ[:64], *weights)                    # what the first call loads is not its memory
+def size():
+    if sys.platform == 'darwin': return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 1024*int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])      # ru_maxrss begins with the parent's
+before = size()
+EXTRA
+forward_and_backward(x, targ, *weights)
+print((size() - before)/1e6)
+'''
+
+def peak_mb(extra=''):
+    out = subprocess.run([sys.executable, '-c', peak.replace('EXTRA', extra)], capture_output=True, text=True, check=True)
+    return float(out.stdout)
+
+
+def test_memory_of_all_images():
+    used = peak_mb()
+    print(f'{used:.0f} MB above the data')
+    assert 100 < used < 500          # the gradient of the images alone takes 157 MB: less would mean that nothing was measured
+    assert peak_mb('big = torch.ones(2*10**8)') > 500
+
+
+def test_the_model_trains_with_it():
+    "`Model` takes another loss; labels may be bytes; its gradients add up."
+    g = torch.Generator().manual_seed(0)
+    x, w1, w2 = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((6, 4), (4, 3), (3, 5)))
+    b1, b2, targ = torch.zeros(3).double(), torch.zeros(5).double(), torch.tensor([0, 4, 2, 2, 1, 3], dtype=torch.uint8)
+    model = Model(w1, b1, w2, b2, loss=CrossEntropy())
+    loss = model(x, targ)
+    model.backward()
+    def f(x, w1, b1, w2, b2): return F.cross_entropy((x @ w1 + b1).relu() @ w2 + b2, targ.long())
+    want = autograd_grads(f, x=x, w1=w1, b1=b1, w2=w2, b2=b2)
+    got = dict(x=x, w1=w1, b1=b1, w2=w2, b2=b2)
+    check_grads({k: t.g for k, t in got.items()}, want)
+    torch.testing.assert_close(loss, f(**got))
+    model.loss.backward()
+    want = autograd_grads(lambda preds: F.cross_entropy(preds, targ.long()), preds=model.preds)      # what was passed on starts anew
+    check_grads({'preds': model.preds.g}, want)
+
+
+# ---- the random programs can fail
+
+BUGS = [('not zeroed', 'backprop.Module', 'out.passed = out.g', 'pass'),
+        ('not zeroed', 'backprop.add_grad', "if old is getattr(t, 'passed', None): old = None", ''),
+        ('not zeroed', 'fitting.Sequential', 'zero_grads(*self.parameters())', 'pass'),
+        ('wrong call', 'backprop.Model', "getattr(self, 'out', None)", ''),
+        ('wrong call', 'backprop.call_of', 'calls[layer._stamp]', '[*calls.values()][-1]'),
+        ('= for +=', 'fitting.Sequential', 'p.grad + g', 'g'),
+        ('missing factor', 'backprop.Mse', '*out.g', '')]
+
+@pytest.mark.parametrize('kind,where,old,new', BUGS, ids=[f'{where}-{kind}' for kind, where, *_ in BUGS])
+def test_random_programs_find_the_bug(kind, where, old, new, record_property):
+    record_property('mutant', kind)
+    def random_programs(lib): containers_are_right(lib, range(25))
+    kill(random_programs, where, old, new)

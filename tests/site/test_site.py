@@ -1,0 +1,432 @@
+"""The program that builds the website, and what a reader can do with its pages; tests/site/test_pages.py
+looks at every page"""
+import re, signal, subprocess, sys, time
+
+import nbformat, pytest, yaml
+from conftest import Reader, load_tool, root as ROOT, visit
+from nbformat.v4 import new_markdown_cell, new_notebook
+
+
+# ---- the program ----
+def test_cell_options_are_read_as_quarto_reads_them():
+    f = load_tool('site').cell_options
+    told = {'echo': False, 'fig-alt': 'a: b'}
+    assert f('#| echo: false\n#| fig-alt: "a: b"\nx\n#| not: this') == (told, 'x\n#| not: this')
+    assert f('#| exports\n#| output: asis\nx') == ({'output': 'asis'}, 'x')
+    assert f('#| fig-alt:\n#|   - one\n#|   - two\nx') == ({'fig-alt': ['one', 'two']}, 'x')
+    assert f('x = 1') == ({}, 'x = 1')
+
+
+def test_a_fence_is_longer_than_any_in_its_text():
+    out = load_tool('site').fence('a\n`````\nb', '.python')
+    assert out.startswith('`````` {.python}\n') and out.endswith('\n``````')
+
+
+def test_a_page_of_the_sidebar_without_notebook_is_an_error():
+    site = load_tool('site')
+    with pytest.raises(site.SiteError, match='nbs/99_none.ipynb'):
+        list(site.sidebar([{'text': 'x', 'href': '99_none.ipynb'}]))
+
+
+def page(monkeypatch, folder):
+    "A page that holds nothing yet"
+    site = load_tool('site')
+    monkeypatch.setattr(site.Page, 'folder', folder)
+    p = site.Page.__new__(site.Page)
+    p.nb, p.out, p.files, p.n = 'a.ipynb', 'a.html', 'a_files', 0
+    return site, p
+
+
+def test_what_a_lab_keeps_is_data(monkeypatch, tmp_path):
+    "Else it could be run, from the file that the build writes: the policy takes that for the site's own"
+    site, p = page(monkeypatch, tmp_path)
+    made = p.lab('<div class="lab" data-lab="x"><script type="application/json">{"a": 1}</script></div>')
+    assert 'data-src="a_files/lab-1.json"' in made and (tmp_path/'a_files/lab-1.json').read_text() == '{"a": 1}'
+    with pytest.raises(site.SiteError, match="nbs/a.ipynb has a lab whose data isn't JSON"):
+        p.lab('<script type="application/json">window.ran = 1</script>')
+    assert not (tmp_path/'a_files/lab-2.json').exists()
+
+
+@pytest.mark.parametrize('inside,why', [
+    ('<script>1</script>', '<script>'), ('<g onclick="1"/>', 'the attribute onclick'),
+    ('<a href="https://example.org"/>', 'a reference'), ('<a href="javascript:1"/>', 'a reference'),
+    ('<image xmlns:x="http://www.w3.org/1999/xlink" x:href="//example.org/a"/>', 'a reference'),
+    ('<style>@import "https://example.org"</style>', 'a reference'), ('<foreignObject/>', '<foreignObject>'),
+    ('<g style="fill: url(https://example.org/a)"/>', 'a reference'), ('<g>', 'not XML')])
+def test_an_svg_that_does_more_than_show_is_refused(monkeypatch, tmp_path, inside, why):
+    site, p = page(monkeypatch, tmp_path)
+    def draw(inside):
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>'
+        return p.image('image/svg+xml', svg, {}, {}, 'alt', 'draw()')
+    assert 'figure-1.svg' in draw('<defs><g id="a"/></defs><use href="#a"/><g style="clip-path: url(#a)"/>'
+                                  '<image href="data:image/png;base64,AA=="/>')
+    with pytest.raises(site.SiteError, match=why): draw(inside)
+    assert [f.name for f in tmp_path.rglob('*.svg')] == ['figure-1.svg']
+
+
+@pytest.mark.parametrize('meta', ['<meta http-equiv="refresh" content="0;url=https://example.org">',
+                                  '<META\nHTTP-EQUIV=refresh>'])
+def test_a_page_that_would_lead_away_is_refused(monkeypatch, tmp_path, meta):
+    site, p = page(monkeypatch, tmp_path)
+    p.front = {'title': 'A'}
+    for p.md in '`<meta http-equiv>`', meta:
+        try: p.render(site.pandoc_path(), [], lambda p: '')
+        except site.SiteError as e:
+            assert p.md == meta and 'nbs/a.ipynb shows HTML with <meta http-equiv>' in str(e)
+        else: assert p.md != meta
+
+
+HTML = """<A HREF='reference.ipynb#lin'>1</A> <a title="a > b" href="reference.ipynb">2</a>
+<a
+href=none.ipynb>3</a> <a data-x="<a href='none.ipynb'>" href="#here">4</a> <!-- <a href="none.ipynb">no</a> -->
+
+<h2 title="a > b" id=here>A <b>heading</b></h2>
+
+<table><tr><td>`x`<table><tr><td>inner</td></tr></table></td></tr></table>
+
+<p>\n</p><p> </p><p class="kept"></p><span id="here"></span><span id="own"></span>"""
+
+def test_html_is_read_as_a_browser_reads_it(monkeypatch, tmp_path):
+    "However it is written: patterns miss most of these"
+    site, p = page(monkeypatch, tmp_path)
+    p.front, p.md, p.code = {'title': 'A'}, f'```{{=html}}\n{HTML}\n```', ([], '')
+    reference = site.Page.__new__(site.Page)
+    reference.nb, reference.out = 'reference.ipynb', 'reference.html'
+    reference.heads, reference.ids = [('lin', 'lin')], {'lin'}
+    monkeypatch.setattr(site.Page, 'pages', {o.nb: o for o in (p, reference)})
+    p.render(site.pandoc_path(), [], lambda p: '')
+    problems = []
+    p.links(problems)
+    p.tidy()
+    links = [o.attrs['href'] for o in p.tree.css('article > a')]
+    assert links == ['reference.html#lin', 'reference.html', 'none.ipynb', '#here']
+    assert problems == ['nbs/a.ipynb links to none.ipynb, and there is no notebook nbs/none.ipynb']
+    assert p.heads == [('here', 'A heading')] and {'here', 'own'} <= p.ids
+    assert len(p.tree.css('article span')) == 1    # the heading has that address
+    assert len(p.tree.css('.scroll-box')) == 2 and p.tree.css_first('article > .scroll-box > table .scroll-box > table')
+    assert [o.attrs['class'] for o in p.tree.css('article p') if not o.text().strip()] == ['kept']
+
+
+# ---- in a browser ----
+SPOILT = {'script-src-elem': '<script>ran = 1</script>',
+          'script-src-attr': '<details open ontoggle="ran = 1"></details>',
+          'script-src': '<script src="spoilt.js"></script>', 'style-src-elem': '<style>main { display: none }</style>',
+          'img-src': '<img src="https://example.org/a.png" alt="">', 'base-uri': '<base href="https://example.org">'}
+
+def test_the_policy_refuses_what_is_not_the_sites(browser, server):
+    page, said, asked = visit(browser, server+'teaching.html')
+    script = 'try { ran = eval("1") } catch {}'
+    page.route('**/spoilt.js', lambda r: r.fulfill(body=script, content_type='text/javascript'))
+    page.route('**/spoilt.html', lambda r: r.fulfill(body=spoilt, content_type='text/html'))
+    sound = page.request.get(server+'teaching.html').text()
+    for directive, fault in SPOILT.items():
+        spoilt = sound.replace('</article>', fault+'</article>')
+        assert not said, (directive, said)
+        with page.expect_console_message(lambda m: m.text.startswith(f'refused by {directive}: ')):
+            page.goto(server+'spoilt.html', wait_until='networkidle')
+        assert said and not page.evaluate('window.ran') and page.locator('main').is_visible(), directive
+        said.clear()
+        if 'ran = ' in fault or '.js' in fault:
+            spoilt = re.sub('<meta http-equiv[^>]*>', '', spoilt)
+            page.goto(server+'spoilt.html', wait_until='networkidle')
+            page.wait_for_function('() => window.ran')
+    page.close()
+
+
+def test_downloads_are_allowed(browser, server):
+    page, said, _ = visit(browser, server+'minibatch_training.html')
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    for link, name in (('.actions a[download]', '04_minibatch_training.ipynb'), ('main a[href^="data:"]', 'xlsx')):
+        with page.expect_download() as file: page.locator(link).first.click()
+        assert file.value.suggested_filename.endswith(name) and file.value.path().stat().st_size > 3000
+    assert not said
+    page.close()
+
+
+def test_dark_can_be_switched_and_is_remembered(browser, server):
+    page, said, _ = visit(browser, server, color_scheme='light')
+    paper = lambda: page.evaluate('getComputedStyle(document.body).backgroundColor')
+    light = paper()
+    button = page.locator('#theme-toggle')
+    button.click()
+    dark = paper()
+    assert dark != light and button.inner_text() == 'Light'
+    page.goto(server+'reference.html')
+    assert paper() == dark and button.inner_text() == 'Light'
+    button.click()
+    page.reload()
+    assert paper() == light and not said
+    page.close()
+
+
+@pytest.mark.parametrize('word', ['log_softmax', 'logsumexp', 'lin_grad', 'Licence'])
+def test_search_finds_names(browser, server, word):
+    page, said, asked = visit(browser, server+'index.html')
+    if word == 'Licence': page.evaluate('delete window.Worker')   # the search then runs in the page
+    page.keyboard.press('/')
+    page.fill('#search input', word)
+    page.wait_for_selector('#search .pagefind-ui__result a')
+    page.wait_for_function("w => [...document.querySelectorAll('#search a')].some(a => a.textContent.includes(w))",
+                           arg=word)
+    hit = page.locator('#search a', has_text=re.compile(rf'^{word}$')).first
+    hit.click()
+    page.wait_for_load_state('networkidle')
+    assert page.evaluate('!!document.getElementById(decodeURIComponent(location.hash.slice(1)))')
+    assert not said and all(u.startswith(server) for u in asked), (said, asked)
+    page.close()
+
+
+def test_the_number_of_results_is_announced(browser, server):
+    page, said, _ = visit(browser, server+'index.html')
+    status = page.locator('#search-box').get_by_role('status', include_hidden=True)
+    status.evaluate('e => { e.first = true }')
+    page.keyboard.press('/')
+    for word in 'logsumexp', 'broadcast':
+        page.fill('#search input', word)
+        page.wait_for_function("""word => new RegExp(`^[1-9][0-9]* results for ${word}$`)
+                                  .test(document.querySelector('#search-box [role=status]').textContent)""", arg=word)
+        # it was there before, or nobody hears of it
+        assert status.evaluate('e => e.first && e.matches("dialog[open] *")')
+    assert status.bounding_box()['width'] < 2 and not said    # Pagefind shows it, too
+    page.close()
+
+
+@pytest.mark.parametrize('missing', [None, 'pagefind.js', 'pagefind-entry.json*', '*.pf_meta', 'wasm.*',
+                                     'pagefind-ui.js'])
+def test_a_search_that_cannot_work_says_what_to_do(browser, server, docs, missing):
+    page, _, _ = visit(browser, server+'index.html')
+    if missing: page.route(f'**/{missing}', lambda r: r.fulfill(status=404, body=''))
+    else: page.goto((docs/'index.html').as_uri())    # opened from the disk
+    page.locator('#search-open').click()
+    page.wait_for_function("() => document.querySelector('#search-said').textContent")
+    status = page.locator('#search-box').get_by_role('status')
+    text = status.inner_text()
+    assert 'could not be loaded' in text if missing else 'make serve' in text and 'python -m http.server' in text
+    assert status.bounding_box()['height'] > 15 and not page.locator('#search input').count()
+    page.close()
+
+
+@pytest.mark.parametrize('question,heading', [
+    ('why the transpose', 'derivatives.html#why-the-transpose'), ('cross-entropy', 'derivatives.html#cross-entropy'),
+    ('logsumexp', 'derivatives.html#logsumexp'), ('chain rule', 'derivatives.html#the-chain-rule'),
+    ('mean squared error', 'derivatives.html#mean-squared-error'), ('softmax', 'derivatives.html#softmax'),
+    ('sum over the batch', 'derivatives.html#why-the-sum-over-the-batch'),
+    ('where does .g come from', 'backprop.html#where-does-.g-come-from'),
+    ('start from the end', 'derivatives.html#why-start-from-the-end'),
+    ('numerator or denominator layout', 'derivatives.html#numerator-or-denominator-layout'),
+    ('calling backward twice', 'backprop.html#what-happens-on-calling-backward-twice'),
+    ('why x.g too wasted work', 'backprop.html#why-x.g-too-and-when-is-it-wasted-work')])
+def test_search_answers_a_question(browser, server, question, heading):
+    "The heading that answers is among the results"
+    page, said, _ = visit(browser, server+'index.html')
+    page.keyboard.press('/')
+    page.fill('#search input', question)
+    page.wait_for_function("""w => [...document.querySelectorAll('#search a')]
+                              .some(a => decodeURIComponent(a.href).endsWith(w))""", arg=heading)
+    name, anchor = heading.split('#')
+    assert f'id="{anchor}"' in page.request.get(server+name).text() and not said
+    page.close()
+
+
+def test_an_answer_is_folded_until_asked_for(browser, server):
+    page, said, _ = visit(browser, server+'matmul.html')
+    asked = page.locator('main p', has_text='Predict:')
+    answers = page.locator('details.reveal')
+    assert 0 < asked.count() == answers.count()
+    first = answers.first
+    assert not first.locator('.cell-output').is_visible()
+    assert first.evaluate("d => d.previousElementSibling.matches('p.predict') && d.children[1].matches('.cell')")
+    first.locator('summary').focus()
+    page.keyboard.press('Enter')
+    assert first.locator('.cell-output').is_visible() and 'must match' in first.inner_text()
+    heads = page.evaluate("""[...document.querySelectorAll('details.reveal')]
+                             .filter(d => d.querySelector('h1, h2, h3, h4')).length""")
+    assert heads == 0 and not said
+    page.evaluate("""document.querySelectorAll('details.reveal').forEach(d => { d.open = false })
+                     dispatchEvent(new Event('beforeprint'))""")
+    assert answers.last.locator('.cell-output').first.is_visible()
+    page.close()
+
+
+ANSWERS = """() => { const size = o => o.width*o.height
+    const seen = o => o.checkVisibility({visibilityProperty: true}) && size(o.getBoundingClientRect()) > 0
+    return [...document.querySelectorAll('main p:has(> strong:first-child)')]
+        .filter(p => p.textContent.includes('Predict:'))
+        .map(p => [p.textContent, [...p.nextElementSibling.querySelectorAll('.cell-output')].map(seen)]) }"""
+
+def test_without_scripts_every_answer_is_readable(browser, server):
+    for name in ('data', 'matmul', 'derivatives', 'backprop', 'minibatch_training'):
+        page, _, _ = visit(browser, server+name+'.html', java_script_enabled=False)
+        # folded by a script, or not at all
+        assert 'reveal' not in str(Reader(page.request.get(page.url).text()).tags), name
+        asked = page.evaluate(ANSWERS)
+        assert asked and all(shown and all(shown) for _, shown in asked), (name, asked)
+        # the mutants
+        for hide in 'display: none', 'visibility: hidden', 'overflow: hidden; height: 0':
+            page.locator('main .cell-output').evaluate_all(
+                '(os, hide) => os.forEach(o => { o.style.cssText = hide + "; padding: 0; border: 0" })', hide)
+            assert not any(any(shown) for _, shown in page.evaluate(ANSWERS)), (name, hide)
+        page.close()
+
+
+def test_checks_that_held_are_marked(browser, server):
+    page, _, _ = visit(browser, server+'matmul.html')
+    held = page.locator('.cell.checked')
+    assert held.count() > 5 and held.locator('.held').count() == held.count()
+    for cell in held.all(): assert re.search(r'assert |test_\w+\(|check', cell.text_content())
+    assert not page.locator('.cell:not(.checked)', has_text=re.compile(r'^assert ')).count()
+    # a function's definition checks nothing yet
+    assert not page.locator('.checked', has_text='def broadcast_shape(').count()
+    page.close()
+
+
+def test_progress_is_what_was_on_the_screen_and_is_kept(browser, server):
+    page, said, _ = visit(browser, server+'matmul.html', viewport={'width': 1440, 'height': 800})
+    mine = page.locator('.menu a[aria-current] .read')
+    part = lambda: int(mine.inner_text().removesuffix(' %'))
+    page.locator('.toc a').last.click()                                    # past everything
+    page.wait_for_function('() => scrollY > 5000')
+    page.wait_for_function("() => document.querySelector('.toc a[aria-current]')?.hash == location.hash")
+    assert part() < 20
+    height, at = page.evaluate('document.documentElement.scrollHeight'), 0
+    while at < height/2 - 800:
+        page.evaluate(f'scrollTo({{top: {at}, behavior: "instant"}})')
+        page.wait_for_timeout(40)
+        at += 600
+    here = page.locator('.toc [aria-current=location]')
+    assert here.count() == 1 and page.evaluate("""a => document.getElementById(decodeURIComponent(a.hash.slice(1)))
+                                                        .getBoundingClientRect().top < innerHeight/3""",
+                                               here.element_handle())
+    read = part()
+    assert 40 < read < 70
+    page.goto(server+'data.html')
+    assert page.locator('.menu a[href$="matmul.html"] .read').inner_text() == f'{read} %'
+    # as it was kept before
+    page.evaluate("localStorage.setItem('backprop13-read', JSON.stringify({'/data.html': 1}))")
+    page.reload()
+    assert part() < 20 and not said
+    page.close()
+
+
+def test_the_menu_opens_on_a_phone(browser, server):
+    page, said, _ = visit(browser, server, viewport={'width': 360, 'height': 700})
+    menu, button = page.locator('#site-menu'), page.locator('#menu-toggle')
+    assert not menu.is_visible() and button.get_attribute('aria-expanded') == 'false'
+    button.click()
+    assert menu.is_visible() and button.get_attribute('aria-expanded') == 'true'
+    page.keyboard.press('Escape')
+    assert not menu.is_visible() and button.get_attribute('aria-expanded') == 'false'
+    page.evaluate("scrollTo({top: 2000, behavior: 'instant'})")
+    button.click()
+    assert 0 < menu.locator('a').first.bounding_box()['y'] < 300
+    assert not said
+    page.close()
+
+
+# ---- serve ----
+@pytest.mark.usefixtures('docs')
+def test_serve_says_where_and_stops_quietly():
+    import urllib.request
+    p = subprocess.Popen([sys.executable, ROOT/'tools/site.py', 'serve', '--port', '8963'],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = p.stdout.readline()
+        url = re.search(r'http://127\.0\.0\.1:\d+/', line)[0]
+        assert urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url).status == 200
+    finally: p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=10)
+    assert p.returncode == 0 and not err, err
+
+
+@pytest.mark.parametrize('path,want', [('%00', 404), ('a'*5000, 404), ('index.html/', 404), ('none.html', 404),
+                                       ('', 200), ('index.html?a/', 200), ('%ff', 404)])
+@pytest.mark.parametrize('gzip', ['gzip', ''])
+def test_every_name_gets_an_answer(tmp_path, path, want, gzip):
+    "The same, compressed or not"
+    import functools, http.client, http.server, threading
+    (tmp_path/'index.html').write_text('<p>here</p>')
+    handler = functools.partial(load_tool('live').Handler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        c = http.client.HTTPConnection('127.0.0.1', server.server_port, timeout=10)
+        c.request('GET', f'/{path}', headers={'Accept-Encoding': gzip})
+        assert c.getresponse().status == want
+        server.shutdown()
+
+
+# ---- serve, while one writes ----
+def test_who_waits_hears_of_its_own_page_and_of_all():
+    before, news = time.time_ns(), load_tool('live').News()
+    sent = time.time_ns()
+    # sent by a server that has been stopped since
+    assert news.wait('a.html', before, 0) and not news.wait('a.html', sent, 0)
+    news.tell('b.html')
+    assert news.wait('b.html', sent, 0) and not news.wait('a.html', sent, 0)
+    news.tell('')
+    assert news.wait('a.html', sent, 0) and not news.wait('a.html', time.time_ns(), 0)
+
+
+def book(file, *texts):
+    nbformat.write(new_notebook(cells=[new_markdown_cell(o) for o in ('# Note\n> of one page', *texts)]), file)
+
+@pytest.fixture
+def small(docs, clone):
+    "A project of three small pages; `docs` has fetched what their site needs from npm"
+    for f in (clone/'nbs').rglob('*.ipynb'): f.unlink()
+    names = 'index', 'reference', 'note'
+    for o in names: book(clone/f'nbs/{o}.ipynb', 'One')
+    flow = yaml.safe_load((clone/'_quarto.yml').read_text())
+    flow['website']['sidebar']['contents'] = [{'text': o, 'href': f'{o}.ipynb'} for o in names]
+    (clone/'_quarto.yml').write_text(yaml.safe_dump(flow))
+    (clone/'node_modules').symlink_to(ROOT/'node_modules')
+    return clone
+
+
+def test_what_is_saved_is_seen(small, browser, tmp_path):
+    "A notebook or an asset, in the browser that shows the page; a broken notebook is told and breaks nothing"
+    said, note = tmp_path/'said', small/'nbs/note.ipynb'
+    with said.open('w') as out:
+        p = subprocess.Popen([sys.executable, small/'tools/site.py', *'serve --build --no-quarto --port 8974'.split()],
+                             stdout=out, stderr=out)
+    def until(f):
+        end = time.time()+90
+        while not (found := f()):
+            assert p.poll() is None and time.time() < end, said.read_text()
+            time.sleep(.05)
+        return found
+    def heard(pattern): return until(lambda: re.search(pattern, said.read_text()))[0]
+    page, other, refused = browser.new_page(), browser.new_page(), []
+    page.on('console', lambda m: m.type == 'error' and refused.append(m.text))
+    def wait(what, arg=None): page.wait_for_function(what, arg=arg, timeout=60_000)
+    def seen(text): wait('text => document.querySelector("article")?.innerText.includes(text)', text)
+    try:
+        until((small/'_proc/site').exists)
+        book(note, 'One', 'Late')    # when the build has read it already
+        page.goto((site := heard(r'http://127\.0\.0\.1:\d+/'))+'note.html')
+        seen('Late')
+        other.goto(site)
+        other.evaluate('kept = 1')
+        book(note, 'One', 'Two')
+        seen('Two')
+        heard('nbs/note.ipynb is on its page')
+        note.write_text(note.read_text()[:200])
+        heard("nbs/note.ipynb can't be shown, its page stays as it was: .")
+        page.reload()
+        seen('Two')
+        assert other.evaluate('kept') == 1
+        with (small/'nbs/assets/site.css').open('a') as f: f.write('main { outline: 3px dashed }')
+        wait('() => [...document.querySelectorAll("main")].some(o => getComputedStyle(o).outlineStyle === "dashed")')
+        other.wait_for_function('() => !window.kept')
+        with (small/'backprop13/static/lab.css').open('a') as f: f.write('/* new */')
+        until(lambda: '/* new' in (small/'_docs/assets/labs/lab.css').read_text())
+        book(note, 'One', 'See [that](none.ipynb)', 'Three')
+        seen('Three')
+        heard('nbs/note.ipynb links to none.ipynb, and there is no notebook')
+        (small/'_quarto.yml').touch()
+        heard('_quarto.yml has changed: to see that, stop this')
+        assert '_live.js' in page.content() and '_live' not in (small/'_docs/note.html').read_text() and not refused
+    finally:
+        for o in page, other: o.close()
+        p.send_signal(signal.SIGINT)
+        p.wait(20)
+    assert p.returncode == 0 and 'Traceback' not in said.read_text(), said.read_text()
