@@ -18,9 +18,12 @@ def tree(folder):
         if (folder/'.git').exists() and shutil.which('git') else None
     if git and git.returncode == 0: files = {folder/o for o in git.stdout.split('\0') if o}
     else:
-        skip = {'__pycache__', 'node_modules', 'build', 'dist', '_docs', '_proc', 'katex', 'fonts', 'labs',
-                '.git', '.venv', '.venv-ci', '.pytest_cache', '.ipynb_checkpoints'}
-        def generated(f): return any(p in skip or p.endswith('.egg-info') for p in f.relative_to(folder).parts)
+        skip = {'__pycache__', 'node_modules', 'build', 'dist', '_docs', '_proc', '.git', '.venv', '.venv-ci', '.pytest_cache',
+                '.ipynb_checkpoints'}
+        def generated(f):
+            parts = f.relative_to(folder).parts
+            made = parts[:2] == ('nbs', 'assets') and parts[2:3] and parts[2] in ('katex', 'fonts', 'labs')
+            return made or any(p in skip or p.endswith('.egg-info') for p in parts)
         files = {f for f in folder.rglob('*') if not generated(f)}
     return sorted(f for f in files if f.is_file() or f.is_symlink())
 

@@ -91,7 +91,7 @@ FAULTS = [
     (renamed, ["_quarto.yml has a row for nbs/05_fitting.ipynb, which doesn't exist: name another", 'nbs/index.ipynb, cell ',
                'nbs/lesson_map.ipynb, cell ', 'nbs/05_loop.ipynb has no row']),
     (deleted, ['_quarto.yml has a row for nbs/07_parallel.ipynb', 'nbs/index.ipynb, cell ',
-               'tests/support/test_commands.py imports backprop13.parallel, which no notebook exports', 'tests/lesson/test_parallel.py imports backprop13.parallel', 'tests/lesson/test_repeatable.py imports backprop13.parallel']),
+               'tests/lesson/test_parallel.py imports backprop13.parallel, which no notebook exports', 'tests/lesson/test_repeatable.py imports backprop13.parallel']),
     (command_gone, ['settings.ini has a command of backprop13.gone, which no notebook exports: take it out of console_scripts']),
     (quoted, ["_quarto.yml has a row for nbs/07_gone.ipynb, which doesn't exist", 'nbs/07_parallel.ipynb has no row']),
     (not_yaml, ['_quarto.yml is not YAML: ']), (no_text, ["_quarto.yml: a row of the sidebar has text and href; got {'href': 'index.ipynb'}"]),
@@ -117,7 +117,7 @@ def test_yaml_and_ini_may_be_written_as_they_allow(clone):
     "Quotes, a comment, flow style; what a pattern took for another name"
     for file, old, new in [('_quarto.yml', 'href: 07_parallel.ipynb', "href: '07_parallel.ipynb'   # the last"),
                            ('_quarto.yml', '- text: Home\n        href: index.ipynb', '- {text: "Home", href: "index.ipynb"}'),
-                           ('settings.ini', 'console_scripts = ', '# was: old=backprop13.gone:f\nconsole_scripts = ')]:
+                           ('settings.ini', 'console_scripts =', '# was: old=backprop13.gone:f\nconsole_scripts =')]:
         text = (clone/file).read_text()
         assert old in text
         (clone/file).write_text(text.replace(old, new))

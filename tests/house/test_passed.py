@@ -108,5 +108,5 @@ def test_a_test_that_reads_more_than_its_row_says_is_told(clone, test, more):
     if 'docs' in test: (clone/'tools/site.py').write_text('')                # it needs not build
     r = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', file], cwd=clone,
                        capture_output=True, text=True)
-    told = re.search(f'tests/test_matmul.py reads .*{more}.*: say so in READS of tools/passed.py', r.stdout)
+    told = re.search(f'tests/lesson/test_matmul.py reads .*{more}.*: say so in READS of tools/passed.py', r.stdout)
     assert bool(r.returncode) == bool(told) == bool(more), r.stdout

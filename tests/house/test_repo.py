@@ -264,7 +264,7 @@ def test_what_is_not_as_generated_is_caught(clone):
 @pytest.fixture
 def small(clone):
     "A copy with one small notebook in place of the chapters"
-    for f in [*(clone/'nbs').rglob('*.ipynb'), *(clone/'backprop13').glob('*.py')]: f.unlink()
+    for f in [*(clone/'nbs').rglob('*.ipynb'), *(clone/'backprop13').rglob('*.py')]: f.unlink()
     nb = sound()
     cells = '#| exports\ndef two():\n    "The number 2"\n    return 2', 'assert two() == 2'
     nb.cells[-1:-1] = [new_code_cell(o) for o in cells]

@@ -139,8 +139,8 @@ def test_code_leads_to_the_reference(docs, pages):
 
 
 def test_code_leads_to_what_its_names_mean_there(docs, pages):
-    ids = [i for i in pages['reference.html'].ids if re.fullmatch(r'backprop13\.\w+|(softmax|evaluate|fit|watch|record)(-\d)?', i)]
-    module = {i: max((m for m in ids[:ids.index(i)] if '.' in m), key=ids.index)[11:] for i in ids if '.' not in i}
+    ids = [i for i in pages['reference.html'].ids if re.fullmatch(r'backprop13\.[\w.]+|(softmax|evaluate|fit|watch|record)(-\d)?', i)]
+    module = {i: max((m for m in ids[:ids.index(i)] if '.' in m), key=ids.index).split('.')[-1] for i in ids if '.' not in i}
     def homes(page, name, tag):
         html = (docs/f'{page}.html').read_text(encoding='utf-8')
         return {module[i] for i in re.findall(rf'<a{tag} href="(?:../)?reference.html#([^"]+)">(?:<code>)?{name}(?:\(\))?<', html)}
