@@ -12,8 +12,8 @@ height and 16 pixels away, and conversely. That is judged at half the size, a li
 black to white, colour by a third of that. So another build of matplotlib passes, and values that move by 1 %; a line that is missing,
 5 % off or of another colour, other limits, panels or images fail, and a hair-line may change unseen. `run` keeps the words of
 matplotlib's pictures (titles, labels, legends; not ticks) in the files; where both have theirs, they are compared as text. A cell that
-starts with `#| output-varies` shows a measurement: only the kinds of its outputs count; `run` keeps it as long as the notebook's code
-is what it was when git got that output. A stored warning (stderr) or error is a failure. As in nbdev_test, cells with `#| eval: false` aren't run."""
+starts with `#| output-varies` shows a measurement: only the kinds of its outputs count; `run` keeps it as long as the notebook's code,
+but for `#|` lines and imports, is what it was when git got that output. A stored warning (stderr) or error is a failure. As in nbdev_test, cells with `#| eval: false` aren't run."""
 import asyncio, base64, io, math, os, re, subprocess, sys
 from argparse import ArgumentParser
 from itertools import zip_longest
@@ -189,7 +189,9 @@ def compare(stored, got):
         if s.cell_type == 'code' and 'eval:false' not in directives(s) and (bad := differs(s, g)): yield i, bad
 
 
-def code(nb): return [c.source for c in nb.cells if c.cell_type == 'code']
+def code(nb):
+    "What the cells do: without `#|` lines and imports, which change no measurement"
+    return [re.sub(r'^(#\||from |import ).*\n?', '', c.source, flags=re.M) for c in nb.cells if c.cell_type == 'code']
 
 
 def measured(nb): return [(c.source, c.outputs) for c in nb.cells if c.cell_type == 'code' and 'output-varies' in directives(c)]
