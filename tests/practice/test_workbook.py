@@ -203,10 +203,7 @@ def test_the_page_offers_it(browser, server, book, tmp_path, scripts):
     link.focus()
     with page.expect_download() as d: page.keyboard.press('Enter')
     d.value.save_as(tmp_path/'got.xlsx')
-    assert d.value.suggested_filename == 'cross_entropy.xlsx'
-    for name in FORMULAS:
-        got, want = ([(c.coordinate, c.value) for c in filled(sheet((tmp_path/'got.xlsx').read_bytes(), name))], [(c.coordinate, c.value) for c in filled(sheet(book.data, name))])
-        assert got == want                             # not to the byte: it holds values, too, whose last digits depend on the processor
+    assert d.value.suggested_filename == 'cross_entropy.xlsx' and (tmp_path/'got.xlsx').read_bytes() == book.data
     assert re.search(rf'{len(book.data)/1000:.0f}\s?kB', link.locator('..').inner_text())
     assert not said and all(u.startswith((server, 'data:', 'blob:')) for u in asked)
     assert wrong(recalculator((tmp_path/'got.xlsx').read_bytes())(), OUTPUTS, 1) == []
