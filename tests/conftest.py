@@ -8,7 +8,8 @@ import pytest
 from filelock import FileLock
 
 root = Path(__file__).resolve().parent.parent
-signal.signal(signal.SIGINT, signal.default_int_handler)         # processes that a shell starts with & ignore Ctrl-C, as would those that tests start
+# processes that a shell starts with & ignore Ctrl-C, as would those that tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 tools = {}
@@ -21,7 +22,8 @@ def load_tool(name):
             if (root/'tools'/f'{o}.py').exists(): load_tool(o)
         spec = importlib.util.spec_from_file_location(name, file)
         tools[name] = importlib.util.module_from_spec(spec)
-        sys.modules.setdefault(name, tools[name])                # for tools that import one another; Python's own site stays
+        # for tools that import one another; Python's own site stays
+        sys.modules.setdefault(name, tools[name])
         spec.loader.exec_module(tools[name])
     return tools[name]
 
@@ -62,7 +64,8 @@ def reads_what_it_says(request):
 # they have the mark `data`, or ask for `digits`. The others get none, so that none is left out by mistake.
 DATA = os.environ.get('BACKPROP13_DATA')
 
-def pytest_configure(config): config.addinivalue_line('markers', 'data: reads digits, so it must hold with MNIST and without')
+def pytest_configure(config): config.addinivalue_line('markers',
+        'data: reads digits, so it must hold with MNIST and without')
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -140,13 +143,15 @@ def in_node(lab, name, cases, folder):
     into `folder`. Infinities and nan pass both ways."""
     from backprop13.support.labs import lab_module
     def there(o):
-        if isinstance(o, float) and not math.isfinite(o): return {'number': 'NaN' if o != o else 'Infinity' if o > 0 else '-Infinity'}
+        if isinstance(o, float) and not math.isfinite(o): return {'number': 'NaN' if o != o
+                else 'Infinity' if o > 0 else '-Infinity'}
         if isinstance(o, dict): return {k: there(v) for k, v in o.items()}
         return [there(v) for v in o] if isinstance(o, (list, tuple)) else o
     def back(o): return float(o['number'].replace('Infinity', 'inf')) if set(o) == {'number'} else o
     file = folder/f'{lab}.mjs'
     file.write_text(lab_module(lab), encoding='utf-8')
-    r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', NODE, file.as_uri()], capture_output=True,
+    r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', NODE,
+                        file.as_uri()], capture_output=True,
                        text=True, encoding='utf-8', input=json.dumps({'name': name, 'cases': there(cases)}))
     assert not r.returncode, r.stderr
     return json.loads(r.stdout, object_hook=back)
@@ -192,7 +197,8 @@ class Reader(HTMLParser):
 def docs(shared):
     "The built site's folder"
     def build(folder):
-        r = subprocess.run([sys.executable, root/'tools/site.py', 'build', '--no-quarto'], capture_output=True, text=True, cwd='/')
+        r = subprocess.run([sys.executable, root/'tools/site.py', 'build', '--no-quarto'],
+                           capture_output=True, text=True, cwd='/')
         if r.returncode: pytest.fail(f'tools/site.py build: {r.stderr}', pytrace=False)
     shared('site', build)
     return root/'_docs'
@@ -219,7 +225,8 @@ def server(docs):
 def browser():
     "Headless Chromium; gone with this file, since its event loop stands in the way of others"
     sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-    exe = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
+    exe = next(filter(None, map(shutil.which,
+                                ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
     if not exe: pytest.skip('no Chromium on the PATH; on Debian: apt-get install chromium')
     with sync_api.sync_playwright() as p:
         b = p.chromium.launch(executable_path=exe, args=FLAGS)
@@ -228,7 +235,8 @@ def browser():
         b.close()
 
 
-windows = {}            # stay open, with an empty page, since a new one takes Chromium longer than most pages: (browser, settings) -> context
+# stay open, with an empty page, since a new one takes Chromium longer than most pages: (browser, settings) -> context
+windows = {}
 
 def window(browser, **settings):
     "A window for pages, with a script that says what the policy refused: a page's own may swallow that error"
@@ -245,12 +253,14 @@ def visit(browser, url, **settings):
     page, said, asked, waiting = windows[key].new_page(), [], [], set()
     devtools = page.context.new_cdp_session(page)
     devtools.send('Network.clearBrowserCache')
-    devtools.send('Storage.clearDataForOrigin', {'origin': '{0.scheme}://{0.netloc}'.format(urlsplit(url)), 'storageTypes': 'all'})
+    devtools.send('Storage.clearDataForOrigin',
+                  {'origin': '{0.scheme}://{0.netloc}'.format(urlsplit(url)), 'storageTypes': 'all'})
     devtools.detach()
     page.on('console', lambda m: m.type in ('error', 'warning') and said.append(f'{m.type}: {m.text}'))
     page.on('pageerror', lambda e: said.append(f'uncaught: {e}'))
     page.on('response', lambda r: r.status >= 400 and said.append(f'{r.status}: {r.url}'))
-    page.on('requestfailed', lambda r: r.url.endswith('/favicon.svg') or said.append(f'failed: {r.url}'))     # asked for late: the next page may end it
+    # asked for late: the next page may end it
+    page.on('requestfailed', lambda r: r.url.endswith('/favicon.svg') or said.append(f'failed: {r.url}'))
     page.on('request', lambda r: (asked.append(r.url), waiting.add(r)))
     for end in 'requestfinished', 'requestfailed': page.on(end, lambda r: waiting.discard(r))
     assert page.goto(url).status == 200

@@ -12,7 +12,8 @@ from backprop13.support.card import f64, inf, nan, rand, works                  
 from conftest import load_tool, root
 
 folder = Path(backprop13.__file__).parent
-homes = {f.stem: '.'.join(f.relative_to(folder).with_suffix('').parts) for f in folder.rglob('*.py')}     # 'checks': 'support.checks'
+# 'checks': 'support.checks'
+homes = {f.stem: '.'.join(f.relative_to(folder).with_suffix('').parts) for f in folder.rglob('*.py')}
 
 
 # ---- the package with one place changed
@@ -89,7 +90,8 @@ bin = Path(sys.executable).parent
 def sh(*args, cwd, **env):
     "Run a command without stdin in a clean environment: (exit status, what it said)"
     drop = 'BACKPROP13_DATA', 'PYTHONPATH', 'IN_TEST'
-    e = {**{k: v for k, v in os.environ.items() if k not in drop}, 'PATH': f"{bin}{os.pathsep}{os.environ['PATH']}", **env}
+    e = {**{k: v for k, v in os.environ.items() if k not in drop},
+         'PATH': f"{bin}{os.pathsep}{os.environ['PATH']}", **env}
     p = subprocess.run([str(o) for o in args], cwd=cwd, env=e, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return p.returncode, p.stdout+p.stderr
 

@@ -14,11 +14,13 @@ bin = Path(sys.executable).parent
 
 def tree(folder):
     "The project's files under `folder`: what git tracks or would add, or, without git, all but hidden and generated folders"
-    git = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=folder, capture_output=True, text=True) \
+    git = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=folder,
+                         capture_output=True, text=True) \
         if (folder/'.git').exists() and shutil.which('git') else None
     if git and git.returncode == 0: files = {folder/o for o in git.stdout.split('\0') if o}
     else:
-        skip = {'__pycache__', 'node_modules', 'build', 'dist', '_docs', '_proc', '.git', '.venv', '.venv-ci', '.pytest_cache',
+        skip = {'__pycache__', 'node_modules', 'build', 'dist', '_docs', '_proc', '.git', '.venv',
+                '.venv-ci', '.pytest_cache',
                 '.ipynb_checkpoints'}
         def generated(f):
             parts = f.relative_to(folder).parts
@@ -47,7 +49,8 @@ def run(*args, **kw):
 
 def quietly(*args, cwd):
     "Run a command and show what it says only if it fails"
-    p = subprocess.run(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd)
+    p = subprocess.run(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, text=True, cwd=cwd)
     if p.returncode: sys.exit(f'{p.stdout}\n{Path(args[-1]).name} failed.')
 
 
@@ -109,25 +112,31 @@ def dangling(folder, files, books, modules):
     try: config, rows = ini(folder), [nb for *_, nb in sidebar(site(folder)['website']['sidebar']['contents'])]
     except SettingsError as e: return [f'{e}.']
     def there(o): return any(q == o or q.startswith(f'{o}.') for q in modules)          # a module, or a folder of some
-    res = [f"_quarto.yml has a row for nbs/{o}, which doesn't exist: name another, or take it out." for o in rows if f'nbs/{o}' not in books]
+    res = [f"_quarto.yml has a row for nbs/{o}, which doesn't exist: name another, or take it out."
+           for o in rows if f'nbs/{o}' not in books]
     for name, cells in books.items():
         if name.startswith('nbs/practice/'): continue             # made anew from what is named here
         for i, (kind, source) in enumerate(cells, 1):
             links = re.findall(r'\]\((?![a-z]+:)([^)#\s]+\.ipynb)', source) if kind == 'markdown' else []
             for o in dict.fromkeys(links):
                 if normpath(f'{name}/../{o}') not in files: res.append(f"{name}, cell {i}, links to {o}, which doesn't exist: mend the link.")
-            if kind == 'code': res += [f'{name}, cell {i}, imports backprop13.{o}, which no notebook exports.' for o in imported(source) if not there(o)]
-    res += [f'{o} has no row in _quarto.yml: add one where it belongs.' for o in books if o.removeprefix('nbs/') not in rows
+            if kind == 'code': res += [f'{name}, cell {i}, imports backprop13.{o}, which no notebook exports.'
+                                       for o in imported(source) if not there(o)]
+    res += [f'{o} has no row in _quarto.yml: add one where it belongs.' for o in books
+            if o.removeprefix('nbs/') not in rows
             and not o.startswith('nbs/support/')]                 # the reference leads to those
     for name, f in files.items():
         if name.endswith('.md') and name != 'README.md': res += [f"{name} names {o}, which doesn't exist: name another." for o in
-                                         dict.fromkeys(re.findall(r'nbs/[a-z\d_/]+\.ipynb', f.read_text(encoding='utf-8'))) if o not in files]
+                                         dict.fromkeys(re.findall(r'nbs/[a-z\d_/]+\.ipynb',
+                                         f.read_text(encoding='utf-8'))) if o not in files]
         if name.endswith('.py') and not name.startswith('backprop13/'):
-            res += [f'{name} imports backprop13.{o}, which no notebook exports.' for o in imported(f.read_text(encoding='utf-8')) if not there(o)]
+            res += [f'{name} imports backprop13.{o}, which no notebook exports.'
+                    for o in imported(f.read_text(encoding='utf-8')) if not there(o)]
     scripts = re.findall(r'=backprop13\.([\w.]+):', config.get('console_scripts', ''))
     res += [f'settings.ini has a command of backprop13.{o}, which no notebook exports: take it out of console_scripts.' for o in scripts if o not in modules]
     procs = re.findall(r'backprop13\.([\w.]+):', config.get('procs', ''))
-    return res + [f'settings.ini names backprop13.{o} in procs, which no notebook exports: take it out.' for o in dict.fromkeys(procs) if o not in modules]
+    return res + [f'settings.ini names backprop13.{o} in procs, which no notebook exports: take it out.'
+                  for o in dict.fromkeys(procs) if o not in modules]
 
 
 def imported(code):
@@ -154,7 +163,8 @@ def stale(copied):
     quietly(bin/'nbdev_export', cwd=copied)
     res += changes("isn't what the notebooks export", 'run nbdev_export, and git rm a module that no notebook has')
     quietly(bin/'nbdev_update', cwd=copied)
-    res += changes("isn't what nbdev_update makes of the exported modules", 'write no "#| key: value" in an exported cell, which gets into the module; '
+    res += changes("isn't what nbdev_update makes of the exported modules",
+                   'write no "#| key: value" in an exported cell, which gets into the module; '
                    '"#| fold what it is" folds its code')
     quietly(sys.executable, 'tools/readme.py', cwd=copied)
     res += changes("isn't what the notebooks generate", 'run make readme')
@@ -164,7 +174,8 @@ def stale(copied):
 
 STEPS = ['Notebooks are clean; library, README and practice notebooks are what they generate',
          'Notebooks run on synthetic digits, their checks hold', 'Tests, as on a machine without MNIST',
-         'Notebooks run on the real data, their checks hold, what they print is what is stored', 'Tests that read digits, on the real data']
+         'Notebooks run on the real data, their checks hold, what they print is what is stored',
+         'Tests that read digits, on the real data']
 UNPROVED = """Passed, but for what needs MNIST, of which only synthetic digits are at hand. Not proved:
   that notebooks' checks hold on the real data, and that what they print there is what is stored;
   the tests that read digits, on the real data.
@@ -174,7 +185,8 @@ Let BACKPROP13_DATA name a folder with the four MNIST files to prove them, too."
 def main():
     again = Path(sys.prefix) if os.environ.get('CI', 'false') == 'false' else None
     env = {**os.environ, 'CI': 'true', 'OMP_NUM_THREADS': '1'}                # several at a time: some wait
-    if again: env['BACKPROP13_PAGES'] = str(again/'pages.json')            # where tests/site/test_pages.py notes which pages were whole
+    # where tests/site/test_pages.py notes which pages were whole
+    if again: env['BACKPROP13_PAGES'] = str(again/'pages.json')
     without = {**env, 'BACKPROP13_DATA': 'synthetic'}                      # and nothing tries to download again
 
     def step(n, func, names=None):
@@ -196,16 +208,19 @@ def main():
         return not problems
 
     def synthetic(books):
-        chosen = [] if len(books) == len(all_books) else ['--file_re', f"^({'|'.join(re.escape(o.split('/')[-1]) for o in books)})$"]
+        chosen = [] if len(books) == len(all_books) else ['--file_re',
+            f"^({'|'.join(re.escape(o.split('/')[-1]) for o in books)})$"]
         return run(bin/'nbdev_test', *chosen, cwd=root, env=without)
 
     def tests(n, files, env, *chosen):
         with tempfile.TemporaryDirectory() as tmp:
             report = Path(tmp)/'report.xml'
-            good = run(sys.executable, '-m', 'pytest', '-ra', '-n', '4', '--dist', 'worksteal', f'--junitxml={report}', *chosen, *files,
+            good = run(sys.executable, '-m', 'pytest', '-ra', '-n', '4', '--dist', 'worksteal',
+                       f'--junitxml={report}', *chosen, *files,
                        cwd=root, env=env)
             cases = ElementTree.parse(report).iter('testcase') if report.exists() else []
-            bad = {o.get('classname', '').split('.')[-1] for o in cases if o.find('failure') is not None or o.find('error') is not None}
+            bad = {o.get('classname', '').split('.')[-1] for o in cases
+                   if o.find('failure') is not None or o.find('error') is not None}
         if bad: passed.add(n, [o for o in files if Path(o).stem not in bad])
         return good
 
@@ -216,7 +231,8 @@ def main():
     shown = [o for o in all_books if not o.startswith('nbs/practice/')]
     all_tests = [o for o in files if re.fullmatch(r'tests/(\w+/)?test_\w+\.py', o)]
     all_tests.sort(key=lambda o: not o.endswith('/test_pages.py'))                               # the longest first
-    reading = [o for o in all_tests if re.search(rb'\bdigits\b|\bmark\.data\b', files[o])]       # tests/conftest.py says how
+    # tests/conftest.py says how
+    reading = [o for o in all_tests if re.search(rb'\bdigits\b|\bmark\.data\b', files[o])]
     step(2, synthetic, all_books)
     step(3, lambda o: tests(3, o, without), all_tests)
     if not real: return print(UNPROVED)

@@ -5,7 +5,8 @@ from pathlib import Path
 import nbformat
 
 spec = importlib.util.spec_from_file_location('notebooks', Path(__file__).with_name('notebooks.py'))
-notebooks = importlib.util.module_from_spec(spec)                # tools/ stays off the path: its site.py would stand in for Python's own
+# tools/ stays off the path: its site.py would stand in for Python's own
+notebooks = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(notebooks)
 
 

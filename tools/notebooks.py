@@ -30,7 +30,8 @@ from PIL import Image, ImageFilter
 
 root = Path(__file__).resolve().parent.parent
 rtol, atol, size_tol = 1e-2, 1e-6, .05
-tile, away, far, unlike = 12, .016, 8, .115             # of pictures at half their size; 0.105 was measured where 1 % moved, 0.128 where 5 % did
+# of pictures at half their size; 0.105 was measured where 1 % moved, 0.128 where 5 % did
+tile, away, far, unlike = 12, .016, 8, .115
 WIDGET = 'application/vnd.jupyter.widget-view+json'     # names a widget of the kernel that ran, so it isn't stored
 number = re.compile(r' *(?<![\w.])([-+]?(?:\d*\.\d+(?:e[-+]?\d+)?|\d+\.?e[-+]?\d+))(?!\w|\.\d) *', re.I)
 
@@ -66,12 +67,16 @@ async def execute(path, timeout=600):
     for c in nb.cells:
         if c.cell_type == 'code' and 'eval:false' in directives(c): c.source = ''
     km = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))  # no kernelspec of the user's
-    client = NotebookClient(nb, km=km, timeout=timeout, record_timing=False, store_widget_state=False, coalesce_streams=True,
-                            extra_arguments=['--IPKernelApp.log_level=50', f'--IPKernelApp.exec_lines={[WORDS]}'],  # a kernel that is asked to end may call that an error
+    client = NotebookClient(nb, km=km, timeout=timeout, record_timing=False,
+                            store_widget_state=False, coalesce_streams=True,
+                            # a kernel that is asked to end may call that an error
+                            extra_arguments=['--IPKernelApp.log_level=50', f'--IPKernelApp.exec_lines={[WORDS]}'],
                             resources={'metadata': {'path': str(Path(path).parent)}})
     path_var = os.pathsep.join([str(root), *filter(None, [os.environ.get('PYTHONPATH')])])
-    env = {'PYTHONPATH': path_var, 'IN_TEST': '1', 'TQDM_DISABLE': '1'}    # nbdev_export() does nothing; no bars in outputs
-    await client.async_execute(cleanup_kc=True, env={**os.environ, **env})      # not by itself, since the manager is ours
+    # nbdev_export() does nothing; no bars in outputs
+    env = {'PYTHONPATH': path_var, 'IN_TEST': '1', 'TQDM_DISABLE': '1'}
+    # not by itself, since the manager is ours
+    await client.async_execute(cleanup_kc=True, env={**os.environ, **env})
     for c, source in zip(nb.cells, stored): c.source = source
     clean(nb)
     return nb
@@ -122,7 +127,8 @@ def lost(a, b):
         res, x = np.zeros((h+2*dy, w+2*dx, 3), np.float32), x[:h+dy, :w+dx]
         res[dy:dy+x.shape[0], dx:dx+x.shape[1]] = x
         return res
-    def rms(d): return np.sqrt((d**2).mean((-2, -1))).max(-1)            # of light or of a difference of colour, whichever is larger
+    # of light or of a difference of colour, whichever is larger
+    def rms(d): return np.sqrt((d**2).mean((-2, -1))).max(-1)
     a, b, worst = framed(a, 0, 0), framed(b, dy, dx), (0, 0, 0)
     for y, x in ((y, x) for y in range(0, h, tile) for x in range(0, w, tile)):
         one = a[y:y+tile, x:x+tile].transpose(2, 0, 1)
@@ -135,7 +141,8 @@ def look(a, b):
     "Pairs (stored, got) if the pictures `a` and `b`, in base64, don't look alike"
     if a == b: return []
     ims = [Image.open(io.BytesIO(base64.b64decode(o))) for o in (a, b)]
-    words = [getattr(o, 'text', {}).get('Description') for o in ims]     # none where it isn't matplotlib's, or was stored before `run` kept them
+    # none where it isn't matplotlib's, or was stored before `run` kept them
+    words = [getattr(o, 'text', {}).get('Description') for o in ims]
     if None not in words and (bad := unequal(*words)): return [tuple(f'a picture that says {o}' for o in bad[0])]
     if not all(math.isclose(x, y, rel_tol=size_tol) for x, y in zip(*(o.size for o in ims))):
         return [tuple(f'a picture of {o.size}' for o in ims)]
@@ -155,7 +162,8 @@ def differences(mime, a, b):
     if mime in ('image/png', 'image/jpeg'): return look(a, b)
     stills = zip(*(re.findall(r'data:image/(?:png|jpeg);base64,([\w+/=]+)', o) for o in (a, b)))
     a, b = (re.sub(r'data:[\w/+-]+;base64,[\w+/=]+', 'data:', o) for o in (a, b))
-    if mime == 'image/svg+xml': a, b = (re.sub(r'(?<=[a-zA-Z])(?=[-.\d])|(?<=\d)(?=[a-zA-Z])', ' ', o) for o in (a, b))    # M3.5h7
+    # M3.5h7
+    if mime == 'image/svg+xml': a, b = (re.sub(r'(?<=[a-zA-Z])(?=[-.\d])|(?<=\d)(?=[a-zA-Z])', ' ', o) for o in (a, b))
     return unequal(a, b) + [d for x, y in stills for d in look(x, y)]
 
 
@@ -194,12 +202,14 @@ def code(nb):
     return [re.sub(r'^(#\||from |import ).*\n?', '', c.source, flags=re.M) for c in nb.cells if c.cell_type == 'code']
 
 
-def measured(nb): return [(c.source, c.outputs) for c in nb.cells if c.cell_type == 'code' and 'output-varies' in directives(c)]
+def measured(nb): return [(c.source, c.outputs) for c in nb.cells if c.cell_type == 'code'
+                          and 'output-varies' in directives(c)]
 
 
 def code_then(path):
     "The code that the notebook at `path` had when its measurements were committed, as far as git knows: its oldest commit with these outputs"
-    def git(*args): return subprocess.run(['git', *args], cwd=path.parent, capture_output=True, text=True, encoding='utf-8').stdout
+    def git(*args): return subprocess.run(['git', *args], cwd=path.parent, capture_output=True,
+                                          text=True, encoding='utf-8').stdout
     then = None
     for commit in git('log', '-n', '40', '--first-parent', '--format=%H', '--', path.name).split():
         nb = nbformat.reads(git('show', f'{commit}:./{path.name}') or '{"nbformat": 4, "cells": []}', 4)
@@ -256,7 +266,8 @@ def work(command, paths, anew=False):
 def data_source():
     "'MNIST' or 'synthetic': what `backprop13.data` finds on this machine (it may download)"
     code = 'import sys\nfrom backprop13.data import mnist\ntry: print(mnist().source)\nexcept (OSError, ValueError) as e: sys.exit(str(e))'
-    res = subprocess.run([sys.executable, '-c', code], cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    res = subprocess.run([sys.executable, '-c', code], cwd=root, stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, text=True)
     if res.returncode: sys.exit('The data could not be loaded, for the reason above.')
     return res.stdout.split()[-1]
 
@@ -272,7 +283,9 @@ if __name__ == '__main__':
     if args.command == 'run' and data_source() != 'MNIST':
         sys.exit('Outputs are stored from the real MNIST, and there are only synthetic digits here: '
                  'let BACKPROP13_DATA name a folder with its four files.')
-    chosen = args.notebooks or [o for o in notebooks(root/'nbs') if o.parent.name != 'practice']      # those are generated, without outputs
+    # those are generated, without outputs
+    chosen = args.notebooks or [o for o in notebooks(root/'nbs') if o.parent.name != 'practice']
     problems = work(args.command, chosen, args.all)
-    if problems: sys.exit('\n'.join([*problems, f'To mend: {len(problems)}. Where only outputs differ, `make outputs` stores them anew.']))
+    if problems: sys.exit('\n'.join([*problems,
+                                     f'To mend: {len(problems)}. Where only outputs differ, `make outputs` stores them anew.']))
     print('Stored.' if args.command == 'run' else 'Stored outputs are fresh.')

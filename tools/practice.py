@@ -16,7 +16,8 @@ from settings import ini
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = {'shapes_matmul': '01_matmul', 'shapes_backprop': '03_backprop', 'shapes_training': '04_minibatch_training',
           'shapes_fitting': '05_fitting'}
-ASIDE = r'test_|check|print$|display$|plt\.|labs\.|draw_|use_style$|torch\.set_'    # functions that only check, show or draw
+# functions that only check, show or draw
+ASIDE = r'test_|check|print$|display$|plt\.|labs\.|draw_|use_style$|torch\.set_'
 ASKED = {'shape': 'What shape has `{}`?', 'dtype': 'Which dtype has `{}`?', '': 'What is `{}`?',
          'nbytes': 'How many bytes do the numbers of `{}` take?'}
 
@@ -29,7 +30,8 @@ def read(chapter):
     if not file.is_file(): sys.exit(f'There is no nbs/{chapter}.ipynb, which SHAPES in tools/practice.py or PAGES in '
                                     'nbs/support/exercises.ipynb names: name another there.')
     cells = json.loads(file.read_text(encoding='utf-8'))['cells']
-    def result(c): return next((''.join(o['data']['text/plain']) for o in c.get('outputs', []) if 'execution_count' in o), None)
+    def result(c): return next((''.join(o['data']['text/plain']) for o in c.get('outputs', [])
+                                if 'execution_count' in o), None)
     return [(c['cell_type'], ''.join(c['source']), result(c)) for c in cells]
 
 
@@ -42,7 +44,8 @@ def written(cells):
         cell = dict(cell_type=kind, id=id_, metadata={}, source=source.splitlines(True))
         res.append(cell | (dict(execution_count=None, outputs=[]) if kind == 'code' else {}))
     metadata = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
-    return json.dumps(dict(cells=res, metadata=metadata, nbformat=4, nbformat_minor=5), sort_keys=True, indent=1, ensure_ascii=False) + '\n'
+    return json.dumps(dict(cells=res, metadata=metadata, nbformat=4, nbformat_minor=5),
+                      sort_keys=True, indent=1, ensure_ascii=False) + '\n'
 
 
 def directives(source): return set(re.findall(r'^#\|\s*(\S+)', source, re.M))
@@ -51,7 +54,8 @@ def install(chapter):
     found = [s for _, s, _ in read(chapter) if s.startswith('#| hide') and '%pip install' in s]
     return found[0] if found else sys.exit(f'nbs/{chapter}.ipynb has no hidden cell with %pip install: copy that of another chapter.')
 def minutes(n): return f'{n} minute' + 's'*(n != 1)
-def anchor(heading): return re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', heading.lower()).strip()))
+def anchor(heading): return re.sub(r'^[^a-z]+', '',
+                                   re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', heading.lower()).strip()))
 def link(chapter, heading=''): return f"[chapter {int(chapter[:2])}](../{chapter}.ipynb{heading and '#' + anchor(heading)})"
 
 
@@ -71,8 +75,10 @@ def names(code):
     for t in tables: tables += t.get_children()
     reads = {s.get_name() for t in tables for s in t.get_symbols() if s.is_global() and s.is_referenced()}
     binds = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
-    own = {n.id for o in ast.walk(ast.parse(code)) if isinstance(o, ast.comprehension) for n in ast.walk(o.target) if hasattr(n, 'id')}
-    return reads - own, binds - own             # what a comprehension binds is its own; the tables of Python 3.12 don't say so
+    own = {n.id for o in ast.walk(ast.parse(code)) if isinstance(o, ast.comprehension)
+           for n in ast.walk(o.target) if hasattr(n, 'id')}
+    # what a comprehension binds is its own; the tables of Python 3.12 don't say so
+    return reads - own, binds - own
 
 
 def offered(code, module):
@@ -112,7 +118,8 @@ def exercise_notebook(name, solutions):
                           ' The solution is folded below each, for afterwards.'*solutions),
              ('code', install(page.chapter)), ('code', imports)]
     for e in mine:
-        cells += [('markdown', f'## {e.name}\n\n{e.task.strip()}\n\n*{minutes(e.minutes)}*'), ('code', starter(e.name).strip()),
+        cells += [('markdown', f'## {e.name}\n\n{e.task.strip()}\n\n*{minutes(e.minutes)}*'),
+                  ('code', starter(e.name).strip()),
                   ('code', f'check({e.name})')]
         if solutions:
             code = '\n'.join([*merged(missing(e, solution(e.name), known)), '', solution(e.name)]).strip()
@@ -154,7 +161,8 @@ def parts(source, shows):
 def aside(node):
     "Does the statement only check, print or draw?"
     if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AugAssign)): return False
-    return isinstance(node, ast.Assert) or any(isinstance(o, ast.Call) and re.match(ASIDE, ast.unparse(o.func)) for o in ast.walk(node))
+    return isinstance(node, ast.Assert) or any(isinstance(o, ast.Call)
+                                               and re.match(ASIDE, ast.unparse(o.func)) for o in ast.walk(node))
 
 
 def questions(node, result, source):
@@ -187,7 +195,8 @@ def shape_notebook(name):
     "The cells of a notebook that asks for the shapes of a chapter"
     chapter = SHAPES[name]
     imports, cells = steps(chapter)
-    imports = [*sorted(imports, key=lambda o: (o.startswith('from'), 'backprop13' in o)), 'from backprop13.practice.guessing import guess']
+    imports = [*sorted(imports, key=lambda o: (o.startswith('from'), 'backprop13' in o)),
+               'from backprop13.practice.guessing import guess']
     return [('markdown', f'# Shapes: {title(chapter)[0].lower()}{title(chapter)[1:]}\n\n'
                          f'> The steps of chapter {int(chapter[:2])} without their outputs: say what comes'),
             ('markdown', f'For after {link(chapter)}. The code is the chapter’s, as much of it as the questions need. Read it, put your '
@@ -213,7 +222,8 @@ def steps(chapter):
             reads, binds = names(ast.unparse(o))
             need(reads if isinstance(o, (ast.Assign, ast.AugAssign)) else reads - binds, source)
             bound |= binds
-            asked = {(x, attribute) for x, attribute in asked if not names(x)[0] & binds}       # a new `x` is asked about anew
+            # a new `x` is asked about anew
+            asked = {(x, attribute) for x, attribute in asked if not names(x)[0] & binds}
         new = [q for q in questions(node, result, source) if q not in asked] if node else []
         named = [x for x, attribute in new if attribute == 'shape' and x.isidentifier()]
         if named and next(third) % 3 == 0: new.append((named[-1], 'dtype'))

@@ -6,7 +6,7 @@
 __all__ = ['File', 'Limits', 'Row', 'collect', 'run_all', 'by_student', 'by_exercise', 'to_csv', 'grade']
 
 # %% ../../nbs/support/submissions.ipynb #d650bf94
-import asyncio, csv, io, json, os, re, shutil, signal, socket, sys
+import csv, io, json, os, re, shutil, signal, socket, sys
 import tempfile, textwrap, threading, time
 from collections import Counter, namedtuple
 from contextlib import closing, suppress
@@ -15,13 +15,6 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from unittest.mock import patch
 import torch
-try:
-    from IPython.core.error import UsageError
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-except ModuleNotFoundError as e:
-    e.msg += ': pip install "backprop13[grade]"'
-    raise
 from tqdm import tqdm
 from ..support.commands import (_Parser, _new_file, _place, _sentences, _text, _whole,
                                  _writing)
@@ -132,41 +125,7 @@ def _set_limits(limits):
         pages = int(Path('/proc/self/statm').read_text().split()[0])
         most(resource.RLIMIT_AS, pages*resource.getpagesize() + limits.memory)
 
-# %% ../../nbs/support/submissions.ipynb #8ee13e3c
-class _Shell(InteractiveShell):
-    "IPython's own, that tells of each statement, and keeps an error instead of showing it."
-    system = InteractiveShell.system_raw                # its processes stay in this session
-    def begin(self, i, stop): self.i, self.k, self.stop, self.error = i, -1, stop, None
-    async def run_code(self, *args, **kw):
-        self.k += 1
-        self.say('cell', self.i, self.k)
-        return self.k == self.stop or await super().run_code(*args, **kw)
-    def should_run_async(self, *args, **kw):            # all cells, as Jupyter's have a loop
-        return not asyncio._get_running_loop() or super().should_run_async(*args, **kw)
-    def run_line_magic(self, name, line, _stack_depth=1):
-        if name in ('pip', 'conda', 'mamba', 'micromamba', 'uv'): return None
-        try: return super().run_line_magic(name, line, _stack_depth + 1)
-        except (ImportError, UsageError): return None   # another kernel's, or not installed here
-    def showtraceback(self, found=None, *args, **kw):
-        e = (found or sys.exc_info())[1]
-        if isinstance(e, MemoryError) or "can't allocate memory" in _told(e):
-            self.say('memory')
-            os._exit(1)
-        self.error = self.error or e
-    def showsyntaxerror(self, *args, **kw): self.showtraceback()
-    def enable_gui(self, gui=None): pass
-    def enable_matplotlib(self, gui=None): return super().enable_matplotlib('inline')
-    def ask_exit(self): pass
-
 # %% ../../nbs/support/submissions.ipynb #fb0c8591
-def _shell(say):
-    "Such a shell, as a notebook finds its own at the start; in its names is what `__main__` is."
-    shell = _Shell.instance(xmode='Minimal', config=Config(HistoryManager=dict(enabled=False)))
-    shell.say = say
-    shell.extension_manager.load_extension('storemagic')
-    shell.run_line_magic('matplotlib', 'inline')
-    return shell
-
 def _defined(source):
     "The exercises that a cell defines."
     found = re.findall(r'^[ \t]*(?:async[ \t]+def|def|class)[ \t]+(\w+)', source, re.M)
@@ -212,7 +171,8 @@ def _work(sock, home, folder, file, stops, graded, limits):
     "What the process does: run the cells, then check each exercise that they define."
     def say(*what): sock.sendall(json.dumps(what).encode() + b'\n')
     _cut_off(home, folder, limits, sock.fileno())
-    shell, lost, mine = _shell(say), {}, {}
+    from backprop13.practice.shell import new_shell
+    shell, lost, mine = new_shell(say), {}, {}
     ns = shell.user_ns
     if file.path.suffix == '.py': ns['__file__'] = str(folder/file.path.name)
     for i, source in enumerate(file.cells):
@@ -237,7 +197,8 @@ def _context():
     "How processes are made."
     server = 'forkserver' in get_all_start_methods()
     context = get_context('forkserver' if server else 'spawn')
-    if server: context.set_forkserver_preload(['backprop13.practice.submissions', 'matplotlib.pyplot'])
+    if server: context.set_forkserver_preload(['backprop13.practice.submissions', 'backprop13.practice.shell',
+                                                   'matplotlib.pyplot'])
     return context
 
 def _start(p):
@@ -502,6 +463,7 @@ def grade(
     parser = _grade_parser()
     with _sentences(parser.prog):
         args = parser.parse_args(argv)
+        import backprop13.practice.shell            # which says what is missing, if IPython is
         students, files, notes = collect(args.folder)
         limits = Limits(args.cell_seconds, args.seconds, args.memory*10**6, _digits(args.data))
         print(f'to grade: {len(files)} files of {len(students)} students\n')

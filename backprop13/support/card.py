@@ -196,6 +196,7 @@ def properties(card) -> list: # of functions of the names of a module
 def _told(e) -> str: # what is the same in every run
     s = str(e).partition('\n')[0] or 'an assertion fails'
     s = re.sub(f"{re.escape(tempfile.gettempdir())}/\\w+/| at 0x[0-9a-f]+", '', s)
+    s = re.sub(r"{('[^'{}]*'(, '[^'{}]*')+)}", lambda m: '{' + ', '.join(sorted(m[1].split(', '))) + '}', s)     # sets
     return s if len(s) < 200 else s[:199] + '…'
 
 def seen(card, bug:Bug) -> str: # the first line of what the property says

@@ -70,11 +70,6 @@ def _sentences(prog:str): # the command's name, which starts each sentence
     if error is not None: say(error)
     if code is not None: raise SystemExit(code)
 
-# %% ../../nbs/support/commands.ipynb #02da22ce
-def _grade():
-    with _sentences('backprop13-grade'): from backprop13.practice.submissions import grade
-    grade()
-
 # %% ../../nbs/support/commands.ipynb #13f253d7
 class _Parser(argparse.ArgumentParser):
     "Reads a command's options; what is wrong with them is one line on stderr."

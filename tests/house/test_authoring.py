@@ -19,7 +19,8 @@ def save(path, nb):
     path.write_text(json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
 
 
-def cell(kind, source): return dict(cell_type=kind, id=f'{abs(hash(source)):08x}'[:8], metadata={}, source=source.splitlines(True)) | (
+def cell(kind, source): return dict(cell_type=kind, id=f'{abs(hash(source)):08x}'[:8], metadata={},
+                                    source=source.splitlines(True)) | (
     dict(execution_count=None, outputs=[]) if kind == 'code' else {})
 
 
@@ -40,36 +41,46 @@ def changed(path, old, new):
 def with_row(folder, nb):
     "Give the notebook a row in the sidebar"
     path = folder/'_quarto.yml'
-    path.write_text(path.read_text(encoding='utf-8').replace('          - text: 0 · ', f'          - text: New\n            href: {nb}\n          - text: 0 · ', 1), encoding='utf-8')
+    path.write_text(path.read_text(encoding='utf-8').replace('          - text: 0 · ',
+        f'          - text: New\n            href: {nb}\n          - text: 0 · ', 1), encoding='utf-8')
 
 
 def added(folder, name, nb=None):
     save(folder/'nbs'/name, nb or chapter())
     with_row(folder, name)
 
-def not_json(f): path = f/'nbs/03_backprop.ipynb'; path.write_text(path.read_text(encoding='utf-8')[:-50], encoding='utf-8')
+def not_json(f): path = f/'nbs/03_backprop.ipynb'; path.write_text(path.read_text(encoding='utf-8')[:-50],
+        encoding='utf-8')
 def empty(f): (f/'nbs/08_new.ipynb').write_text('')
 def old_format(f): save(f/'nbs/08_new.ipynb', dict(worksheets=[], metadata={}, nbformat=3, nbformat_minor=0))
 def no_cells(f): added(f, '08_tiny.ipynb', chapter() | dict(cells=[]))
 def no_title(f): nb = load(f/'nbs/03_backprop.ipynb'); nb['cells'].pop(0); save(f/'nbs/03_backprop.ipynb', nb)
-def not_python(f): changed(f/'nbs/03_backprop.ipynb', 'return x.masked_fill(x <= 0, 0)', 'return x.masked_fill(x <= 0, 0')
+def not_python(f): changed(f/'nbs/03_backprop.ipynb', 'return x.masked_fill(x <= 0, 0)',
+                           'return x.masked_fill(x <= 0, 0')
 def no_number(f): added(f, 'tiny.ipynb')
 def in_a_folder(f): added(f, 'more/tiny.ipynb')
 def same_number(f): added(f, '03_tiny.ipynb')
 def same_module(f): added(f, '08_tiny.ipynb', chapter(module='backprop'))
-def no_module(f): added(f, '08_tiny.ipynb', chapter('#| exports\nx = 1') | dict(cells=[cell('markdown', '# T'), cell('code', '#| exports\nx = 1')]))
+def no_module(f): added(f, '08_tiny.ipynb',
+                        chapter('#| exports\nx = 1') | dict(cells=[cell('markdown', '# T'),
+                        cell('code', '#| exports\nx = 1')]))
 def no_row(f): save(f/'nbs/08_tiny.ipynb', chapter())
 def dead_link(f): changed(f/'nbs/lesson_map.ipynb', '05_fitting.ipynb#', '05_gone.ipynb#')
 def renamed(f): (f/'nbs/05_fitting.ipynb').rename(f/'nbs/05_loop.ipynb')
 def deleted(f): (f/'nbs/07_parallel.ipynb').unlink()
-def command_gone(f): p = f/'settings.ini'; p.write_text(p.read_text().replace('=backprop13.support.commands:data', '=backprop13.gone:data'))
-def quoted(f): p = f/'_quarto.yml'; p.write_text(p.read_text().replace('href: 07_parallel.ipynb', "href: '07_gone.ipynb'   # soon"))
+def command_gone(f): p = f/'settings.ini'; p.write_text(p.read_text().replace('=backprop13.support.commands:data',
+        '=backprop13.gone:data'))
+def quoted(f): p = f/'_quarto.yml'; p.write_text(p.read_text().replace('href: 07_parallel.ipynb',
+        "href: '07_gone.ipynb'   # soon"))
 def not_yaml(f): p = f/'_quarto.yml'; p.write_text(p.read_text().replace('website:', 'website: ]', 1))
 def no_text(f): p = f/'_quarto.yml'; p.write_text(p.read_text().replace('- text: Home\n        href', '- href', 1))
 def not_ini(f): p = f/'settings.ini'; p.write_text('lib_name = x\n' + p.read_text())
-def proc_gone(f): p = f/'settings.ini'; p.write_text(p.read_text().replace('backprop13.support.pages:fold_', 'backprop13.gone:fold_'))
-def in_the_manual(f): p = f/'CONTRIBUTING.md'; p.write_text(p.read_text().replace('nbs/03_backprop.ipynb', 'nbs/03_gone.ipynb', 1))
-def mark_in_text(f): p = f/'nbs/01_matmul.ipynb'; p.write_text(p.read_text().replace('  {', MARKS.format('  {', '  {'), 1))
+def proc_gone(f): p = f/'settings.ini'; p.write_text(p.read_text().replace('backprop13.support.pages:fold_',
+        'backprop13.gone:fold_'))
+def in_the_manual(f): p = f/'CONTRIBUTING.md'; p.write_text(p.read_text().replace('nbs/03_backprop.ipynb',
+        'nbs/03_gone.ipynb', 1))
+def mark_in_text(f): p = f/'nbs/01_matmul.ipynb'; p.write_text(p.read_text().replace('  {',
+        MARKS.format('  {', '  {'), 1))
 def mark_in_cell(f): changed(f/'nbs/01_matmul.ipynb', '# Matrix', '`=======`\n# Matrix')
 def mark_in_readme(f): p = f/'README.md'; p.write_text(MARKS.format('Mine.', 'Theirs.') + p.read_text())
 
@@ -77,9 +88,11 @@ MARKS = f'{"<"*7} HEAD\n{{}}\n{"="*7}\n{{}}\n{">"*7} theirs\n'
 CHAPTER = 'nbs/03_backprop.ipynb'
 HOW = 'MAINTAINING.md says how, under "Resolve a merge conflict"'
 FAULTS = [
-    (not_json, [f'{CHAPTER} is not JSON, Unterminated string', 'git restore it']), (empty, ['nbs/08_new.ipynb is not JSON', 'git restore it']),
+    (not_json, [f'{CHAPTER} is not JSON, Unterminated string', 'git restore it']),
+    (empty, ['nbs/08_new.ipynb is not JSON', 'git restore it']),
     (old_format, ['nbs/08_new.ipynb is not a notebook of format 4: save it anew in make lab']),
-    (no_cells, ['nbs/08_tiny.ipynb has no title']), (no_title, [f'{CHAPTER} has no title: begin it with a cell "# Title"']),
+    (no_cells, ['nbs/08_tiny.ipynb has no title']),
+    (no_title, [f'{CHAPTER} has no title: begin it with a cell "# Title"']),
     (not_python, [f'{CHAPTER}, cell ', "is not Python: line 6, '(' was never closed: return x.masked_fill"]),
     (no_number, ['nbs/tiny.ipynb exports a module and is no chapter: name it nbs/NN_name.ipynb, or move it']),
     (in_a_folder, ['nbs/more/tiny.ipynb exports a module and is no chapter']),
@@ -88,17 +101,21 @@ FAULTS = [
     (no_module, ['nbs/08_tiny.ipynb exports code without saying where: give it a cell "#| default_exp']),
     (no_row, ['nbs/08_tiny.ipynb has no row in _quarto.yml: add one']),
     (dead_link, ["nbs/lesson_map.ipynb, cell ", "links to 05_gone.ipynb, which doesn't exist: mend the link"]),
-    (renamed, ["_quarto.yml has a row for nbs/05_fitting.ipynb, which doesn't exist: name another", 'nbs/index.ipynb, cell ',
+    (renamed, ["_quarto.yml has a row for nbs/05_fitting.ipynb, which doesn't exist: name another",
+               'nbs/index.ipynb, cell ',
                'nbs/lesson_map.ipynb, cell ', 'nbs/05_loop.ipynb has no row']),
     (deleted, ['_quarto.yml has a row for nbs/07_parallel.ipynb', 'nbs/index.ipynb, cell ',
-               'tests/lesson/test_parallel.py imports backprop13.parallel, which no notebook exports', 'tests/lesson/test_repeatable.py imports backprop13.parallel']),
+               'tests/lesson/test_parallel.py imports backprop13.parallel, which no notebook exports',
+               'tests/lesson/test_repeatable.py imports backprop13.parallel']),
     (command_gone, ['settings.ini has a command of backprop13.gone, which no notebook exports: take it out of console_scripts']),
     (quoted, ["_quarto.yml has a row for nbs/07_gone.ipynb, which doesn't exist", 'nbs/07_parallel.ipynb has no row']),
-    (not_yaml, ['_quarto.yml is not YAML: ']), (no_text, ["_quarto.yml: a row of the sidebar has text and href; got {'href': 'index.ipynb'}"]),
+    (not_yaml, ['_quarto.yml is not YAML: ']),
+    (no_text, ["_quarto.yml: a row of the sidebar has text and href; got {'href': 'index.ipynb'}"]),
     (not_ini, ["settings.ini can't be read: File contains no section headers"]),
     (proc_gone, ['settings.ini names backprop13.gone in procs, which no notebook exports: take it out']),
     (in_the_manual, ["CONTRIBUTING.md names nbs/03_gone.ipynb, which doesn't exist"]),
-    (mark_in_text, [f'nbs/01_matmul.ipynb has a merge conflict; {HOW}']), (mark_in_readme, [f'README.md has a merge conflict; {HOW}']),
+    (mark_in_text, [f'nbs/01_matmul.ipynb has a merge conflict; {HOW}']),
+    (mark_in_readme, [f'README.md has a merge conflict; {HOW}']),
     (mark_in_cell, [f'nbs/01_matmul.ipynb has a merge conflict in its cells 1 to 1; {HOW}'])]
 
 
@@ -116,7 +133,8 @@ def test_a_fault_is_told_with_what_to_do(clone, spoil, want):
 def test_yaml_and_ini_may_be_written_as_they_allow(clone):
     "Quotes, a comment, flow style; what a pattern took for another name"
     for file, old, new in [('_quarto.yml', 'href: 07_parallel.ipynb', "href: '07_parallel.ipynb'   # the last"),
-                           ('_quarto.yml', '- text: Home\n        href: index.ipynb', '- {text: "Home", href: "index.ipynb"}'),
+                           ('_quarto.yml', '- text: Home\n        href: index.ipynb',
+                            '- {text: "Home", href: "index.ipynb"}'),
                            ('settings.ini', 'console_scripts =', '# was: old=backprop13.gone:f\nconsole_scripts =')]:
         text = (clone/file).read_text()
         assert old in text
@@ -125,7 +143,8 @@ def test_yaml_and_ini_may_be_written_as_they_allow(clone):
 
 
 def test_what_ipython_knows_is_no_fault(clone):
-    added(clone, '08_tiny.ipynb', chapter('%time x = 1', 'if True:\n    !ls', '%%bash\nfor', '#| eval: false\n1 +', 'await f()'))
+    added(clone, '08_tiny.ipynb',
+          chapter('%time x = 1', 'if True:\n    !ls', '%%bash\nfor', '#| eval: false\n1 +', 'await f()'))
     assert check.unsound(clone) == []
 
 
@@ -137,9 +156,12 @@ def test_make_test_ends_with_the_sentence(clone):
 
 def test_what_practice_lacks_is_told(monkeypatch):
     practice = load_tool('practice')
-    with pytest.raises(SystemExit, match='There is no nbs/99_gone.ipynb, which SHAPES in tools/practice.py or PAGES'): practice.read('99_gone')
-    monkeypatch.setitem(sys.modules, 'backprop13.practice.exercises', None)          # importing it fails, as without a function that it takes
-    with pytest.raises(SystemExit, match='mend nbs/support/exercises.ipynb or what it imports, then nbdev_export'): practice.notebooks()
+    with pytest.raises(SystemExit,
+                       match='There is no nbs/99_gone.ipynb, which SHAPES in tools/practice.py or PAGES'): practice.read('99_gone')
+    # importing it fails, as without a function that it takes
+    monkeypatch.setitem(sys.modules, 'backprop13.practice.exercises', None)
+    with pytest.raises(SystemExit,
+                       match='mend nbs/support/exercises.ipynb or what it imports, then nbdev_export'): practice.notebooks()
     monkeypatch.setattr(practice, 'read', lambda chapter: [])
     with pytest.raises(SystemExit, match='nbs/03_backprop.ipynb has no hidden cell with %pip install: copy'): practice.install('03_backprop')
 
@@ -148,10 +170,12 @@ def test_what_practice_lacks_is_told(monkeypatch):
 
 def sh(*args, cwd, ok=True, **env):
     "Run a command, without the environment's programs on the PATH: what it said"
-    who = dict(GIT_AUTHOR_NAME='A', GIT_AUTHOR_EMAIL='a@b', GIT_COMMITTER_NAME='A', GIT_COMMITTER_EMAIL='a@b', GIT_CONFIG_GLOBAL='/dev/null', GIT_CONFIG_NOSYSTEM='1')
+    who = dict(GIT_AUTHOR_NAME='A', GIT_AUTHOR_EMAIL='a@b', GIT_COMMITTER_NAME='A',
+               GIT_COMMITTER_EMAIL='a@b', GIT_CONFIG_GLOBAL='/dev/null', GIT_CONFIG_NOSYSTEM='1')
     keep = {k: v for k, v in os.environ.items() if k not in ('CI', 'PYTHONPATH') and not k.startswith('GIT_')}
     path = os.pathsep.join(o for o in os.environ['PATH'].split(os.pathsep) if not (Path(o)/'nbdev_merge').exists())
-    p = subprocess.run(list(map(str, args)), cwd=cwd, env={**keep, 'PATH': path, **who, **env}, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    p = subprocess.run(list(map(str, args)), cwd=cwd, env={**keep, 'PATH': path, **who, **env},
+                       stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if ok is not None: assert (p.returncode == 0) == ok, p.stdout + p.stderr
     return p.stdout + p.stderr
 
@@ -166,7 +190,8 @@ def fill(folder):
         shutil.copy(check.root/o, folder/o)
     code = [f'def f{i}(x):\n    "Function {i}"\n    return x + {i}' for i in range(4)]
     nb = chapter(*code, 'f1(2)')
-    nb['cells'][-2]['outputs'] = [dict(output_type='execute_result', execution_count=None, metadata={}, data={'text/plain': ['3']})]
+    nb['cells'][-2]['outputs'] = [dict(output_type='execute_result', execution_count=None,
+                                       metadata={}, data={'text/plain': ['3']})]
     save(folder/'nbs/00_tiny.ipynb', nb)
     return environment(folder)
 
@@ -305,7 +330,8 @@ def test_one_cell_on_both_branches_is_a_conflict_between_cells(repo, style, how)
         nbformat.validate(nb)
     found = [c.source for c in nb.cells]
     i = found.index('`<<<<<<< HEAD`')
-    assert found[i+2] == '`=======`' and found[i+4].startswith('`>>>>>>> ') and {found[i+1][-6:], found[i+3][-6:]} == {'x + 10', 'x + 11'}
+    assert found[i+2] == '`=======`' and found[i+4].startswith('`>>>>>>> ') and {found[i+1][-6:],
+        found[i+3][-6:]} == {'x + 10', 'x + 11'}
     assert len(found) == 12 and any(HOW in o for o in check.flawed(NB, (repo/NB).read_text())[0])
     resolved(repo)
     assert check.flawed(NB, (repo/NB).read_text())[0] == []

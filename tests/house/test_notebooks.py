@@ -19,7 +19,8 @@ def executed(tmp_path_factory):
     cells = ['import backprop13; print("loss", 0.12345, "of", 60000)\nprint("acc [ 0.5000, -1.25e-03]")', '1/3',
              'import matplotlib.pyplot as plt\nax = plt.figure(figsize=(2, 1)).subplots()\nax.plot([1, 2])\nax.set(xlabel="step", ylabel="loss", title="best 0.5000");',
              '#| output-varies\nimport time; time.time()', '#| eval: false\n1/0', LAST]
-    nbformat.write(new_notebook(cells=[new_markdown_cell('# Tiny\n\n> Three outputs'), *map(new_code_cell, cells)]), path)
+    nbformat.write(new_notebook(cells=[new_markdown_cell('# Tiny\n\n> Three outputs'),
+                                       *map(new_code_cell, cells)]), path)
     assert notebooks.work('run', [path]) == []
     return path
 
@@ -77,15 +78,18 @@ def other_picture(nb):
     Image.new('L', (50, 20)).save(wider, 'PNG')
     out(nb, 3).data['image/png'] = base64.b64encode(wider.getvalue()).decode()
 
-@pytest.mark.parametrize('mutate', [far_number, other_sign, other_integer, other_word, more_lines, far_result, no_output,
-                                    extra_output, other_kind, no_picture, other_picture, far_words, swapped_words, stored_stderr, stored_error])
+@pytest.mark.parametrize('mutate',
+                         [far_number, other_sign, other_integer, other_word, more_lines, far_result, no_output,
+                                    extra_output, other_kind, no_picture, other_picture, far_words,
+                                    swapped_words, stored_stderr, stored_error])
 def test_a_stale_output_is_caught(executed, mutate):
     stored = nbformat.read(executed, 4)
     mutate(stored)
     assert list(notebooks.compare(stored, nbformat.read(executed, 4)))
 
 
-def plot(seed=0, values=1., up=0., colors=('#0072B2', '#B35900'), lines=2, labels=('step', 'loss'), legend=('wide', 'deep'), panels=2, wider=1.,
+def plot(seed=0, values=1., up=0., colors=('#0072B2', '#B35900'), lines=2, labels=('step', 'loss'),
+         legend=('wide', 'deep'), panels=2, wider=1.,
          heatmap=0, look={}):
     "Two noisy curves beside two drawings of 28 by 28, as a picture in base64; what is given is spoilt"
     with matplotlib.rc_context({'font.size': 10, 'lines.linewidth': 1.5, **look}):
@@ -114,8 +118,11 @@ def test_a_picture_that_looks_the_same_passes(sound_plot, change):
     new = plot(**change)
     assert new != sound_plot and notebooks.differences('image/png', sound_plot, new) == []
 
-@pytest.mark.parametrize('change', [dict(seed=1), dict(up=.125), dict(values=1.1), dict(colors=('#007A5A', '#B35900')), dict(colors=('#B35900', '#0072B2')), dict(lines=1),
-                                    dict(labels=('', 'loss')), dict(panels=1), dict(wider=1.1), dict(heatmap=1)], ids=str)
+@pytest.mark.parametrize('change',
+                         [dict(seed=1), dict(up=.125), dict(values=1.1),
+                          dict(colors=('#007A5A', '#B35900')), dict(colors=('#B35900', '#0072B2')), dict(lines=1),
+                                    dict(labels=('', 'loss')), dict(panels=1), dict(wider=1.1),
+                                    dict(heatmap=1)], ids=str)
 def test_a_picture_that_looks_different_is_caught(sound_plot, change):
     [(_, said)] = notebooks.differences('image/png', sound_plot, plot(**change))
     assert re.search(r'another one: see \d+% from the left, \d+% from the top', said), said
@@ -130,7 +137,9 @@ def test_svg_is_compared_as_text():
     svg = '<svg><path d="M10.0,20.0L3.5h-7z" stroke="#0072B2"/><text x="3.0">W1 = 2</text></svg>'
     def same(old, new): return not notebooks.differences('image/svg+xml', svg, svg.replace(old, new))
     assert same('M10.0,', 'M10.05,') and same('L3.5h', 'L3.501h')
-    assert not any(same(*o) for o in [('M10.0', 'M10.5'), ('L3.5h', 'L3.6h'), ('#0072B2', '#B35900'), ('W1', 'W2'), ('h-7', 'v-7'), ('<text x="3.0">W1 = 2</text>', '')])
+    assert not any(same(*o) for o in [('M10.0', 'M10.5'), ('L3.5h', 'L3.6h'),
+                                      ('#0072B2', '#B35900'), ('W1', 'W2'), ('h-7', 'v-7'),
+                                      ('<text x="3.0">W1 = 2</text>', '')])
 
 
 def test_the_message_says_where_and_what(executed, tmp_path):
@@ -168,7 +177,8 @@ def test_a_repeated_run_changes_nothing(kept):
     assert notebooks.work('run', [kept], anew=True) == [] and kept.read_bytes() != before         # another time of day
 
 
-def commit(path): subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-qam', 'tiny'], cwd=path.parent, check=True)
+def commit(path): subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-qam', 'tiny'],
+                                 cwd=path.parent, check=True)
 
 
 @pytest.mark.parametrize('early', [False, True], ids=['run, then committed', 'committed, then run'])

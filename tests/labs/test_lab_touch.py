@@ -4,7 +4,8 @@ import math
 import pytest
 from conftest import visit
 
-PAGES = dict(broadcast='matmul', wheels='derivatives', hinges='backprop', step='backprop', softmax='minibatch_training', descent='minibatch_training')
+PAGES = dict(broadcast='matmul', wheels='derivatives', hinges='backprop', step='backprop',
+             softmax='minibatch_training', descent='minibatch_training')
 MIDDLE = "e => { const r = e.getBoundingClientRect(); return [r.x + r.width/2, r.y + r.height/2] }"
 
 
@@ -13,7 +14,8 @@ def phone(browser, server):
     "A function that opens a lab on a phone, in the middle of its screen; complaints fail the test"
     opened = []
     def show(name):
-        page, said, _ = visit(browser, f'{server}{PAGES[name]}.html', viewport={'width': 390, 'height': 844}, has_touch=True)
+        page, said, _ = visit(browser, f'{server}{PAGES[name]}.html',
+                              viewport={'width': 390, 'height': 844}, has_touch=True)
         lab = page.locator(f'.lab[data-lab={name}]').first
         lab.scroll_into_view_if_needed()
         page.wait_for_selector(f'.lab[data-lab={name}][data-live]')
@@ -49,7 +51,8 @@ def straight(a, by, n=24): return [(a[0] + by[0]*i/n, a[1] + by[1]*i/n) for i in
 def around(c, a, turns, n=24):
     "From a round the centre c"
     r, start = math.dist(a, c), math.atan2(a[1] - c[1], a[0] - c[0])
-    return [(c[0] + r*math.cos(start + 2*math.pi*i/n), c[1] + r*math.sin(start + 2*math.pi*i/n)) for i in range(round(n*turns) + 1)]
+    return [(c[0] + r*math.cos(start + 2*math.pi*i/n), c[1] + r*math.sin(start + 2*math.pi*i/n))
+            for i in range(round(n*turns) + 1)]
 
 
 def test_a_finger_beside_a_handle_scrolls(phone):
@@ -77,8 +80,10 @@ def test_the_wheel_turns_on_and_on(phone, hold):
     assert float(cell.inner_text().replace('−', '-')) == pytest.approx(4*(.25 - 2), abs=.1)
 
 
-@pytest.mark.parametrize('name,hold,by,far', [                                  # the hinge is at 0.5, flat; far: what the drag is worth
-    ('hinge 2: where it bends', 'text', (80, 120), .3), ('hinge 2: where it bends', 'circle >> nth=3', (-80, -120), -.3),
+# the hinge is at 0.5, flat; far: what the drag is worth
+@pytest.mark.parametrize('name,hold,by,far', [
+    ('hinge 2: where it bends', 'text', (80, 120), .3),
+    ('hinge 2: where it bends', 'circle >> nth=3', (-80, -120), -.3),
     ('hinge 2: where it bends', 'circle >> nth=1', (60, 150), .22),              # the ring on the curve
     ('hinge 2: its tilt', 'circle >> nth=1', (10, -60), 30), ('hinge 2: its tilt', 'line >> nth=1', (20, 100), -100),
     ('baseline', 'path', (0, -60), 8)])

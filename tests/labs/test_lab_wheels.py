@@ -11,7 +11,8 @@ def test_arithmetic_is_sympy_s(tmp_path):
     x, u = sp.symbols('x u')
     for ((X, U, Y), at), got in zip(cases, in_node('wheels', 'turn', cases, tmp_path)):
         f, g = sp.Rational(X, U)*x, sp.Rational(U, Y)*u                    # u of x, y of u
-        want = dict(dudx=f.diff(x), dydu=g.diff(u), dydx=g.subs(u, f).diff(x), u=f.subs(x, at), y=g.subs(u, f).subs(x, at))
+        want = dict(dudx=f.diff(x), dydu=g.diff(u), dydx=g.subs(u, f).diff(x), u=f.subs(x, at),
+                    y=g.subs(u, f).subs(x, at))
         assert got == pytest.approx({k: float(v) for k, v in want.items()}, rel=1e-9)
 
 

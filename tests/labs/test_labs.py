@@ -49,7 +49,8 @@ LOUD = """legend { float: right; width: 100%; padding: 9px; margin: 0 0 30px; fo
 def test_the_page_s_styles_stay_out_of_a_lab(browser, server, places, name):
     lab_css, site = ((ROOT/p).read_text(encoding='utf-8') for p in ('backprop13/static/lab.css', 'nbs/assets/site.css'))
     classes = lambda css: set(re.findall(r'(?<![\w/])\.([a-z][\w-]*)', re.sub(r'/\*.*?\*/', '', css, flags=re.S)))
-    switches = {'vscode-light', 'vscode-dark'}                                                 # those of the editors around it
+    # those of the editors around it
+    switches = {'vscode-light', 'vscode-dark'}
     assert classes(site) >= {'guess', 'plain-site'} and not {c for c in classes(site) if c.startswith('lab-')}
     assert all(c.startswith('lab-') for c in classes(lab_css) - switches) and len(classes(lab_css)) > 60
     page, said, _ = visit(browser, server+places[name], viewport={'width': 1200, 'height': 900})
@@ -57,20 +58,24 @@ def test_the_page_s_styles_stay_out_of_a_lab(browser, server, places, name):
     page.locator('.lab').first.scroll_into_view_if_needed()
     page.wait_for_selector('.lab[data-live]')
     page.wait_for_timeout(300)
-    for b in page.locator('.lab button:enabled', has_not_text=re.compile('Play|descent')).all()[:4]: b.click()          # and what a click brings
+    # and what a click brings
+    for b in page.locator('.lab button:enabled', has_not_text=re.compile('Play|descent')).all()[:4]: b.click()
     mine = set(page.evaluate("[...document.querySelectorAll('.lab *')].flatMap(e => [...e.classList])"))
     assert len(mine) > 5 and all(c.startswith('lab-') for c in mine), mine
     look = """() => [...document.querySelectorAll('.lab-live, .lab-live *')].map(e => { const r = e.getBoundingClientRect(), s = getComputedStyle(e), o = e.closest('.lab-live').getBoundingClientRect()
         return [`${e.tagName} ${e.getAttribute('class')}`, Math.round(r.x - o.x), Math.round(r.y - o.y), Math.round(r.width), Math.round(r.height), s.color, s.fontSize] })"""
     before = page.evaluate(look)
     under = lambda css: page.evaluate("css => { const s = new CSSStyleSheet(); s.replaceSync(css); document.adoptedStyleSheets = [s] }", css)
-    others = {*BOOTSTRAP, *classes(site)} - {'js', 'menu-open'}                                # those two are the root's
+    # those two are the root's
+    others = {*BOOTSTRAP, *classes(site)} - {'js', 'menu-open'}
     under(f":is({', '.join(f'.{c}' for c in others)}) {{ color: red !important; font-size: 3px !important }}")
-    def alike(a, b): return all(x == y if isinstance(x, str) else abs(x - y) <= 1 for x, y in zip(a, b))       # half a pixel may round either way
+    # half a pixel may round either way
+    def alike(a, b): return all(x == y if isinstance(x, str) else abs(x - y) <= 1 for x, y in zip(a, b))
     for css in None, LOUD:
         if css: under(css)
         after = page.evaluate(look)
-        assert len(after) == len(before) and all(map(alike, before, after)), [o for o in zip(before, after) if not alike(*o)][:4]
+        assert len(after) == len(before) and all(map(alike, before, after)), [o
+            for o in zip(before, after) if not alike(*o)][:4]
     assert not said
     page.close()
 
@@ -90,7 +95,8 @@ def test_a_lab_loads_when_scrolled_to_and_says_nothing(browser, server, places, 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_without_scripts_a_lab_shows_its_picture_and_a_sentence(browser, server, places, name):
-    page, said, _ = visit(browser, server+places[name], java_script_enabled=False, viewport={'width': 768, 'height': 900}, color_scheme='dark')
+    page, said, _ = visit(browser, server+places[name], java_script_enabled=False,
+                          viewport={'width': 768, 'height': 900}, color_scheme='dark')
     lab = page.locator(f'.lab[data-lab={name}]').first
     img = lab.locator('img')
     img.scroll_into_view_if_needed()
@@ -124,7 +130,8 @@ def test_stored_data_keep_six_digits():
     for file in (ROOT/'nbs').rglob('[!.]*.ipynb'):
         for cell in json.loads(file.read_text(encoding='utf-8'))['cells']:
             for o in cell.get('outputs', []):
-                for data in re.findall(r'<script type="application/json">(.*?)</script>', ''.join(o.get('data', {}).get('text/html', '')), re.S):
+                for data in re.findall(r'<script type="application/json">(.*?)</script>',
+                                       ''.join(o.get('data', {}).get('text/html', '')), re.S):
                     assert labs._six(json.loads(data)) == json.loads(data), file
                     seen += 1
     assert seen > len(NAMES)

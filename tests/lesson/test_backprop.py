@@ -107,7 +107,8 @@ def run_program(lib, seed):
     def sequential(parts): return lib.fitting.Sequential(*(q for q, _ in parts)), chain(parts)
     for _ in range(3): layers.append(sequential(some()))     # of those before it, too
 
-    steps, n = [], 2                                         # (what, its reference, value in, value out, targets, weight)
+    # (what, its reference, value in, value out, targets, weight)
+    steps, n = [], 2
     for kind in rng.choices(['layer', 'loss', 'model'], [4, 2, 1], k=6) + ['loss']:
         i, targ, weight = rng.randrange(n), r(4, 3), rng.choice([1., .5, -2.])
         if kind == 'loss': steps.append((rng.choice(losses), None, i, None, targ, weight))
@@ -131,7 +132,8 @@ def run_program(lib, seed):
                 what.backward() if o and targ is not None else what.backward(outs[k])
                 if targ is not None: total = total + weight*F.mse_loss(refs[o or i], targ)
                 reached.add(i)
-    got = {k: sum((q for q in (getattr(t, 'g', None), t.grad) if q is not None), torch.zeros_like(t)) for k, t in given.items()}
+    got = {k: sum((q for q in (getattr(t, 'g', None), t.grad) if q is not None),
+                  torch.zeros_like(t)) for k, t in given.items()}
     want = torch.autograd.grad(total, list(theirs.values()), materialize_grads=True) if torch.is_tensor(total) else got.values()
     return got, dict(zip(theirs, want))
 
@@ -152,7 +154,8 @@ def walks_add_up(lib):
     def lin_layer(w, b): return B.Lin(w, b)
     def one(w, b): return S(B.Lin(w, b))
     def nested(w, b): return S(S(one(w, b)))
-    def check(want, **got): check_grads({k: t.g for k, t in got.items()}, {k: want[k] for k in got}, 1e-9); zero_grads(*got.values())
+    def check(want, **got): check_grads({k: t.g for k, t in got.items()},
+                                        {k: want[k] for k in got}, 1e-9); zero_grads(*got.values())
     for make in lin_layer, one, nested:
         x, targ, w, b = square()
         want = {'x': 2*(x @ w + b - targ)/x.numel() @ w.t()}
@@ -204,7 +207,8 @@ def walks_add_up(lib):
     check({'x': 5*targ @ w.t()}, x=x)
 
 
-@pytest.mark.parametrize('prop', [walks_add_up, lambda lib: containers_are_right(lib, range(60))], ids=['walks', 'random programs'])
+@pytest.mark.parametrize('prop', [walks_add_up, lambda lib: containers_are_right(lib, range(60))],
+                         ids=['walks', 'random programs'])
 def test_what_is_used_or_walked_back_twice(prop): prop(backprop13)
 
 
@@ -215,7 +219,8 @@ def deaf(code):
         for f in (o for o in c.body if isinstance(o, ast.FunctionDef) and o.name == 'bwd'):
             def is_out(o): return isinstance(o, ast.Name) and o.id == 'out'
             parts = [*ast.walk(f)]
-            if not any(isinstance(o, ast.Attribute) and o.attr == 'g' and is_out(o.value) or isinstance(o, ast.Call) and any(map(is_out, o.args))
+            if not any(isinstance(o, ast.Attribute) and o.attr == 'g' and is_out(o.value)
+                       or isinstance(o, ast.Call) and any(map(is_out, o.args))
                        or isinstance(o, ast.Raise) for o in parts): yield c.name
 
 
@@ -223,7 +228,8 @@ def test_every_bwd_takes_the_gradient_from_behind():
     "ShortMse alone starts the chain: a PlainModule gives a loss no gradient"
     import nbformat
     nbs = Path(__file__).parents[2]/'nbs'
-    found = {name for path in nbs.rglob('*.ipynb') if path.parent.name != 'practice' for c in nbformat.read(path, 4).cells   # stubs, copies
+    found = {name for path in nbs.rglob('*.ipynb') if path.parent.name != 'practice'
+             for c in nbformat.read(path, 4).cells   # stubs, copies
              if c.cell_type == 'code' and ' bwd(' in c.source for name in deaf(c.source)}
     assert found == {'ShortMse'}
     assert [*deaf('class A:\n    def bwd(self, out, x): add_grad(x, out*(1 - out))')] == ['A']
@@ -268,14 +274,16 @@ print((size() - before)/1e6)
 '''
 
 def peak_mb(extra=''):
-    out = subprocess.run([sys.executable, '-c', peak.replace('EXTRA', extra)], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, '-c', peak.replace('EXTRA', extra)], capture_output=True,
+                         text=True, check=True)
     return float(out.stdout)
 
 
 def test_memory_of_all_images():
     used = peak_mb()
     print(f'{used:.0f} MB above the data')
-    assert 100 < used < 500          # the gradient of the images alone takes 157 MB: less would mean that nothing was measured
+    # the gradient of the images alone takes 157 MB: less would mean that nothing was measured
+    assert 100 < used < 500
     assert peak_mb('big = torch.ones(2*10**8)') > 500
 
 
@@ -293,7 +301,8 @@ def test_the_model_trains_with_it():
     check_grads({k: t.g for k, t in got.items()}, want)
     torch.testing.assert_close(loss, f(**got))
     model.loss.backward()
-    want = autograd_grads(lambda preds: F.cross_entropy(preds, targ.long()), preds=model.preds)      # what was passed on starts anew
+    # what was passed on starts anew
+    want = autograd_grads(lambda preds: F.cross_entropy(preds, targ.long()), preds=model.preds)
     check_grads({'preds': model.preds.g}, want)
 
 

@@ -12,7 +12,8 @@ SPACE = '[ \u00a0\u202f]'
 WORDS = dict(zip('thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety'.split(),
                  map(str, [*range(13, 20), *range(20, 100, 10)])))
 ONES = 'zero one two three four five six seven eight nine'.split()
-UNITS = {'%': .01, 'per cent': .01, 'million': 1e6, 'thousand': 1e3, 'kB': 1e3, 'MB': 1e6, 'GB': 1e9, 'ms': 1e-3, 'µs': 1e-6, 'Gbit/s': 1e9}
+UNITS = {'%': .01, 'per cent': .01, 'million': 1e6, 'thousand': 1e3, 'kB': 1e3, 'MB': 1e6,
+         'GB': 1e9, 'ms': 1e-3, 'µs': 1e-6, 'Gbit/s': 1e9}
 NUMBER = re.compile(rf'(?<![\w.^/#-])(?P<word>{"|".join(WORDS)})?(?(word)(?:-(?P<one>{"|".join(ONES)}))?|(?P<digits>\d{{1,3}}(?:{SPACE}\d{{3}})+(?!\d)|\d+(?:\.\d+)?(?:e-?\d+)?))'
                     rf'(?:{SPACE}?(?P<unit>{"|".join(UNITS)}))?(?![\w/])', re.I)
 LESSON = {70000, 50000, 10000, 784, 28, 50, 64}        # images, pixels, hidden units, a batch: the same in all chapters
@@ -35,27 +36,31 @@ def stated(src):
 
 def printed(cell):
     "The numbers in its outputs"
-    texts = [o.get('text', '') + ''.join(o.get('data', {}).get(k, '') + '\n' for k in ('text/plain', 'text/markdown')) for o in cell.outputs]
+    texts = [o.get('text', '') + ''.join(o.get('data', {}).get(k, '') + '\n'
+                                         for k in ('text/plain', 'text/markdown')) for o in cell.outputs]
     s = re.sub(rf'(?<=\d)(?:,|{SPACE})(?=\d{{3}}(?!\d))', '', '\n'.join(texts))
     return {float(o) for o in re.findall(r'(?<![\w.])(\d+\.?\d*(?:e[+-]?\d+)?)', s)}
 
 
 def values(cells):
     code = [c for c in cells if c.cell_type == 'code']
-    return {v for c in code for v in stated(c.source)} | {v for c in code if 'output-varies' not in notebooks.directives(c) for v in printed(c)}
+    return {v for c in code for v in stated(c.source)} | {v for c in code
+        if 'output-varies' not in notebooks.directives(c) for v in printed(c)}
 
 
 def is_held(digits, unit, vals):
     "Does one of the values, rounded as the number is, equal it?"
     text = re.sub(SPACE, '', digits)
     number, places = float(text), len(text.partition('e')[0].partition('.')[2])
-    def near(want, unit): return any(abs(v - want) <= (.5*10**-places*unit if places or unit != 1 else 0) + 1e-9*want for v in vals)
+    def near(want, unit): return any(abs(v - want) <= (.5*10**-places*unit if places or unit != 1
+            else 0) + 1e-9*want for v in vals)
     return near(number, 1) or bool(unit) and near(number*UNITS[unit], UNITS[unit])
 
 
 def scopes(cells):
     "For each section its pieces, cells with what they hold of it, and the cells whose code holds its numbers"
-    pieces = [(c, s) for c in cells for s in (re.split('^(?=## )', c.source, flags=re.M) if c.cell_type == 'markdown' else [c.source])]
+    pieces = [(c, s) for c in cells
+              for s in (re.split('^(?=## )', c.source, flags=re.M) if c.cell_type == 'markdown' else [c.source])]
     starts = [i for i, (c, s) in enumerate(pieces) if c.cell_type == 'markdown' and s.startswith('## ')]
     for a, b in zip([0, *starts], [*starts, len(pieces)]):
         everywhere = a == 0 or pieces[a][1].startswith(('## What was built', '## What you built'))
@@ -78,7 +83,8 @@ def claims(cells):
 
 
 def bare(cells): return [(c, around, digits) for c, around, digits, unit, vals in claims(cells)
-                         if not (float(re.sub(SPACE, '', digits)) in LESSON and not unit or is_held(digits, unit, vals))]
+                         if not (float(re.sub(SPACE, '', digits)) in LESSON and not unit
+                                 or is_held(digits, unit, vals))]
 
 
 def changed(digits):
@@ -88,7 +94,8 @@ def changed(digits):
 
 
 def read(path): return notebooks.nbformat.read(path, 4).cells
-files = [o for o in notebooks.notebooks(root/'nbs') if o.parent.name != 'practice' and o.stem != 'lesson_map']      # which only points
+# which only points
+files = [o for o in notebooks.notebooks(root/'nbs') if o.parent.name != 'practice' and o.stem != 'lesson_map']
 
 
 @pytest.mark.parametrize('path', files, ids=lambda o: o.stem)
@@ -138,26 +145,35 @@ def test_accuracies_have_intervals(path): assert list(lucky(read(path))) == []
 def notebook(text, code='', output=''):
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
     outs = [new_output('stream', name='stdout', text=output)] if output else []
-    return [new_markdown_cell('# T\n\n> S'), new_markdown_cell('## A'), new_code_cell(code, outputs=outs), new_markdown_cell(text),
+    return [new_markdown_cell('# T\n\n> S'), new_markdown_cell('## A'),
+            new_code_cell(code, outputs=outs), new_markdown_cell(text),
             new_markdown_cell('## B'), new_code_cell('1000 + 13')]
 
 
 @pytest.mark.parametrize('text,code,output', [
-    ('It has 784 pixels.', '', ''), ('All 39 200 weights', 'assert n == 39200', ''), ('nearly 96.4 %', '', 'accuracy 96.39'),
-    ('a third, 33 %', 'x = 0.331', ''), ('7.8 GB', 'assert 7.75e9 < k < 7.9e9', ''), ('in 7.8 GB', '', '7 840 000 000 bytes'),
-    ('`(31, 17)`', 'test_eq(x.shape, (31, 17))', ''), ('up to 3.13 <!-- unchecked: 3.13, a version -->', '', ''), ('chapter 14', '', ''),
-    ('sixteen', 'k = 16', ''), ('Twenty-five', 'k = 25', ''), ('$39{,}200$ and $13\\,000$', 'a, b = 39200, 13000', ''), ('only 12', '', ''), ('see [17](x#18)', 'x = 17', '')])
+    ('It has 784 pixels.', '', ''), ('All 39 200 weights', 'assert n == 39200', ''),
+    ('nearly 96.4 %', '', 'accuracy 96.39'),
+    ('a third, 33 %', 'x = 0.331', ''), ('7.8 GB', 'assert 7.75e9 < k < 7.9e9', ''),
+    ('in 7.8 GB', '', '7 840 000 000 bytes'),
+    ('`(31, 17)`', 'test_eq(x.shape, (31, 17))', ''),
+    ('up to 3.13 <!-- unchecked: 3.13, a version -->', '', ''), ('chapter 14', '', ''),
+    ('sixteen', 'k = 16', ''), ('Twenty-five', 'k = 25', ''),
+    ('$39{,}200$ and $13\\,000$', 'a, b = 39200, 13000', ''), ('only 12', '', ''), ('see [17](x#18)', 'x = 17', '')])
 def test_what_is_held(text, code, output): assert not bare(notebook(text, code, output))
 
 
 @pytest.mark.parametrize('text,code,output', [
-    ('It has 785 pixels.', '', ''), ('All 39 200 weights', 'assert n == 39201', ''), ('nearly 96.4 %', '', 'accuracy 96.34'),
-    ('All 39 200 weights', '# 39200', ''), ('96.4 %', '#| output-varies\nprint(x)', 'accuracy 96.4'), ('1000 of them', '', ''),
-    ('up to 3.13', '', ''), ('up to 3.14 <!-- unchecked: 3.13, a version -->', '', ''), ('sixteen', 'k = 17', ''), ('twenty-five', 'k = 20 + 5', ''), ('only 12 %', '', ''),
+    ('It has 785 pixels.', '', ''), ('All 39 200 weights', 'assert n == 39201', ''),
+    ('nearly 96.4 %', '', 'accuracy 96.34'),
+    ('All 39 200 weights', '# 39200', ''),
+    ('96.4 %', '#| output-varies\nprint(x)', 'accuracy 96.4'), ('1000 of them', '', ''),
+    ('up to 3.13', '', ''), ('up to 3.14 <!-- unchecked: 3.13, a version -->', '', ''),
+    ('sixteen', 'k = 17', ''), ('twenty-five', 'k = 20 + 5', ''), ('only 12 %', '', ''),
     ('`(31, 17)`', 'test_eq(x.shape, (31, 18))', ''), ('$13\\,000$', '', '13'), ('0.5', 'x = 5', '')])
 def test_what_is_bare(text, code, output): assert len(bare(notebook(text, code, output))) == 1
 
 
 @pytest.mark.parametrize('text,n', [('It is right for 96.4 % of the images.', 1), ('The accuracy is 96.4 ± 0.3 %.', 0),
-                                    ('You may read that it is "97 % right".', 0), ('Which accuracy stays below 90 %?', 0), ('3 % interest', 0)])
+                                    ('You may read that it is "97 % right".', 0),
+                                    ('Which accuracy stays below 90 %?', 0), ('3 % interest', 0)])
 def test_a_lucky_accuracy(text, n): assert len(list(lucky(notebook(text)))) == n

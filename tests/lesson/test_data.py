@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from backprop13 import data
-from backprop13.data import (DataWarning, SHA256, SHA256_SYNTHETIC, SyntheticWarning, cached_files, download, mnist, mnist_files,
+from backprop13.data import (DataWarning, SHA256, SHA256_SYNTHETIC, SyntheticWarning, cached_files,
+                             download, mnist, mnist_files,
                              read_folder, read_idx, synthetic_digits, synthetic_files, to_idx)
 from conftest import root as ROOT
 from helpers import FILES, IMAGES, IMAGES_TEST, LABELS, LABELS_TEST, REFUSED, SUMS, contents, fill, make_files, own_cache, run_two, sha
@@ -42,7 +43,8 @@ def serve():
                 if how != 'endless': self.send_header('Content-Length', len(body))
                 self.end_headers()
                 if how == 'slow': time.sleep(.2)
-                with contextlib.suppress(ConnectionError): self.wfile.write(body[:len(body)//2] if how == 'broken' else body)
+                with contextlib.suppress(ConnectionError): self.wfile.write(body[:len(body)//2]
+                        if how == 'broken' else body)
             def log_message(self, *_): pass
         server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -64,14 +66,17 @@ def test_only_bytes_are_written():
         with pytest.raises(TypeError, match=f'to_idx: got {dtype}, wanted torch.uint8'): to_idx(torch.zeros(2, dtype=dtype))
 
 @pytest.mark.parametrize('change, message', [
-    (lambda b: b[:-1],             'images: truncated: got 4703 bytes after the header, wanted 4704 for shape (6, 28, 28)'),
+    (lambda b: b[:-1],
+     'images: truncated: got 4703 bytes after the header, wanted 4704 for shape (6, 28, 28)'),
     (lambda b: b[:10],             'images: truncated: got 10 bytes, its header alone has 16; fetch'),
     (lambda b: b[:2],              'images: truncated: got 2 bytes, wanted at least 4; fetch'),
     (lambda b: b'',                'images: truncated: got 0 bytes'),
     (lambda b: b + b'?',           'images: trailing bytes: got 4705 bytes after the header, wanted 4704'),
-    (lambda b: b'PK\3\4' + b[4:],  'images: wrong magic number: got 504b0304, wanted 00000803 (images); is this the right file?'),
+    (lambda b: b'PK\3\4' + b[4:],
+     'images: wrong magic number: got 504b0304, wanted 00000803 (images); is this the right file?'),
     (lambda b: FILES[LABELS],      'images: wrong magic number: got 00000801, wanted 00000803 (images)'),
-    (lambda b: b[:4] + b'\xff'*12 + b[16:], f'images: truncated: got 4704 bytes after the header, wanted {(2**32 - 1)**3} for'),
+    (lambda b: b[:4] + b'\xff'*12 + b[16:],
+     f'images: truncated: got 4704 bytes after the header, wanted {(2**32 - 1)**3} for'),
 ])
 def test_bad_idx(change, message):
     with pytest.raises(ValueError) as e: read_idx(change(FILES[IMAGES]), 'images', 3)
@@ -102,7 +107,8 @@ def test_folder(tmp_path, monkeypatch, recwarn):
 
 def test_folder_without_files(tmp_path, monkeypatch):
     monkeypatch.setenv('BACKPROP13_DATA', str(tmp_path/'nothing'))
-    with pytest.raises(FileNotFoundError, match='there is no folder .*/nothing; set BACKPROP13_DATA to the folder that has them'): mnist()
+    with pytest.raises(FileNotFoundError,
+                       match='there is no folder .*/nothing; set BACKPROP13_DATA to the folder that has them'): mnist()
     (tmp_path/'nothing').mkdir()
     with pytest.raises(FileNotFoundError) as e: mnist()
     assert all(name in str(e.value) for name in SHA256) and 'set BACKPROP13_DATA to the folder that has them' in str(e.value)
@@ -165,7 +171,8 @@ def test_wrong_checksum_leaves_the_cache_alone(serve, tmp_path, synthetic_cache)
     (folder/LABELS).unlink()
     before = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}
     url, seen = serve({name: b[:-1] + b'?' for name, b in FILES.items()}) # every file is a wrong one
-    with pytest.warns(SyntheticWarning, match='wrong checksum'): mnist(mirrors=[url], sums=SUMS, cache_dir=synthetic_cache)
+    with pytest.warns(SyntheticWarning, match='wrong checksum'): mnist(mirrors=[url], sums=SUMS,
+            cache_dir=synthetic_cache)
     assert {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()} == before
     assert set(seen) == {LABELS}
 
@@ -206,7 +213,8 @@ def test_mirrors():
 
 
 # --- The cache ---
-@pytest.mark.parametrize('damage', [lambda b: b[:100], lambda b: b[:-1] + b'?', lambda b: b'', lambda b: b'\x1f\x8b' + b])
+@pytest.mark.parametrize('damage',
+                         [lambda b: b[:100], lambda b: b[:-1] + b'?', lambda b: b'', lambda b: b'\x1f\x8b' + b])
 def test_damaged_cache(serve, tmp_path, damage):
     folder = fill(tmp_path/'mnist')
     (folder/IMAGES).write_bytes(damage(FILES[IMAGES]))
@@ -344,7 +352,8 @@ def test_network_beats_linear_model(digits, one_thread):
     d, (low, high, net) = digits, {'synthetic': (.75, .88, .945), 'MNIST': (.90, .93, .955)}[digits.source]
     with torch.random.fork_rng():
         def linear(): torch.manual_seed(0); return nn.Linear(784, 10)
-        def network(seed): torch.manual_seed(seed); return nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10))
+        def network(seed): torch.manual_seed(seed); return nn.Sequential(nn.Linear(784, 50),
+                nn.ReLU(), nn.Linear(50, 10))
         lin, nets = train(linear(), d, 6, .1), [train(network(seed), d, 3, .5) for seed in range(3)]
     assert low < lin < high, lin
     assert min(nets) > net, nets
@@ -360,6 +369,7 @@ def test_the_digits(digits):
 
 def test_import_is_cheap():
     code = '''import torch, numpy, sys; before = set(sys.modules); import backprop13.data; print(*set(sys.modules) - before)'''
-    new = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    new = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True,
+                         check=True).stdout.split()
     assert not {m.partition('.')[0] for m in new} & {'tqdm', 'matplotlib', 'fastcore', 'requests', 'pandas'}, new
     assert len(new) < 20, new

@@ -19,7 +19,8 @@ from helpers import Library, kill
 FEW = make_files(2, 2)                                 # in place of the 70 000 digits made by code
 OLD = make_files(5, 5)                                 # well formed, and not what is wanted
 ZIPPED = {name: gzip.compress(b, mtime=0) for name, b in FILES.items()}
-STALL = 2                                              # seconds that a mirror stalls; those for it are shortened to less
+# seconds that a mirror stalls; those for it are shortened to less
+STALL = 2
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +78,8 @@ class Talk:
 def good(talk, name): talk.whole(ZIPPED[name])
 
 def sends(change): return lambda talk, name: talk.whole(change(name))
-def says(*lines, status='200 OK', body=b''): return lambda talk, name: (talk.head(*lines, status=status), talk.say(body))
+def says(*lines, status='200 OK', body=b''): return lambda talk, name: (talk.head(*lines,
+        status=status), talk.say(body))
 def goes(where): return lambda talk, name: talk.redirect(where(talk, name))
 def chunk(b): return b'%x\r\n%s\r\n' % (len(b), b)
 def half(b): return b[:len(b)//2]
@@ -133,33 +135,44 @@ def bomb(size):
 
 STALLS = { # what a mirror does, what is said of it, and the shortened limit
     'is silent':                     (lambda talk, name: talk.stall(), 'no answer in 0.3 seconds', dict(first=.3)),
-    'stops in a header':             (lambda talk, name: (talk.say('HTTP/1.1 200 OK\r\nContent-'), talk.stall()), 'no answer in', dict(first=.3)),
-    'drips a header':                (lambda talk, name: (talk.say('HTTP/1.1 200 OK\r\nA: '), talk.drip('a')), 'no answer in', dict(first=.3)),
-    'says continue for ever':        (lambda talk, name: talk.drip('HTTP/1.1 100 Continue\r\n\r\n'), 'no answer in', dict(first=.3)),
-    'stalls before the body':        (lambda talk, name: (talk.head('Content-Length: 99'), talk.stall()), 'nothing came for 0.3 seconds', dict(pause=.3)),
+    'stops in a header':             (lambda talk, name: (talk.say('HTTP/1.1 200 OK\r\nContent-'), talk.stall()),
+                                      'no answer in', dict(first=.3)),
+    'drips a header':                (lambda talk, name: (talk.say('HTTP/1.1 200 OK\r\nA: '), talk.drip('a')),
+                                      'no answer in', dict(first=.3)),
+    'says continue for ever':        (lambda talk, name: talk.drip('HTTP/1.1 100 Continue\r\n\r\n'), 'no answer in',
+                                      dict(first=.3)),
+    'stalls before the body':        (lambda talk, name: (talk.head('Content-Length: 99'), talk.stall()),
+                                      'nothing came for 0.3 seconds', dict(pause=.3)),
     'stalls in the body':            (stalls_midway, 'nothing came for', dict(pause=.3)),
     'drips the body':                (drips_the_body, 'not done in 0.6 seconds', dict(whole=.6)),
-    'drips the length of a chunk':   (lambda talk, name: (talk.head('Transfer-Encoding: chunked'), talk.drip('0')), 'nothing came for', dict(pause=.3)),
+    'drips the length of a chunk':   (lambda talk, name: (talk.head('Transfer-Encoding: chunked'), talk.drip('0')),
+                                      'nothing came for', dict(pause=.3)),
     'adds endless trailers':         (endless_trailers, 'nothing came for', dict(pause=.3)),
 }
 ERRORS = {
     'hangs up':                      (hangs_up, 'closed connection without response'),
     'hangs up in a header':          (lambda talk, name: talk.say('HTTP/1.1 20'), 'BadStatusLine HTTP/1.1 20'),
-    'closes early':                  (lambda talk, name: talk.whole(half(ZIPPED[name]), len(ZIPPED[name])), 'broke off after'),
+    'closes early':                  (lambda talk, name: talk.whole(half(ZIPPED[name]),
+    len(ZIPPED[name])), 'broke off after'),
     'resets the connection':         (resets, 'reset by peer'),
     'says no bytes come':            (lambda talk, name: talk.whole(ZIPPED[name], 0), 'wrong checksum'),
-    'says too few bytes':            (lambda talk, name: talk.whole(ZIPPED[name], 30), 'damaged gzip file (it breaks off)'),
+    'says too few bytes':            (lambda talk, name: talk.whole(ZIPPED[name], 30),
+                                      'damaged gzip file (it breaks off)'),
     'says too many bytes':           (lambda talk, name: talk.whole(ZIPPED[name], 10**6), 'of 1000000 bytes'),
-    'says 10^5000 bytes':            (lambda talk, name: talk.whole(half(ZIPPED[name]), '1' + '0'*5000), 'damaged gzip file (it breaks off)'),
+    'says 10^5000 bytes':            (lambda talk, name: talk.whole(half(ZIPPED[name]), '1' + '0'*5000),
+                                      'damaged gzip file (it breaks off)'),
     'sends nothing':                 (says(status='204 No Content'), 'wrong checksum'),
     '404':                           (says(status='404 Not Found'), 'HTTP Error 404: Not Found'),
-    '500':                           (says(status='500 Internal Server Error', body=b'<h1>Sorry</h1>'), 'HTTP Error 500'),
+    '500':                           (says(status='500 Internal Server Error',
+                                           body=b'<h1>Sorry</h1>'), 'HTTP Error 500'),
     '503 without a word':            (says(status='503'), 'HTTP Error 503'),
     '503 with too many words':       (says(status='503 ' + 'very '*9000 + 'busy'), 'HTTP Error 503: very very'),
-    '503 that paints the terminal':  (says(status='503 \x1b[2J\x07\x1b]0;title\x07'), 'HTTP Error 503: ?[2J??]0;title?'),
+    '503 that paints the terminal':  (says(status='503 \x1b[2J\x07\x1b]0;title\x07'),
+                                      'HTTP Error 503: ?[2J??]0;title?'),
     'status 999':                    (says(status='999 Hm'), 'HTTP Error 999'),
     'no HTTP at all':                (lambda talk, name: talk.say(ZIPPED[name]), 'BadStatusLine'),
-    'HTML':                          (sends(lambda name: b'<!DOCTYPE html><title>Log in to the network</title>'), 'wrong checksum'),
+    'HTML':                          (sends(lambda name: b'<!DOCTYPE html><title>Log in to the network</title>'),
+                                      'wrong checksum'),
     'a hundred headers':             (says(*[f'A{i}: b' for i in range(200)]), 'got more than 100 headers'),
     'endless headers':               (endless_headers, 'got more than 100 headers'),
     'a long header':                 (says('A: ' + 'b'*10**6), 'got more than 65536 bytes'),
@@ -169,15 +182,21 @@ ERRORS = {
     'the file twice':                (sends(lambda name: ZIPPED[name]*2), 'wrong checksum'),
     'rubbish behind the end':        (sends(lambda name: ZIPPED[name] + b'!'), '1 bytes more after its end'),
     "yesterday's file":              (sends(lambda name: gzip.compress(OLD[name])), 'wrong checksum'),
-    'another file':                  (sends(lambda name: ZIPPED[LABELS if name == LABELS_TEST else LABELS_TEST]), 'wrong checksum'),
-    'a changed bit':                 (sends(lambda name: flipped(ZIPPED[name], 8*len(ZIPPED[name]) - 40)), 'damaged gzip file'),
+    'another file':                  (sends(lambda name: ZIPPED[LABELS if name == LABELS_TEST else LABELS_TEST]),
+                                      'wrong checksum'),
+    'a changed bit':                 (sends(lambda name: flipped(ZIPPED[name],
+    8*len(ZIPPED[name]) - 40)), 'damaged gzip file'),
     'chunks of rubbish':             (says('Transfer-Encoding: chunked', body=b'zzz\r\n????'), 'IncompleteRead'),
     'a chunk of negative length':    (says('Transfer-Encoding: chunked', body=b'-5\r\nabcdefgh\r\n'), ''),
-    'a chunk that breaks off':       (says('Transfer-Encoding: chunked', body=b'ffffffffffffffffff\r\nabc'), 'IncompleteRead'),
-    'redirects to itself':           (goes(lambda talk, name: f'/{name}.gz'), 'an infinite loop. The last 30x error message was: Found'),
+    'a chunk that breaks off':       (says('Transfer-Encoding: chunked',
+                                           body=b'ffffffffffffffffff\r\nabc'), 'IncompleteRead'),
+    'redirects to itself':           (goes(lambda talk, name: f'/{name}.gz'),
+                                      'an infinite loop. The last 30x error message was: Found'),
     'redirects on and on':           (goes(lambda talk, name: f'/{name}{len(talk.mirror.seen)}.gz'), 'infinite loop'),
-    'redirects to a file':           (goes(lambda talk, name: 'file:///etc/passwd'), "to url 'file:///etc/passwd' is not allowed"),
-    'redirects to ftp':              (goes(lambda talk, name: 'ftp://127.0.0.1:9/x.gz'), 'leads to ftp://127.0.0.1:9/x.gz, which is not https'),
+    'redirects to a file':           (goes(lambda talk, name: 'file:///etc/passwd'),
+                                      "to url 'file:///etc/passwd' is not allowed"),
+    'redirects to ftp':              (goes(lambda talk, name: 'ftp://127.0.0.1:9/x.gz'),
+                                      'leads to ftp://127.0.0.1:9/x.gz, which is not https'),
     'redirects to data':             (goes(lambda talk, name: 'data:,x'), "is not allowed"),
     'redirects to nowhere':          (goes(lambda talk, name: REFUSED), 'Connection refused'),
     'redirects without an address':  (says(status='302 Found'), 'HTTP Error 302'),
@@ -191,7 +210,8 @@ HARMLESS = {
     'not compressed':                sends(FILES.get),
     'several gzip files in one':     sends(lambda name: members(FILES[name])),
     'zeros behind the end':          sends(lambda name: ZIPPED[name] + bytes(512)),
-    'redirects to a good place':     lambda talk, name: good(talk, name[2:]) if name.startswith('a/') else talk.redirect(f'/a/{name}.gz'),
+    'redirects to a good place':     lambda talk, name: good(talk, name[2:])
+    if name.startswith('a/') else talk.redirect(f'/a/{name}.gz'),
 }
 
 
@@ -242,7 +262,8 @@ def endures(play, words, limits=None):
             if limits: hurry(lib, bad.url, limits)
             source, said = ask(lib, cache, [bad.url])
             assert source == 'synthetic' and len(said) == 1, said
-            is_sentence(said[0], 'SYNTHETIC DIGITS, NOT MNIST: no mirror sent train-labels', words, bad.url, 'connect to the network',
+            is_sentence(said[0], 'SYNTHETIC DIGITS, NOT MNIST: no mirror sent train-labels', words,
+                        bad.url, 'connect to the network',
                         'set BACKPROP13_DATA to it', 'to "synthetic" to silence this')
             assert state(cache/'mnist') == before, 'good files were touched'
             if limits: assert bad.seen == [LABELS], f'a mirror that stalls was asked for {bad.seen}'
@@ -262,7 +283,8 @@ def takes(play):
     return prop
 
 def endures_many(lib):
-    for kind in ('closes early', 'says too few bytes', '503 with too many words', '503 that paints the terminal', 'chunks of rubbish',
+    for kind in ('closes early', 'says too few bytes', '503 with too many words',
+                 '503 that paints the terminal', 'chunks of rubbish',
                  "yesterday's file", 'redirects to ftp', 'redirects to itself', 'rubbish behind the end'):
         endures(*ERRORS[kind])(lib)
 
@@ -310,14 +332,16 @@ def no_piece_is_taken_for_the_whole(lib):
     "A zipped file that ends anywhere, or goes on"
     for z in (ZIPPED[LABELS], gzip.compress(FILES[LABELS]*20)):
         for n in range(2, len(z)): assert refused(lib, lib.data.unzipped, z[:n], 'a-name', words=['(it breaks off)']), n
-        for more in (b'!', z[:20], b'\0\0!', z + b'!', b'\0' + z): assert refused(lib, lib.data.unzipped, z + more, 'a-name'), more
+        for more in (b'!', z[:20], b'\0\0!', z + b'!', b'\0' + z): assert refused(lib,
+                lib.data.unzipped, z + more, 'a-name'), more
         whole = lib.data.unzipped(z, 'a-name')
         for more, want in (z + bytes(9), whole), (members(whole), whole), (z*3, whole*3):
             try: assert lib.data.unzipped(more, 'a-name') == want
             except ValueError as e: raise AssertionError(e) from e
 
 def headers_may_promise_anything(lib):
-    for n, rest in itertools.product((0, 1, 2**31, 2**32 - 1), ((), *itertools.product((0, 28, 2**31, 2**32 - 1), repeat=2))):
+    for n, rest in itertools.product((0, 1, 2**31, 2**32 - 1),
+                                     ((), *itertools.product((0, 28, 2**31, 2**32 - 1), repeat=2))):
         head = struct.pack(f'>HBB{1 + len(rest)}I', 0, 8, 1 + len(rest), n, *rest)
         empty = 0 in (n, *rest) and max(n, *rest, 0) <= 50_000_000
         assert refused(lib, lib.data.read_idx, head, 'a-name') != empty, (n, *rest)
@@ -350,19 +374,26 @@ def a_folder_is_checked(lib):
     fails(lambda p: p.write_bytes(OLD[LABELS]), 'as many of each; fetch both files again')
     fails(lambda p: fill(p.parent, OLD), 'wrong checksum', 'fetch the file again')
     fails(lambda p: p.write_bytes(flipped(FILES[LABELS], 8*9)), 'wrong checksum')
-    for other in (lambda p: p.symlink_to(p), lambda p: p.symlink_to('gone'), lambda p: p.mkdir(), lambda p: os.mkfifo(p)):
-        fails(lambda p: (p.unlink(), other(p)), f"has no {LABELS} (raw or .gz), but '{LABELS}', which is no file; put the files there")
+    for other in (lambda p: p.symlink_to(p), lambda p: p.symlink_to('gone'), lambda p: p.mkdir(),
+                  lambda p: os.mkfifo(p)):
+        fails(lambda p: (p.unlink(), other(p)),
+              f"has no {LABELS} (raw or .gz), but '{LABELS}', which is no file; put the files there")
     for other in 'train-labels-idx1-ubyte.zip', 'Train_Labels (1).gz', 'mine/train-labels-idx1-ubyte', f'{LABELS}/{LABELS}', 'train-labels\x1b[2J':
         def rename(p): b = p.read_bytes(); p.unlink(); (p.parent/other).parent.mkdir(exist_ok=True); (p.parent/other).write_bytes(b)
         fails(rename, f'has no {LABELS} (raw or .gz), but {other!r}; put the files there, unpacked and under these names')
-    fails(lambda p: p.with_name(LABELS_TEST).rename(p.with_name('test-labels.npy')), f"{LABELS_TEST} (raw or .gz), but 'test-labels.npy'")
-    fails(lambda p: p.unlink(), f'has no {LABELS} (raw or .gz); put the files there, or set')         # nothing looks like it
-    fails(lambda p: p.with_name(f'{LABELS}.gz').write_bytes(p.read_bytes()[:-1]) and p.unlink(), f'{LABELS}.gz: truncated')
+    fails(lambda p: p.with_name(LABELS_TEST).rename(p.with_name('test-labels.npy')),
+          f"{LABELS_TEST} (raw or .gz), but 'test-labels.npy'")
+    # nothing looks like it
+    fails(lambda p: p.unlink(), f'has no {LABELS} (raw or .gz); put the files there, or set')
+    fails(lambda p: p.with_name(f'{LABELS}.gz').write_bytes(p.read_bytes()[:-1]) and p.unlink(),
+          f'{LABELS}.gz: truncated')
     fails(lambda p: shutil.rmtree(p.parent), 'there is no folder', '/digits; set BACKPROP13_DATA to the folder')
-    fails(lambda p: (shutil.rmtree(p.parent), p.parent.write_text('')), '/digits (it is a file); set BACKPROP13_DATA to the folder')
+    fails(lambda p: (shutil.rmtree(p.parent), p.parent.write_text('')),
+          '/digits (it is a file); set BACKPROP13_DATA to the folder')
     fails(lambda p: (shutil.rmtree(p.parent), p.parent.symlink_to(p.parent)), 'set BACKPROP13_DATA to the folder')
     def gone(path): raise FileNotFoundError(2, 'No such file or directory', str(path))
-    with mock.patch.object(lib.data, 'read_file', gone): fails(lambda p: None, "digits can't be read (", 'let BACKPROP13_DATA name a folder')
+    with mock.patch.object(lib.data, 'read_file', gone): fails(lambda p: None,
+            "digits can't be read (", 'let BACKPROP13_DATA name a folder')
 
 def any_name_will_do(lib):
     "As unpackers name the files, and as torchvision keeps them: the checksum decides."
@@ -381,12 +412,15 @@ def a_relative_folder_counts_from_the_start(lib):
         fill(Path(d)/'mine')
         was = os.getcwd()
         try:
-            for at, pwd, named, good in ((other, d, 'mine', True), (d, '', 'mine', True), (d, '/c/nowhere', 'mine', True),
-                                         (d, other, 'mine', False), (other, other, '~/mine', True), (other, other, f'{d}/mine', True)):
+            for at, pwd, named, good in ((other, d, 'mine', True), (d, '', 'mine', True),
+                                         (d, '/c/nowhere', 'mine', True),
+                                         (d, other, 'mine', False), (other, other, '~/mine', True),
+                                         (other, other, f'{d}/mine', True)):
                 os.chdir(at)
                 with mock.patch.dict(os.environ, BACKPROP13_DATA=named, PWD=pwd, HOME=d):
                     try: assert lib.data.mnist_files(sums=SUMS) == (FILES, 'MNIST') and good
-                    except OSError as e: assert not good, e; is_sentence(str(e), f'{other}/mine', 'by its absolute path')
+                    except OSError as e: assert not good, e; is_sentence(str(e), f'{other}/mine',
+                        'by its absolute path')
         finally: os.chdir(was)
 
 
@@ -394,7 +428,8 @@ def a_relative_folder_counts_from_the_start(lib):
 
 def the_cache_is_checked(lib):
     "What is bad in the cache is reported, not used, and replaced: old files, halves, changed bits, too much"
-    for change in (lambda b: OLD[LABELS], half, lambda b: flipped(b, 99), lambda b: b + b'!', lambda b: bytes(200_000), lambda b: b'\x1f\x8b'):
+    for change in (lambda b: OLD[LABELS], half, lambda b: flipped(b, 99), lambda b: b + b'!',
+                   lambda b: bytes(200_000), lambda b: b'\x1f\x8b'):
         with new_cache(FILES) as cache, Mirror(good) as m:
             path, others = cache/'mnist'/LABELS, {name: s for name, s in state(cache/'mnist').items() if name != LABELS}
             path.write_bytes(change(FILES[LABELS]))
@@ -406,19 +441,22 @@ def the_cache_is_checked(lib):
 def the_cache_may_change_midway(lib):
     "After the first file the cache is removed, or there is a file or a circle of links in its place."
     def swap(folder, put): shutil.rmtree(folder); put(folder)
-    for put, kept in ((lambda p: None, set(FILES) - {IMAGES}), (lambda p: p.write_text(''), ()), (lambda p: p.symlink_to(p), ())):
+    for put, kept in ((lambda p: None, set(FILES) - {IMAGES}), (lambda p: p.write_text(''), ()),
+                      (lambda p: p.symlink_to(p), ())):
         def play(talk, name):
             if name == LABELS: swap(cache/'mnist', put)
             good(talk, name)
         with new_cache(()) as cache, Mirror(play) as m:
             source, said = ask(lib, cache, [m.url])
             assert source == 'MNIST' and len(said) == (not kept), said
-            if not kept: is_sentence(said[0], f"{cache/'mnist'} can't be written (", 'set XDG_CACHE_HOME to a folder that can')
+            if not kept: is_sentence(said[0], f"{cache/'mnist'} can't be written (",
+                                     'set XDG_CACHE_HOME to a folder that can')
             assert not kept or contents(cache/'mnist') == {name: FILES[name] for name in kept}
 
 def the_cache_may_hold_anything(lib):
     "In place of a file: links, a folder, a pipe that nobody writes to"
-    for put, warned in ((lambda p: p.symlink_to(p), 0), (lambda p: p.symlink_to('gone'), 0), (lambda p: p.mkdir(), 1), (lambda p: os.mkfifo(p), 0)):
+    for put, warned in ((lambda p: p.symlink_to(p), 0), (lambda p: p.symlink_to('gone'), 0),
+                        (lambda p: p.mkdir(), 1), (lambda p: os.mkfifo(p), 0)):
         with new_cache((IMAGES, IMAGES_TEST, LABELS_TEST)) as cache, Mirror(good) as m:
             path = cache/'mnist'/LABELS
             put(path)
@@ -447,7 +485,8 @@ def a_disk_may_fill(lib):
         with little_disk(): source, said = ask(lib, cache, [m.url])
         assert source == 'MNIST' and len(said) == 2, said
         is_sentence(said[1], "can't be written (File too large)", 'set XDG_CACHE_HOME to a folder that can')
-        assert contents(cache/'mnist') == {LABELS_TEST: FILES[LABELS_TEST], LABELS: FILES[LABELS], IMAGES: half(FILES[IMAGES])}
+        assert contents(cache/'mnist') == {LABELS_TEST: FILES[LABELS_TEST], LABELS: FILES[LABELS],
+                                           IMAGES: half(FILES[IMAGES])}
         source, said = ask(lib, cache, [m.url])        # there is room again
         assert source == 'MNIST' and contents(cache/'mnist') == FILES
 
@@ -478,7 +517,8 @@ def ctrl_c_leaves_nothing(lib):
             raise KeyboardInterrupt
         with new_cache((LABELS,)) as cache, Mirror(good) as m:
             with mock.patch.object(os, 'replace', stop), contextlib.suppress(KeyboardInterrupt): ask(lib, cache, [m.url])
-            assert contents(cache/'mnist') == {name: FILES[name] for name in ([LABELS] if when == 'before' else [IMAGES, LABELS])}
+            assert contents(cache/'mnist') == {name: FILES[name]
+                                               for name in ([LABELS] if when == 'before' else [IMAGES, LABELS])}
             assert ask(lib, cache, [m.url]) == ('MNIST', [])
 
 def logs_have_no_bar(lib):
@@ -500,8 +540,10 @@ def certificate():
     "A certificate for this machine, and its key, in one file"
     if not shutil.which('openssl'): pytest.skip('no openssl on the PATH')
     path = Path(tempfile.mkdtemp())/'both.pem'
-    r = subprocess.run(['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2',
-                        '-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', path, '-out', f'{path}.crt'],
+    r = subprocess.run(['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt',
+                        'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2',
+                        '-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1',
+                        '-keyout', path, '-out', f'{path}.crt'],
                        capture_output=True, text=True)
     if r.returncode: pytest.skip(f'openssl made no certificate: {r.stderr}')
     path.write_bytes(path.read_bytes() + Path(f'{path}.crt').read_bytes())
@@ -532,7 +574,8 @@ def https_stays_https(lib):
 
 mutants = {
     endures_many: [
-        ('no check', 'data.download', "check_sum(unzipped(_get(f'{url}{name}.gz'), name), wanted, name)", "unzipped(_get(f'{url}{name}.gz'), name)"),
+        ('no check', 'data.download',
+         "check_sum(unzipped(_get(f'{url}{name}.gz'), name), wanted, name)", "unzipped(_get(f'{url}{name}.gz'), name)"),
         ('no check', 'data._get', 'if len(data) < (size or 0)', 'if False'),
         ('wrong order', 'data.download', '[*mirrors, *mirrors]', '2*mirrors[:1]'),
         ('missing case', 'data.download', '(OSError, ValueError, HTTPException)', '(OSError, ValueError)'),
@@ -551,7 +594,8 @@ mutants = {
         ('no limit', 'data._get', 'if len(data) > LIMIT', 'if False'),
         ('left behind', 'data._get', 'stopped.set()', 'pass')],
     no_bit_is_trusted: [
-        ('no check', 'data.unzipped', "raise ValueError(f'{name}: damaged gzip file ({e}); fetch it again') from None", 'return b""'),
+        ('no check', 'data.unzipped',
+         "raise ValueError(f'{name}: damaged gzip file ({e}); fetch it again') from None", 'return b""'),
         ('no check', 'data._inflated', 'decompressobj(31)', 'decompressobj(-15); at += 10'),
         ('no check', 'data.check_sum', 'got != wanted', 'got[:1] != wanted[:1]'),
         ('no check', 'data.read_idx', 'if got != size', 'if got < size')],
@@ -576,7 +620,9 @@ mutants = {
         ('bad words', 'data.read_folder', '_pair(files, part, paths)', '_pair(files, part)'),
         ('no check', 'data.read_folder', 'check_sum(data, sums[name], paths[name])', 'data'),
         ('no check', 'data._pair', 'if len(x) != len(y)', 'if False'),
-        ('bad words', 'data.read_folder', '''raise OSError(f"{folder} can't be read ({e}); let BACKPROP13_DATA name a folder that can") from None''', 'raise')],
+        ('bad words', 'data.read_folder',
+         '''raise OSError(f"{folder} can't be read ({e}); let BACKPROP13_DATA name a folder that can") from None''',
+         'raise')],
     any_name_will_do: [
         ('missing case', 'data._find', "name.replace('-idx', '.idx')", 'name'),
         ('missing case', 'data._find', "('', 'raw', 'MNIST/raw')", "('', 'MNIST/raw')"),
@@ -589,7 +635,8 @@ mutants = {
         ('no check', 'data._from_cache', 'check_sum(read_file(path), wanted, path)', 'read_file(path)'),
         ('not kept', 'data._save', 'os.replace(aside, path)', 'aside.unlink()'),
         ('half written', 'data._save', "path.with_name(f'.{path.name}.{secrets.token_hex(8)}')", 'path'),
-        ('no check', 'data.cached_files', 'if files[name] is not None: continue', 'if (folder/name).exists(): continue')],
+        ('no check', 'data.cached_files', 'if files[name] is not None: continue',
+         'if (folder/name).exists(): continue')],
     the_cache_may_change_midway: [
         ('missing case', 'data._save', 'path.parent.mkdir(parents=True, exist_ok=True)', 'pass'),
         ('missing case', 'data.cached_files', 'except OSError as e', 'except PermissionError as e')],
@@ -597,7 +644,8 @@ mutants = {
         ('missing case', 'data._from_cache', 'if path.is_file() else None', '')],
     a_disk_may_fill: [
         ('left behind', 'data._save', 'aside.unlink()', 'pass'),
-        ('half written', 'data._save', 'with open(aside, \'xb\') as f: f.write(data)', 'path.write_bytes(data); aside.write_bytes(data)')],
+        ('half written', 'data._save', 'with open(aside, \'xb\') as f: f.write(data)',
+         'path.write_bytes(data); aside.write_bytes(data)')],
     only_what_is_right_is_kept: [
         ('no check', 'data.cached_files', 'check_sum(files[name], wanted, name)', 'pass')],
     what_the_killed_left_is_removed: [
@@ -690,10 +738,13 @@ for kind, b in tries.items():
 '''
 
 def child(code, *args, **kwargs):
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [ROOT, ROOT/'tests', Path(__file__).parent])), 'no_proxy': '*'}
-    return subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240, **kwargs)
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str,
+        [ROOT, ROOT/'tests', Path(__file__).parent])), 'no_proxy': '*'}
+    return subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=ROOT, env=env,
+                          capture_output=True, text=True, timeout=240, **kwargs)
 
-@pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='needs /proc, to know how much memory the program has')
+@pytest.mark.skipif(not Path('/proc/self/statm').exists(),
+                    reason='needs /proc, to know how much memory the program has')
 def test_bombs_in_little_memory():
     "With 400 MiB more than the library itself; and in seconds, where Python's gzip module takes up to a minute"
     r = child(BOMBS)
@@ -792,7 +843,8 @@ def test_a_disk_that_is_full(tmp_path):
         with pytest.warns(lib.data.DataWarning) as said:
             assert lib.data.mnist_files(mirrors=[m.url], sums=SUMS, cache_dir=cache) == (FILES, 'MNIST')
         assert len(said) == 1
-        is_sentence(str(said[0].message), "can't be written (No space left on device)", 'set XDG_CACHE_HOME to a folder that can')
+        is_sentence(str(said[0].message), "can't be written (No space left on device)",
+                    'set XDG_CACHE_HOME to a folder that can')
         kept = contents(cache/'mnist')
         assert kept.items() < FILES.items() and kept and (cache/'mine').read_bytes() == bytes(2*page)
 
@@ -826,7 +878,8 @@ def test_a_cache_that_becomes_read_only(own_folder):
                 with pytest.warns(lib.data.DataWarning) as said:
                     assert lib.data.mnist_files(mirrors=[m.url], sums=SUMS, cache_dir=own_folder) == (FILES, 'MNIST')
                 assert len(said) == 1
-                is_sentence(str(said[0].message), "can't be written (Permission denied)", 'set XDG_CACHE_HOME to a folder that can')
+                is_sentence(str(said[0].message), "can't be written (Permission denied)",
+                            'set XDG_CACHE_HOME to a folder that can')
                 (own_folder/'mnist').chmod(0o700)
                 assert contents(own_folder/'mnist') == {IMAGES: FILES[IMAGES]}
 
@@ -837,4 +890,5 @@ def test_a_folder_that_may_not_be_read(own_folder):
         with nobody():
             with pytest.raises(OSError) as e: data.mnist_files(str(own_folder/'d'), sums=SUMS)
         path.chmod(0o700)
-        is_sentence(str(e.value), f"{own_folder/'d'} can't be read (", 'Permission denied', 'let BACKPROP13_DATA name a folder that can')
+        is_sentence(str(e.value), f"{own_folder/'d'} can't be read (", 'Permission denied',
+                    'let BACKPROP13_DATA name a folder that can')

@@ -1,8 +1,10 @@
 "The algebra of chapter 2: its sums, its formulas' numbers, its matrices; and what each check must refuse."
 import numpy as np, pytest, sympy as sp
 
-from backprop13.derivatives import (OPERATIONS, b, c, chain, derivation, evaluate, g, gate, gradient, i, j, k, m, matrix,
-                                    matrix_form_agrees, n, name_layers, name_softmax, nh, p, pick, r, rect, s, same, slope, t, tex, w, x, y)
+from backprop13.derivatives import (OPERATIONS, b, c, chain, derivation, evaluate, g, gate,
+                                    gradient, i, j, k, m, matrix,
+                                    matrix_form_agrees, n, name_layers, name_softmax, nh, p, pick,
+                                    r, rect, s, same, slope, t, tex, w, x, y)
 
 delta = sp.KroneckerDelta
 
@@ -38,7 +40,8 @@ def test_matrix_forms_agree_and_a_wrong_one_is_refused(name, arg):
 
 def test_a_forgotten_transpose_or_sum_is_refused():
     op = OPERATIONS['mse']
-    assert not matrix_form_agrees(op._replace(forms={x: (matrix('x', n, c) - matrix('t', n, c))/c}), x)        # 2/n is missing
+    # 2/n is missing
+    assert not matrix_form_agrees(op._replace(forms={x: (matrix('x', n, c) - matrix('t', n, c))/c}), x)
     square = matrix('x', 3, 3), matrix('w', 3, 3), matrix('g', 3, 3)
     op = OPERATIONS['lin']._replace(forms={x: square[2]*square[1], w: square[0]*square[2], b: matrix('g', n, nh)})
     assert not any(matrix_form_agrees(op, q) for q in (x, w, b))
@@ -67,8 +70,10 @@ def test_evaluate_counts_from_1():
 @pytest.mark.parametrize('one,other', [
     (x[i, j], x[j, i]), (x[r, s], -x[r, s]), (sp.Sum(g[i, s]*x[i, r], (i, 1, n)), g[r, s]*x[r, r]),
     (sp.Sum(g[i, s]*x[i, r], (i, 1, n)), sp.Sum(g[i, r]*x[i, s], (i, 1, n))), (x[i, j]/n, x[i, j]),
-    (p[i, k], sp.exp(x[i, k])), (delta(s, y[r]), delta(r, y[s])), (gate(x[i, j]), sp.Integer(1)), (x[i, j], x[i, j] + 1e-6),
-    (x[i, j]/n, x[i, j]/nh), (2*x[i, j], n*x[i, j]), (x[i, j]/3, x[i, j]/m), (x[i, j]/c, x[i, j]/m), (1e-13*x[i, j], -1e-13*x[i, j])])
+    (p[i, k], sp.exp(x[i, k])), (delta(s, y[r]), delta(r, y[s])), (gate(x[i, j]), sp.Integer(1)),
+    (x[i, j], x[i, j] + 1e-6),
+    (x[i, j]/n, x[i, j]/nh), (2*x[i, j], n*x[i, j]), (x[i, j]/3, x[i, j]/m),
+    (x[i, j]/c, x[i, j]/m), (1e-13*x[i, j], -1e-13*x[i, j])])
 def test_same_tells_formulas_apart(one, other):
     assert same(one, one) and same(other, other) and not same(one, other) and not same(other, one)
     with pytest.raises(AssertionError, match='is not the same as'): derivation('y', one, (other, 'why'))

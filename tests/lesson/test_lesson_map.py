@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 
 nbs = Path(__file__).parents[2]/'nbs'
-items = [f'{letter}{i}' for letter, count in dict(A=6, B=9, C=10, D=7, E=12, F=15, G=3, H=3).items() for i in range(1, count + 1)]
-row = re.compile(r'^\| ([A-H]\d+) \| (.+) \| \[(.+)\]\((\S+\.ipynb)#(\S+)\) \| \[check\]\((\S+\.ipynb)#(\S+)\) \|$', re.M)
+items = [f'{letter}{i}' for letter, count in dict(A=6, B=9, C=10, D=7, E=12, F=15, G=3, H=3).items()
+         for i in range(1, count + 1)]
+row = re.compile(r'^\| ([A-H]\d+) \| (.+) \| \[(.+)\]\((\S+\.ipynb)#(\S+)\) \| \[check\]\((\S+\.ipynb)#(\S+)\) \|$',
+                 re.M)
 a_check = re.compile(r'\btest_\w+\(|\bassert\b|\bcheck_\w+\(')
 
 
 @functools.cache
-def cells(name): return [(c['cell_type'], ''.join(c['source'])) for c in json.loads((nbs/name).read_text(encoding='utf-8'))['cells']]
+def cells(name): return [(c['cell_type'], ''.join(c['source']))
+                         for c in json.loads((nbs/name).read_text(encoding='utf-8'))['cells']]
 
 
 def anchor(heading):
@@ -52,7 +55,8 @@ def test_a_proof_must_check():
 
 # ---- tables written by hand: a row for each chapter, lab and practice page, and none that is gone
 
-def rows_of(name, head): return re.findall(r'^\|.*', next(s for _, s in cells(name) if head in s).partition(head)[2], re.M)[1:]
+def rows_of(name, head): return re.findall(r'^\|.*',
+                                           next(s for _, s in cells(name) if head in s).partition(head)[2], re.M)[1:]
 
 def untrue(read=rows_of):
     "What the tables of the home page, the labs' and the teachers' page leave out, or have too much, in sentences"
@@ -64,8 +68,10 @@ def untrue(read=rows_of):
     titles = {f'[{int(o[:2])} · {re.match("# (.+)", cells(o)[0][1])[1]}]({o})' for o in files}
     home, labs = read('index.ipynb', '| chapter | what it holds'), read('support/labs.ipynb', '| lab | its question')
     yield from differ('nbs/index.ipynb, chapters', {o.split(' | ')[0].removeprefix('| ') for o in home}, titles)
-    places = {(name, f'{int(o[:2])}') for o in files for kind, s in cells(o) if kind == 'code' for name in re.findall(r'^(?:labs\.)(\w+)\(', s, re.M)}
-    yield from differ('nbs/support/labs.ipynb, labs', {(o.split()[1].lower(), re.search(r'\[(\d)\]\(', o)[1]) for o in labs}, places)
+    places = {(name, f'{int(o[:2])}') for o in files for kind, s in cells(o) if kind == 'code'
+              for name in re.findall(r'^(?:labs\.)(\w+)\(', s, re.M)}
+    yield from differ('nbs/support/labs.ipynb, labs',
+                      {(o.split()[1].lower(), re.search(r'\[(\d)\]\(', o)[1]) for o in labs}, places)
     played = {f'{int(m[1])}' for o in home if (m := re.search(r'· .*\((\d\d)_', o)) and o.count('.ipynb') > 1}
     yield from differ('nbs/index.ipynb, chapters to play with', played, {chapter for _, chapter in places})
     plan = ', '.join(o.split('|')[3].strip() for o in read('teaching.ipynb', '| session |'))
@@ -77,9 +83,12 @@ def untrue(read=rows_of):
 def test_tables(): assert list(untrue()) == []
 
 @pytest.mark.parametrize('name,old,new,said', [
-    ('index.ipynb', '[7 · Past', '[7 · Passed', '7 · Past one machine'), ('index.ipynb', '[three wheels](02_derivatives.ipynb#three-wheels)', '', "lacks ['2']"),
-    ('support/labs.ipynb', '| Descent', '| Ascent', "'descent'"), ('support/labs.ipynb', '[2](../02', '[1](../02', "('wheels', '2')"),
-    ('teaching.ipynb', 'shapes of chapter 5, ', '', "lacks ['shapes of chapter 5']"), ('teaching.ipynb', 'find the bugs', 'find the bug', "'find the bugs'")])
+    ('index.ipynb', '[7 · Past', '[7 · Passed', '7 · Past one machine'),
+    ('index.ipynb', '[three wheels](02_derivatives.ipynb#three-wheels)', '', "lacks ['2']"),
+    ('support/labs.ipynb', '| Descent', '| Ascent', "'descent'"),
+    ('support/labs.ipynb', '[2](../02', '[1](../02', "('wheels', '2')"),
+    ('teaching.ipynb', 'shapes of chapter 5, ', '', "lacks ['shapes of chapter 5']"),
+    ('teaching.ipynb', 'find the bugs', 'find the bug', "'find the bugs'")])
 def test_a_stale_row_is_named(name, old, new, said):
     def read(n, head):
         found = rows_of(n, head)

@@ -92,12 +92,16 @@ class Noisy(Usual):
 Point = collections.namedtuple('Point', 'x y')
 items = {
     'plain': pairs(23), 'usual': Usual(*pairs(23)[:]), 'TensorDataset': pytorch.TensorDataset(*pairs(23)[:]),
-    'Subset': pytorch.Subset(pairs(40), range(5, 28)), 'pair of lists': Dataset([[k, k + .5] for k in range(23)], list(range(23))),
-    'arrays': Dataset(np.arange(69, dtype=np.float32).reshape(23, 3), np.arange(23)), 'targets in a list': Dataset(torch.rand(23, 2), list(range(23))),
-    'integers': list(range(23)), 'floats': [k/7 for k in range(23)], 'strings': [f'item {k}' for k in range(23)], 'bytes': [b'%d' % k for k in range(23)],
+    'Subset': pytorch.Subset(pairs(40), range(5, 28)),
+    'pair of lists': Dataset([[k, k + .5] for k in range(23)], list(range(23))),
+    'arrays': Dataset(np.arange(69, dtype=np.float32).reshape(23, 3), np.arange(23)),
+    'targets in a list': Dataset(torch.rand(23, 2), list(range(23))),
+    'integers': list(range(23)), 'floats': [k/7 for k in range(23)],
+    'strings': [f'item {k}' for k in range(23)], 'bytes': [b'%d' % k for k in range(23)],
     'dicts': [{'x': torch.full((2, 2), k), 'name': f'{k}', 'more': {'y': k/2}} for k in range(23)],
     'tuples': [(k, f'{k}', np.full(3, k), torch.tensor([k]), np.float32(k)) for k in range(23)],
-    'named tuples': [Point(k, torch.tensor(k/2)) for k in range(23)], 'images': Dataset(torch.rand(23, 1, 4, 4), torch.arange(23) % 10),
+    'named tuples': [Point(k, torch.tensor(k/2)) for k in range(23)],
+    'images': Dataset(torch.rand(23, 1, 4, 4), torch.arange(23) % 10),
 }
 
 
@@ -147,7 +151,8 @@ def test_equal_to_pytorch(kind):
 
 def test_the_short_cut_gives_what_collate_gives():
     "A plain dataset is looked up once for a batch; as one whose items are collated"
-    for x in (torch.rand(30, 2, 3), torch.arange(30), torch.rand(30, 0), torch.rand(30, 4).bool(), torch.rand(4, 30).T, torch.rand(1, 2).expand(30, 2)):
+    for x in (torch.rand(30, 2, 3), torch.arange(30), torch.rand(30, 0), torch.rand(30, 4).bool(),
+              torch.rand(4, 30).T, torch.rand(1, 2).expand(30, 2)):
         plain = make_batch(Dataset(x, x), None, [3, 1, 29], 0)
         assert same(plain, make_batch(Usual(x, x), None, [3, 1, 29], 0), strict=False)
         plain[0].zero_()
@@ -172,7 +177,8 @@ def test_dataset():
 
 def states(): return random.getstate(), np.random.get_state(), torch.get_rng_state()
 
-def equal_states(a, b): return a[0] == b[0] and all(np.array_equal(p, q) for p, q in zip(a[1], b[1])) and torch.equal(a[2], b[2])
+def equal_states(a, b): return a[0] == b[0] and all(np.array_equal(p, q)
+        for p, q in zip(a[1], b[1])) and torch.equal(a[2], b[2])
 
 def draw(): return random.random(), np.random.rand(), torch.rand(()).item(), np.random.randint(10**9), torch.randn(3).tolist()
 
@@ -266,9 +272,13 @@ def test_workers_are_other_processes_in_turn():
 
 # ---- what a batch may hold
 
-ends = [torch.rand(3).bfloat16(), torch.rand(2, 3).half(), torch.rand(4) > .5, torch.zeros(0), torch.zeros(3, 0, 2), torch.tensor(3), torch.tensor(math.pi).double(),
-        torch.rand(2, dtype=torch.complex64).conj(), torch.arange(5).to(torch.uint8), torch.rand(5, 4).T, torch.rand(3, 1).expand(3, 5), torch.rand(9)[::2],
-        torch.rand(3, requires_grad=True), Point(torch.rand(2), {'a': [torch.rand(1), {'b': ('text', None, 2.5)}]}), {'z': 1, 'a': torch.rand(2)}, [], (), None, np.arange(3.),
+ends = [torch.rand(3).bfloat16(), torch.rand(2, 3).half(), torch.rand(4) > .5, torch.zeros(0),
+        torch.zeros(3, 0, 2), torch.tensor(3), torch.tensor(math.pi).double(),
+        torch.rand(2, dtype=torch.complex64).conj(), torch.arange(5).to(torch.uint8),
+        torch.rand(5, 4).T, torch.rand(3, 1).expand(3, 5), torch.rand(9)[::2],
+        torch.rand(3, requires_grad=True),
+        Point(torch.rand(2), {'a': [torch.rand(1), {'b': ('text', None, 2.5)}]}),
+        {'z': 1, 'a': torch.rand(2)}, [], (), None, np.arange(3.),
         torch.rand(3).to_sparse().to_dense(), b'bytes', {1, 2}, torch.rand(3).to(torch.float64)]
 
 
@@ -354,7 +364,8 @@ def no_file(): open('/no/such/file')
 def raise_(e): raise e
 
 faults = {
-    'error': (lambda: raise_(ValueError('item 20 is no picture')), r"could not make batch 2: ValueError\('item 20 is no picture'\)\n\nIn the worker:\nTraceback"),
+    'error': (lambda: raise_(ValueError('item 20 is no picture')),
+              r"could not make batch 2: ValueError\('item 20 is no picture'\)\n\nIn the worker:\nTraceback"),
     'no file': (no_file, r"could not make batch 2: FileNotFoundError\(2, 'No such file or directory'\)"),
     'broken pipe': (lambda: raise_(BrokenPipeError('mine')), r"could not make batch 2: BrokenPipeError\('mine'\)"),
     'end of file': (lambda: raise_(EOFError('mine')), r"could not make batch 2: EOFError\('mine'\)"),
@@ -366,7 +377,8 @@ faults = {
     'exit': (lambda: os._exit(3), 'died before batch 2 came: exit code 3$'),
     'exit without error': (lambda: os._exit(0), 'died before batch 2 came: exit code 0$'),
     'interrupt': (lambda: raise_(KeyboardInterrupt()), 'died before batch 2 came: exit code 1'),
-    'killed': (lambda: os.kill(os.getpid(), signal.SIGKILL), 'died before batch 2 came: killed by SIGKILL, as the system does when memory runs out$'),
+    'killed': (lambda: os.kill(os.getpid(), signal.SIGKILL),
+               'died before batch 2 came: killed by SIGKILL, as the system does when memory runs out$'),
     'terminated': (lambda: os.kill(os.getpid(), signal.SIGTERM), 'died before batch 2 came: killed by SIGTERM$'),
     'hangs': (sleep, r'sent no batch 2 within 1 seconds, so it was stopped; pass a larger timeout, or num_workers=0 to see where it hangs$'),
     'hangs, and ignores signals': (deaf, 'sent no batch 2 within 1 seconds'),
@@ -404,7 +416,8 @@ def test_a_worker_that_goes_wrong(fault, workers, capfd):
     (lambda b: lambda: 1, "could not send batch 0: .*; let collate_fn return only what pickle can write\n")])
 def test_a_collate_fn_that_goes_wrong(collate_fn, says):
     with pytest.raises(RuntimeError, match=f'^DataLoader: worker 0 {says}'): list(Forked(pairs(), 8, collate_fn=collate_fn, num_workers=2))
-    with pytest.raises(RuntimeError, match="worker 0 could not make batch 0: RuntimeError.*stack expects each tensor to be equal size"):
+    with pytest.raises(RuntimeError,
+                       match="worker 0 could not make batch 0: RuntimeError.*stack expects each tensor to be equal size"):
         list(Forked([torch.zeros(1), torch.zeros(2)], 2, num_workers=2))
 
 
@@ -570,9 +583,11 @@ def run(folder, text, *, seconds=30, args=None, signal_at=None, left=5):
     """Run the program in a session of its own: (exit code, stdout, stderr). With `signal_at`, send SIGINT to all of the session's processes
     when it prints that word. It must end in `seconds`, and its processes all be gone `left` seconds later."""
     (folder/'program.py').write_text(text, encoding='utf-8')
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(folder), str(Path(fitting.__file__).parent.parent)]), 'OMP_NUM_THREADS': '1', 'PYTHONUNBUFFERED': '1'}
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(folder), str(Path(fitting.__file__).parent.parent)]),
+           'OMP_NUM_THREADS': '1', 'PYTHONUNBUFFERED': '1'}
     with (folder/'err').open('w+') as err:
-        p = subprocess.Popen([sys.executable, *(args or ['program.py'])], cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err,
+        p = subprocess.Popen([sys.executable, *(args or ['program.py'])], cwd=folder, env=env,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err,
                              text=True, start_new_session=True)
         try:
             out = ''
@@ -760,14 +775,16 @@ def test_the_program_ends_otherwise_with_a_loader_open(module, after):
 @linux
 def test_the_interpreter_exits_though_its_program_handles_sigterm(module):
     "As programs do that want to save their weights first; the workers must not inherit that"
-    assert run(module, leaves(before='signal.signal(signal.SIGTERM, lambda *_: None)'), seconds=12, left=1) == (0, '', '')
+    assert run(module, leaves(before='signal.signal(signal.SIGTERM, lambda *_: None)'), seconds=12,
+               left=1) == (0, '', '')
 
 
 @linux
 @pytest.mark.parametrize('method, kind', [('fork', 'Hangs'), ('fork', 'Dataset'), ('spawn', 'Hangs')])
 def test_the_consumer_is_killed(module, method, kind):
     "Its workers end by themselves, whether they hang or wait to send a large batch"
-    assert run(module, leaves(method, kind, 'width=100_000' if kind == 'Dataset' else '', after='time.sleep(.5); os.kill(os.getpid(), signal.SIGKILL)'))[0] == -9
+    assert run(module, leaves(method, kind, 'width=100_000' if kind == 'Dataset' else '',
+                              after='time.sleep(.5); os.kill(os.getpid(), signal.SIGKILL)'))[0] == -9
 
 
 @linux
@@ -820,11 +837,15 @@ ds = pairs()
 refused = [
     (lambda: DataLoader(pairs(0)), ValueError, 'Sampler: the dataset is empty; pass at least one item'),
     (lambda: DataLoader([], 4), ValueError, 'Sampler: the dataset is empty; pass at least one item'),
-    *((lambda bs=bs: DataLoader(ds, bs), ValueError, f'BatchSampler: the batch size is {bs!r}, wanted a whole number from 1 to 64, the number of items')
+    *((lambda bs=bs: DataLoader(ds, bs), ValueError,
+       f'BatchSampler: the batch size is {bs!r}, wanted a whole number from 1 to 64, the number of items')
       for bs in (0, -1, 65, 4., 4.5, True, False, None, '4', math.nan)),
-    (lambda: BatchSampler(range(3), 4), ValueError, 'BatchSampler: the batch size is 4, wanted a whole number from 1 to 3, the number of items'),
-    (lambda: DataLoader(ds, 4, sampler=[1, 2]), ValueError, 'BatchSampler: the batch size is 4, wanted a whole number from 1 to 2'),
-    (lambda: DataLoader(NoLength()), TypeError, 'DataLoader: NoLength has no length, or no items by number; pass one with __len__ and __getitem__'),
+    (lambda: BatchSampler(range(3), 4), ValueError,
+     'BatchSampler: the batch size is 4, wanted a whole number from 1 to 3, the number of items'),
+    (lambda: DataLoader(ds, 4, sampler=[1, 2]), ValueError,
+     'BatchSampler: the batch size is 4, wanted a whole number from 1 to 2'),
+    (lambda: DataLoader(NoLength()), TypeError,
+     'DataLoader: NoLength has no length, or no items by number; pass one with __len__ and __getitem__'),
     (lambda: DataLoader(Stream()), TypeError, 'DataLoader: Stream has no length, or no items by number'),
     (lambda: DataLoader({1, 2}), TypeError, 'DataLoader: set has no length, or no items by number'),
     (lambda: DataLoader(None), TypeError, 'DataLoader: NoneType has no length, or no items by number'),
@@ -871,14 +892,16 @@ def test_a_tensor_as_sampler():
 
 @forks
 def test_a_dataset_without_length_with_batches_given():
-    for k in 0, 2: assert [b.tolist() for b in Forked(NoLength(), batch_sampler=[[3, 1], [2]], num_workers=k)] == [[3, 1], [2]]
+    for k in 0, 2: assert [b.tolist()
+                           for b in Forked(NoLength(), batch_sampler=[[3, 1], [2]], num_workers=k)] == [[3, 1], [2]]
 
 
 @forks
 def test_a_number_out_of_range():
     for dataset in ds, Usual(*ds[:]):
         with pytest.raises(IndexError, match='index 64 is out of bounds for dimension 0 with size 64'): list(DataLoader(dataset, batch_sampler=[[0], [64]]))
-        with pytest.raises(RuntimeError, match=r"worker 1 could not make batch 1: IndexError\('index 64 is out of bounds for dimension 0 with size 64'\)"):
+        with pytest.raises(RuntimeError,
+                           match=r"worker 1 could not make batch 1: IndexError\('index 64 is out of bounds for dimension 0 with size 64'\)"):
             list(Forked(dataset, batch_sampler=[[0], [64]], num_workers=2))
 
 
@@ -903,14 +926,17 @@ def test_get_dls():
 @forks
 def test_get_dls_passes_its_options_on():
     train, valid = Noisy(*pairs(100)[:]), pairs(50)
-    alone, two = (get_dls(train, valid, 8, num_workers=k, generator=g(), multiprocessing_context='fork', timeout=20) for k in (0, 2))
+    alone, two = (get_dls(train, valid, 8, num_workers=k, generator=g(),
+                          multiprocessing_context='fork', timeout=20) for k in (0, 2))
     for a, b in zip(alone, two): assert same(list(a), list(b)) and b.num_workers == 2 and b.timeout == 20
     a, b = get_dls(train, valid, 8, collate_fn=len, drop_last=True)
     assert set(a) == {8} and list(b) == [16]*3 and len(a) == 12
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument")
-@pytest.mark.parametrize('options', [{'pin_memory': True}, {'worker_init_fn': None}, {'num_workers': 1, 'persistent_workers': True}, {'num_workers': 1, 'prefetch_factor': 2}])
+@pytest.mark.parametrize('options',
+                         [{'pin_memory': True}, {'worker_init_fn': None},
+                          {'num_workers': 1, 'persistent_workers': True}, {'num_workers': 1, 'prefetch_factor': 2}])
 def test_get_dls_falls_back_to_pytorchs(options):
     a, b = get_dls(pairs(100), pairs(50), 40, generator=g(), **options)
     assert type(a) is type(b) is pytorch.DataLoader and a.batch_size == 40 and b.batch_size == 50

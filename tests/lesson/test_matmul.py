@@ -6,7 +6,8 @@ import pytest, torch
 from backprop13.support.checks import TOLERANCE, check_close
 from backprop13.matmul import broadcast_shape, matmul
 
-edges = [(1, 1, 1), (1, 5, 3), (7, 1, 3), (7, 5, 1), (4, 4, 4), (0, 3, 2), (3, 0, 2), (3, 2, 0), (64, 784, 50)]     # (n, m, k)
+# (n, m, k)
+edges = [(1, 1, 1), (1, 5, 3), (7, 1, 3), (7, 5, 1), (4, 4, 4), (0, 3, 2), (3, 0, 2), (3, 2, 0), (64, 784, 50)]
 dtypes = [torch.float16, torch.float32, torch.float64, torch.int64]
 
 
@@ -20,7 +21,8 @@ def right_products(f):
     g, r = torch.Generator().manual_seed(0), random.Random(0)
     for n, m, k in edges + [[r.randint(1, 12) for _ in range(3)] for _ in range(20)]:
         for dtype in dtypes:
-            a, b = (torch.randint(-4, 5, s, generator=g).to(dtype) for s in ((n, m), (m, k)))      # exact in every dtype
+            # exact in every dtype
+            a, b = (torch.randint(-4, 5, s, generator=g).to(dtype) for s in ((n, m), (m, k)))
             for x, y in (a, b), (b.t(), a.t()), (a[:, ::2], b[::2]):
                 before = x.clone(), y.clone()
                 out = f(x, y)
@@ -39,13 +41,17 @@ def differentiable(f):
 
 t = torch.ones
 refused = [     # what is passed, the error, and its message: what was got, what was wanted, how to mend it
-    (t(3, 4), t(5, 4), ValueError, 'matmul: a (3, 4) and b (5, 4) do not fit: 4 columns, 5 rows; matmul(a, b.t()) would fit'),
-    (t(3, 4), t(3, 5), ValueError, 'matmul: a (3, 4) and b (3, 5) do not fit: 4 columns, 3 rows; matmul(a.t(), b) would fit'),
-    (t(3, 4), t(5, 3), ValueError, 'matmul: a (3, 4) and b (5, 3) do not fit: 4 columns, 5 rows; matmul(b, a) would fit'),
+    (t(3, 4), t(5, 4), ValueError,
+     'matmul: a (3, 4) and b (5, 4) do not fit: 4 columns, 5 rows; matmul(a, b.t()) would fit'),
+    (t(3, 4), t(3, 5), ValueError,
+     'matmul: a (3, 4) and b (3, 5) do not fit: 4 columns, 3 rows; matmul(a.t(), b) would fit'),
+    (t(3, 4), t(5, 3), ValueError,
+     'matmul: a (3, 4) and b (5, 3) do not fit: 4 columns, 5 rows; matmul(b, a) would fit'),
     (t(3, 4), t(3, 4), ValueError, 'matmul: a (3, 4) and b (3, 4) do not fit: 4 columns, 3 rows; '
                                    'matmul(a, b.t()) or matmul(a.t(), b) would fit'),
     (t(3, 4), t(5, 6), ValueError, 'matmul: a (3, 4) and b (5, 6) do not fit: 4 columns, 5 rows; pass b with 4 rows'),
-    (t(3, 4), t(1, 4), ValueError, 'matmul: a (3, 4) and b (1, 4) do not fit: 4 columns, 1 rows; matmul(a, b.t()) would fit'),
+    (t(3, 4), t(1, 4), ValueError,
+     'matmul: a (3, 4) and b (1, 4) do not fit: 4 columns, 1 rows; matmul(a, b.t()) would fit'),
     (t(4), t(4, 2), ValueError, 'matmul: a is (4,), wanted two axes; a[None, :] is a row'),
     (t(3, 4), t(4), ValueError, 'matmul: b is (4,), wanted two axes; b[:, None] is a column'),
     (t(()), t(4, 2), ValueError, 'matmul: a is (), wanted two axes; a number multiplies with *'),

@@ -81,7 +81,8 @@ def in_float64(case):
     "What PyTorch says of the same numbers in float64, rounded to the case's dtype"
     wide = re.sub(r'(?<=dtype=)torch\.(b?float16|float32)\)', r'torch.\1).double()', case.inputs)
     space = run(case.theirs, run(wide, dict(head())))
-    return [w.to(case.dtype) if type(w) is torch.Tensor and w.is_floating_point() else w for w in as_list(space['want'])]
+    return [w.to(case.dtype) if type(w) is torch.Tensor and w.is_floating_point() else w
+            for w in as_list(space['want'])]
 
 def hold(case, names=None):
     "Fails unless ours does what PyTorch does, or refuses in the words that the contract foresees"
@@ -119,7 +120,8 @@ floats = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 ordinary = st.one_of(st.sampled_from([0., -0., 1., -1., .5, -2., 3.]), st.floats(-4, 4, width=16))
 extreme = st.one_of(ordinary, st.sampled_from([1e4, -1e4, 1e-30, -1e-30]))
 broken = st.one_of(extreme, st.sampled_from([math.inf, -math.inf, math.nan]))
-exact = st.sampled_from([0., 1., -1., 2., -2., .5])                    # sums of few products of these are exact in every dtype
+# sums of few products of these are exact in every dtype
+exact = st.sampled_from([0., 1., -1., 2., -2., .5])
 anything = st.sampled_from([ordinary, extreme, broken, broken])
 sizes = st.sampled_from([1, 2, 3, 3, 4, 2, 1, 4, 5, 0])
 dtypes = st.sampled_from(floats)
@@ -154,7 +156,8 @@ def contract(ours, theirs, refuses=(), scale=None, changes=(), excuse=lambda spa
         def case(made):
             dtype, inputs = made
             text = ''.join(f'{k} = {v}\n' for k, v in inputs.items())
-            return SimpleNamespace(name=name or f.__name__, ours=ours, theirs=theirs, inputs=text, refuses=refuses, scale=scale,
+            return SimpleNamespace(name=name or f.__name__, ours=ours, theirs=theirs, inputs=text,
+                                   refuses=refuses, scale=scale,
                                    changes=changes, excuse=excuse, dtype=dtype)
         CONTRACTS[name or f.__name__], CASES[name or f.__name__] = st.composite(f)().map(case), case
         return f
@@ -190,16 +193,19 @@ def product_scale(s):
     a, b, g = map(size, (s['a'], s['b'], s['g']))
     return a @ b, g @ b.t(), a.t() @ g
 
-@contract(ours('matmul(a, b)', 'a', 'b'), theirs('torch.mm(a, b)', 'a', 'b'), ['^matmul: .*' + f'({FIT})'], product_scale)
+@contract(ours('matmul(a, b)', 'a', 'b'), theirs('torch.mm(a, b)', 'a', 'b'),
+          ['^matmul: .*' + f'({FIT})'], product_scale)
 def matmul(draw):
     dtype, (n, m, k) = draw(dtypes), draw(st.tuples(sizes, sizes, sizes))
     a, b = draw(odd((n, m), any_shape())), draw(odd((m, k), any_shape()))
-    return dtype, dict(a=draw(tensors(a, dtype, draw(anything))), b=draw(tensors(b, draw(odd(dtype, dtypes)), draw(anything))),
+    return dtype, dict(a=draw(tensors(a, dtype, draw(anything))),
+                       b=draw(tensors(b, draw(odd(dtype, dtypes)), draw(anything))),
                        g=draw(tensors(outcome(a, b), dtype, draw(anything))))
 
 shapes = st.lists(st.sampled_from([0, 1, 1, 2, 3]), max_size=4).map(tuple)
 
-@contract('got = broadcast_shape(p, q)', 'want = tuple(torch.broadcast_shapes(p, q))', ['^broadcast_shape: .*do not broadcast.*make the two equal'])
+@contract('got = broadcast_shape(p, q)', 'want = tuple(torch.broadcast_shapes(p, q))',
+          ['^broadcast_shape: .*do not broadcast.*make the two equal'])
 def broadcast_shape(draw): return torch.float64, dict(p=draw(shapes), q=draw(shapes))
 
 
@@ -232,7 +238,8 @@ def a_layer(draw, wrong=True):
     dtype, (n, m, nh) = draw(dtypes), draw(st.tuples(sizes, sizes, sizes))
     def shape(*right): return draw(odd(right, any_shape())) if wrong else right
     shapes = dict(x=shape(n, m), w=shape(m, nh), b=shape(nh))
-    made = {k: draw(tensors(v, draw(odd(dtype, dtypes, 20)) if wrong else dtype, draw(anything))) for k, v in shapes.items()}
+    made = {k: draw(tensors(v, draw(odd(dtype, dtypes, 20)) if wrong else dtype, draw(anything)))
+            for k, v in shapes.items()}
     return dtype, made | dict(g=draw(tensors(outcome(shapes['x'], shapes['w']), dtype, draw(anything))))
 
 @contract(ours('lin(x, w, b)', 'x', 'w', 'b'), theirs('x @ w + b', 'x', 'w', 'b'), LIN, lin_scale)
@@ -244,15 +251,19 @@ def Lin(draw):
     if draw(st.integers(0, 8)) == 0: made['g'] = draw(tensors(draw(any_shape()), draw(dtypes), ordinary))
     return dtype, made
 
-@contract('out = lin(x, w, b)\nout.g = g\nlin_grad(x, out, w, b)\ngot = out, x.g, w.g, b.g', theirs('x @ w + b', 'x', 'w', 'b'),
-          [*LIN, f'^matmul: .*({FIT})', '^lin_grad: .* but its gradient is .*; pass the inp, w and b that gave out'], lin_scale)
+@contract('out = lin(x, w, b)\nout.g = g\nlin_grad(x, out, w, b)\ngot = out, x.g, w.g, b.g',
+          theirs('x @ w + b', 'x', 'w', 'b'),
+          [*LIN, f'^matmul: .*({FIT})',
+           '^lin_grad: .* but its gradient is .*; pass the inp, w and b that gave out'], lin_scale)
 def lin_grad(draw): return draw(a_layer())
 
 @contract('layer = Linear(x.shape[1], len(b), torch.Generator().manual_seed(0)).to(x.dtype)\nlayer.w.data, layer.b.data = w, b\n' + ours('layer(x)', 'x'),
           theirs('F.linear(x, w.t(), b)', 'x'), scale=lambda s: lin_scale(s)[:2])
-def Linear(draw): return draw(a_layer(False).filter(lambda made: made[0] != torch.float16))   # there PyTorch adds b before it rounds
+# there PyTorch adds b before it rounds
+def Linear(draw): return draw(a_layer(False).filter(lambda made: made[0] != torch.float16))
 
-MSE = ('^mse: output .* and targ .* (would broadcast to|do not fit).*; (pass|make)', '^mse: got an empty batch .*; pass at least one row',
+MSE = ('^mse: output .* and targ .* (would broadcast to|do not fit).*; (pass|make)',
+       '^mse: got an empty batch .*; pass at least one row',
        r'^mse: output is .* and targ .*, wanted the same; pass targ.to\(')
 
 def mse_scale(s):
@@ -267,7 +278,8 @@ def doubled(s, got):
 def a_pair(draw):
     dtype, shape = draw(dtypes), draw(any_shape())
     values = draw(anything)
-    return dtype, dict(x=draw(tensors(shape, dtype, values)), t=draw(tensors(draw(odd(shape, any_shape())), draw(odd(dtype, dtypes)), values)),
+    return dtype, dict(x=draw(tensors(shape, dtype, values)),
+                       t=draw(tensors(draw(odd(shape, any_shape())), draw(odd(dtype, dtypes)), values)),
                        g=draw(tensors((), dtype, ordinary)))
 
 @contract(ours('mse(x, t)', 'x'), theirs('F.mse_loss(x, t)', 'x'), MSE, mse_scale)
@@ -279,7 +291,8 @@ def Mse(draw):
     if draw(st.integers(0, 8)) == 0: made['g'] = draw(tensors(draw(any_shape()), draw(dtypes), ordinary))
     return dtype, made
 
-def overflowed(s, got): return s['x'].dtype == torch.float16 and not got[0].isfinite()       # as `doubled`, in the middle of the network
+# as `doubled`, in the middle of the network
+def overflowed(s, got): return s['x'].dtype == torch.float16 and not got[0].isfinite()
 
 NETWORK = '''x, w1, b1, w2, b2 = (t.detach().requires_grad_() for t in (x, w1, b1, w2, b2))
 out = F.mse_loss((x @ w1 + b1).relu() @ w2 + b2, t)
@@ -298,9 +311,11 @@ def a_network(draw, values=anything):
     dtype, (n, m, nh, c) = draw(dtypes), draw(st.tuples(sizes, sizes, sizes, sizes))
     values = draw(values) if values is anything else values
     shapes = dict(x=(n, m), t=(n, c), w1=(m, nh), b1=(nh,), w2=(nh, c), b2=(c,))
-    return dtype, {k: draw(tensors(draw(odd(v, any_shape(), 30)), draw(odd(dtype, dtypes, 60)), values)) for k, v in shapes.items()}
+    return dtype, {k: draw(tensors(draw(odd(v, any_shape(), 30)), draw(odd(dtype, dtypes, 60)),
+                                   values)) for k, v in shapes.items()}
 
-@contract('out = forward_and_backward(x, t, w1, b1, w2, b2)\ngot = out, x.g, w1.g, b1.g, w2.g, b2.g', NETWORK, [*LIN, *MSE], network_scale,
+@contract('out = forward_and_backward(x, t, w1, b1, w2, b2)\ngot = out, x.g, w1.g, b1.g, w2.g, b2.g', NETWORK,
+          [*LIN, *MSE], network_scale,
           excuse=overflowed)
 def forward_and_backward(draw): return draw(a_network())
 
@@ -308,11 +323,13 @@ def forward_and_backward(draw): return draw(a_network())
           excuse=overflowed)
 def Model(draw): return draw(a_network())
 
-@contract('add_grad(t, g); add_grad(t, g); got = t.g\nzero_grads(t); got = got, t.g', 't = t.detach().requires_grad_()\nfor _ in range(2): t.backward(g)\nwant = t.grad, None',
+@contract('add_grad(t, g); add_grad(t, g); got = t.g\nzero_grads(t); got = got, t.g',
+          't = t.detach().requires_grad_()\nfor _ in range(2): t.backward(g)\nwant = t.grad, None',
           ['^add_grad: a gradient of shape .*, for a tensor of shape .*; they must be equal'])
 def add_grad(draw):
     dtype, shape = draw(dtypes), draw(any_shape())
-    return dtype, dict(t=draw(tensors(shape, dtype, ordinary)), g=draw(tensors(draw(odd(shape, any_shape())), draw(odd(dtype, dtypes)), draw(anything))))
+    return dtype, dict(t=draw(tensors(shape, dtype, ordinary)),
+                       g=draw(tensors(draw(odd(shape, any_shape())), draw(odd(dtype, dtypes)), draw(anything))))
 
 
 # ---- training
@@ -322,7 +339,8 @@ SCORES = '^scores have shape .*, wanted entries on the last axis'
 def row_scale(s):
     x, g = size(s['x']), size(s['g'])
     if s['out'].ndim == x.ndim: return 1., g.sum(-1, keepdim=True)
-    return 1 + x.max(-1).values, (g*(1 + x.max(-1).values))[..., None]     # PyTorch's slope is exp(x - out), out rounded
+    # PyTorch's slope is exp(x - out), out rounded
+    return 1 + x.max(-1).values, (g*(1 + x.max(-1).values))[..., None]
 
 def scores(draw, of_rows):
     dtype, shape = draw(dtypes), draw(any_shape())
@@ -341,8 +359,10 @@ def softmax(draw): return scores(draw, False)
 @contract('got = largest(x)', 'want = x.amax(-1, keepdim=True)', [SCORES])
 def largest(draw): return scores(draw, False)
 
-LABELS = (r'^cross-entropy: got scores .* and labels .*; wanted \(n, c\) and \(n,\)', '^cross-entropy: labels are .*, wanted integers; pass targ.long',
-          '^cross-entropy: got an empty batch; pass at least one row', '^cross-entropy: labels go from .* columns allow .*; number the classes from 0', SCORES)
+LABELS = (r'^cross-entropy: got scores .* and labels .*; wanted \(n, c\) and \(n,\)',
+          '^cross-entropy: labels are .*, wanted integers; pass targ.long',
+          '^cross-entropy: got an empty batch; pass at least one row',
+          '^cross-entropy: labels go from .* columns allow .*; number the classes from 0', SCORES)
 
 @st.composite
 def labels(draw, n, c):
@@ -363,32 +383,39 @@ def loss_scale(s):
     g = size(s['g'])
     return 1 + size(s['x'][s['x'].isfinite()]).sum()/max(1, len(s['x'])), g/max(1, len(s['x']))
 
-@contract(ours('nll(x, y)', 'x'), theirs('F.nll_loss(x, y.long())', 'x'), LABELS + ('^nll: log_probs are .*, wanted floating point; pass',), loss_scale)
+@contract(ours('nll(x, y)', 'x'), theirs('F.nll_loss(x, y.long())', 'x'),
+          LABELS + ('^nll: log_probs are .*, wanted floating point; pass',), loss_scale)
 def nll(draw): return draw(examples())
 
 @contract(ours('cross_entropy(x, y)', 'x'), theirs('F.cross_entropy(x, y.long())', 'x'), LABELS, loss_scale)
 def cross_entropy(draw): return draw(examples())
 
-@contract(layer('CrossEntropy()', 'x, y', 'x'), theirs('F.cross_entropy(x, y.long())', 'x'), [*LABELS, OUT_G], loss_scale)
+@contract(layer('CrossEntropy()', 'x, y', 'x'), theirs('F.cross_entropy(x, y.long())', 'x'),
+          [*LABELS, OUT_G], loss_scale)
 def CrossEntropy(draw): return draw(examples())
 
-@contract('got = accuracy(x, y)', 'want = torch.tensor(sum(int(i == j) for i, j in zip(x.max(1).indices.tolist(), y.tolist()))/len(y))',
-          [r'^accuracy: got scores .* and labels .*; wanted \(n, c\) and \(n,\)', '^accuracy: labels are .*, wanted integers; pass yb.long'])
+@contract('got = accuracy(x, y)',
+          'want = torch.tensor(sum(int(i == j) for i, j in zip(x.max(1).indices.tolist(), y.tolist()))/len(y))',
+          [r'^accuracy: got scores .* and labels .*; wanted \(n, c\) and \(n,\)',
+           '^accuracy: labels are .*, wanted integers; pass yb.long'])
 def accuracy(draw): return draw(examples())
 
 # ---- fitting and speed
 
-@contract('p.grad = g\nopt = SGD([p], lr)\nfor _ in range(2): opt.step()\ngot = p', 'p.grad = g\nopt = torch.optim.SGD([p], lr)\nfor _ in range(2): opt.step()\nwant = p',
+@contract('p.grad = g\nopt = SGD([p], lr)\nfor _ in range(2): opt.step()\ngot = p',
+          'p.grad = g\nopt = torch.optim.SGD([p], lr)\nfor _ in range(2): opt.step()\nwant = p',
           scale=lambda s: 2*s['lr']*size(s['g']) + size(s['p']), changes='p')
 def SGD(draw):
     dtype, shape = draw(dtypes), draw(any_shape())
     p = draw(tensors(shape, dtype, ordinary, ('plain', 'turned', 'strided', 'shifted')))
-    return dtype, dict(p=p, g=draw(tensors(shape, dtype, draw(anything))), lr=draw(st.sampled_from([0., .1, .5, 1., 1e-8])))
+    return dtype, dict(p=p, g=draw(tensors(shape, dtype, draw(anything))),
+                       lr=draw(st.sampled_from([0., .1, .5, 1., 1e-8])))
 
 @contract('got = one_hot(y, c, dtype)', 'want = F.one_hot(y.long(), c).t().to(dtype)', LABELS)
 def one_hot(draw):
     n, c, dtype = draw(st.sampled_from([0, 1, 3])), draw(st.sampled_from([1, 3, 5])), draw(dtypes)
-    return dtype, dict(y=draw(labels(n, c).filter(lambda code: '.reshape(' in code)), c=c, dtype=dtype)   # no single number: FINDINGS
+    # no single number: FINDINGS
+    return dtype, dict(y=draw(labels(n, c).filter(lambda code: '.reshape(' in code)), c=c, dtype=dtype)
 
 PLAIN = '''w1, b1, w2, b2 = (t.detach().requires_grad_() for t in (w1, b1, w2, b2))
 out = F.cross_entropy((x @ w1 + b1).relu() @ w2 + b2, y.long())
@@ -437,7 +464,8 @@ def count_cases(f, strategy, how=PROFILE):
 def counted(n, name, record_property):
     "The count stands in the report of the test, and in what `-rP` shows"
     record_property('cases', n)
-    print(f'{n} cases of {name}; ' + ', '.join(f'{tried[k]} {k} so far' for k in ('refused', 'nearer to the truth than PyTorch')))
+    print(f'{n} cases of {name}; '
+          + ', '.join(f'{tried[k]} {k} so far' for k in ('refused', 'nearer to the truth than PyTorch')))
     assert n >= min(200, PROFILE.max_examples), f'only {n} cases: does the strategy run out?'
 
 
@@ -461,7 +489,8 @@ def test_whole_numbers_where_there_are_fractions():
 def test_the_report_says_what_it_was_given(capsys):
     cases = product([math.nan, math.inf, -math.inf, 1e-30, 12345.678], floats)
     for loss, dtype in cases:
-        head()['report'](torch.tensor(loss, dtype=dtype), torch.tensor([[1., 0.], [math.nan, 0.]], dtype=dtype), torch.tensor([0, 1]))
+        head()['report'](torch.tensor(loss, dtype=dtype),
+                         torch.tensor([[1., 0.], [math.nan, 0.]], dtype=dtype), torch.tensor([0, 1]))
         assert capsys.readouterr().out == f'loss {torch.tensor(loss, dtype=dtype).item():.2f}, accuracy 0.50\n'
 
 
@@ -469,11 +498,13 @@ def test_the_report_says_what_it_was_given(capsys):
 
 @st.composite
 def two_gradients(draw):
-    shape, values = draw(any_shape()), draw(st.sampled_from([ordinary, broken, st.sampled_from([0., -0., 1e-300, 1e300, -1e300, 5e-324])]))
+    shape, values = draw(any_shape()), draw(st.sampled_from([ordinary, broken,
+        st.sampled_from([0., -0., 1e-300, 1e300, -1e300, 5e-324])]))
     dtype = draw(dtypes)
     got = draw(tensors(shape, dtype, values))
     same = draw(st.sampled_from(['', '*1.0625', '*1.25', ' + .01', None, None]))
-    want = got + same if same is not None else draw(tensors(draw(odd(shape, any_shape())), draw(odd(dtype, dtypes)), values))
+    want = got + same if same is not None else draw(tensors(draw(odd(shape, any_shape())),
+        draw(odd(dtype, dtypes)), values))
     return got, want
 
 def judged_right(made, lib=None):
@@ -499,15 +530,19 @@ def judged_right(made, lib=None):
     if (truth <= .1) != isinstance(error, float): fail(f'said {error}, the relative error is {truth}')
     if isinstance(error, float) and abs(error - truth) > 1e-9: fail(f'got {error}, wanted {truth}')
 
-def test_check_close(record_property): counted(count_cases(judged_right, two_gradients()), 'check_close', record_property)
+def test_check_close(record_property): counted(count_cases(judged_right, two_gradients()),
+                                               'check_close', record_property)
 
 @pytest.mark.parametrize('where,old,new,got,want', [
-    ('relative_error', 'largest == 0', 'largest < 0', [0.], [0.]), ('relative_error', '.norm()/(b/largest).norm()', '.abs().max()', [1., 1.05], [1., 1.]),
-    ('relative_error', 'a, b = got.double(), want.double()', 'a, b = got.double().nan_to_num(), want.double().nan_to_num()', [math.nan], [0.]),
+    ('relative_error', 'largest == 0', 'largest < 0', [0.], [0.]),
+    ('relative_error', '.norm()/(b/largest).norm()', '.abs().max()', [1., 1.05], [1., 1.]),
+    ('relative_error', 'a, b = got.double(), want.double()',
+     'a, b = got.double().nan_to_num(), want.double().nan_to_num()', [math.nan], [0.]),
     ('check_close', 'not error <= limit', 'error > limit', [math.nan], [1.])])
 def test_a_lenient_comparison_is_seen(where, old, new, got, want):
     judged_right(made := [f'torch.tensor({o})' for o in (got, want)])
-    with Library(checks=mutated(f'checks.{where}', old, new)) as lib, pytest.raises(Failed, match='To paste'): judged_right(made, lib)
+    with Library(checks=mutated(f'checks.{where}', old, new)) as lib, pytest.raises(Failed,
+            match='To paste'): judged_right(made, lib)
 
 
 # ---- every contract can fail: bugs in the library, and the contract that must see each
@@ -518,7 +553,8 @@ NET = dict(x=[[1.]], t=[[0.]], w1=[[1.]], b1=[0.], w2=[[1.]], b2=[0.])
 FAST = dict(x=[[1.]], w1=[[1.]], b1=[0.], w2=[[1., 0.]], b2=[0., 0.], y=[0], chunk=1)
 
 BUGS = [                                                # and a case that shows it, whatever Hypothesis would draw
-    ('matmul', 'matmul.matmul', 'return a @ b', 'return (a.float() @ b.float()).to(a.dtype) if a.dtype == torch.float64 else a @ b',
+    ('matmul', 'matmul.matmul', 'return a @ b',
+     'return (a.float() @ b.float()).to(a.dtype) if a.dtype == torch.float64 else a @ b',
      dict(a=[[.1]], b=[[1.]], g=[[1.]], of=torch.float64)),
     ('matmul', 'matmul.matmul', 'return a @ b', 'return a.nan_to_num() @ b', dict(a=[[nan]], b=[[1.]], g=[[1.]])),
     ('matmul', 'matmul.matmul', 'return a @ b', 'return a.reshape(a.shape[::-1]).t() @ b',
@@ -527,17 +563,20 @@ BUGS = [                                                # and a case that shows 
     ('broadcast_shape', 'matmul.broadcast_shape', 'q if p == 1 else p', 'max(p, q)', dict(p=(0,), q=(1,))),
     ('relu', 'backprop.relu', 'x <= 0', 'x < 0', dict(x=[0.], g=[1.])),
     ('relu', 'backprop.relu', 'x.masked_fill(x <= 0, 0)', 'x*(x > 0)', dict(x=[-inf], g=[1.])),
-    ('relu', 'backprop.relu', 'x.masked_fill(x <= 0, 0)', 'x.float().masked_fill(x <= 0, 0)', dict(x=[1.], g=[1.], of=torch.float64)),
+    ('relu', 'backprop.relu', 'x.masked_fill(x <= 0, 0)', 'x.float().masked_fill(x <= 0, 0)',
+     dict(x=[1.], g=[1.], of=torch.float64)),
     ('relu', 'backprop.relu', 'x.masked_fill(x <= 0, 0)', 'x.masked_fill_(x <= 0, 0)', dict(x=[-1.], g=[1.])),
     ('Relu', 'backprop.Relu', 'inp <= 0', 'inp < 0', dict(x=[0.], g=[1.])),
     ('Relu', 'backprop.Relu', 'out.g.masked_fill(inp <= 0, 0)', 'out.g*(inp > 0)', dict(x=[-1.], g=[inf])),
     ('Relu', 'backprop.Relu', 'inp <= 0', '~(inp > 0)', dict(x=[nan], g=[1.])),
-    ('Relu', 'backprop.call_of', 'if (out.g.shape, out.g.dtype) != (out.shape, out.dtype)', 'if False', dict(x=[[1.]], g=DOUBLE)),
+    ('Relu', 'backprop.call_of', 'if (out.g.shape, out.g.dtype) != (out.shape, out.dtype)',
+     'if False', dict(x=[[1.]], g=DOUBLE)),
     ('lin', 'backprop.lin', 'return out + b', 'return out + b.float()', dict(**ONES, of=torch.float16)),
     ('lin', 'backprop.lin', 'if b.shape != w.shape[1:]', 'if False', dict(**ONES | dict(b=[1., 2.]))),
     ('Lin', 'backprop.Lin', 'out.g.sum(0)', 'out.g.mean(0)*len(inp)', dict(**ONES | dict(x=NO_ROWS, g=NO_ROWS))),
     ('Lin', 'backprop.Lin', 'out.g @ self.w.t()', 'out.g.nan_to_num() @ self.w.t()', dict(**ONES | dict(g=[[nan]]))),
-    ('Lin', 'backprop.call_of', 'if (out.g.shape, out.g.dtype) != (out.shape, out.dtype)', 'if False', dict(**ONES | dict(g=DOUBLE))),
+    ('Lin', 'backprop.call_of', 'if (out.g.shape, out.g.dtype) != (out.shape, out.dtype)',
+     'if False', dict(**ONES | dict(g=DOUBLE))),
     ('lin_grad', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g.double().sum(0)', dict(**ONES)),
     ('Linear', 'backprop.Linear', 'lin(x, self.w, self.b)', 'lin(x, self.w, 2*self.b)', dict(**ONES)),
     ('mse', 'backprop.mse', '.square().mean()', '.square().nanmean()', dict(x=[nan, 1.], t=[1., 2.], g=1.)),
@@ -548,31 +587,44 @@ BUGS = [                                                # and a case that shows 
      dict(**NET | dict(t=[[0., 0.]], w2=[[1., 1.]], b2=[0., 0.]))),
     ('forward_and_backward', 'backprop.forward_and_backward', 'l2.g.masked_fill(l1 <= 0, 0)', 'l2.g*(l1 > 0)',
      dict(**NET | dict(w1=[[-1.]], b2=[inf]))),
-    ('Model', 'backprop.Model', 'for layer, out in', 'self.preds.g = self.preds.g.nan_to_num()\n        for layer, out in',
+    ('Model', 'backprop.Model', 'for layer, out in',
+     'self.preds.g = self.preds.g.nan_to_num()\n        for layer, out in',
      dict(**NET | dict(b2=[nan]))),
     ('add_grad', 'backprop.add_grad', 'old + g', 'g', dict(t=[1.], g=[1.])),
-    ('add_grad', 'backprop.add_grad', '(t.shape, t.dtype) != (g.shape, g.dtype)', 't.shape != g.shape', dict(t=[[1.]], g=DOUBLE)),
+    ('add_grad', 'backprop.add_grad', '(t.shape, t.dtype) != (g.shape, g.dtype)',
+     't.shape != g.shape', dict(t=[[1.]], g=DOUBLE)),
     ('logsumexp', 'minibatch.logsumexp', '.nan_to_num()', '.clamp(-60, 60)', dict(x=[1e4], g=1.)),
-    ('logsumexp', 'minibatch.logsumexp', 'largest(x).nan_to_num()', 'largest(x).masked_fill(largest(x).isinf(), 0)', dict(x=[inf, 1e4], g=1.)),
+    ('logsumexp', 'minibatch.logsumexp', 'largest(x).nan_to_num()',
+     'largest(x).masked_fill(largest(x).isinf(), 0)', dict(x=[inf, 1e4], g=1.)),
     ('log_softmax', 'minibatch.log_softmax', 'x = x - largest(x)', '', dict(x=[1e4, 1e4], g=[1., 0.])),
-    ('log_softmax', 'minibatch.log_softmax', 'x = x - largest(x)', 'x = x - largest(x).nan_to_num()', dict(x=[inf, 0.], g=[1., 1.])),
-    ('softmax', 'minibatch.softmax', 'log_softmax(x).exp()', 'x.exp()/x.exp().sum(-1, keepdim=True)', dict(x=[1e4, 0.], g=[1., 0.])),
-    ('softmax', 'minibatch.softmax', 'log_softmax(x).exp()', 'log_softmax(x.float()).exp()', dict(x=[1., 0.], g=[1., 0.], of=torch.float64)),
-    ('softmax', 'minibatch.softmax', 'log_softmax(x).exp()', 'log_softmax(x).exp().nan_to_num()', dict(x=[nan, 0.], g=[1., 0.])),
-    ('softmax', 'minibatch.largest', 'if not x.ndim or not x.shape[-1]', 'if False', dict(x='torch.ones(2, 0)', g='torch.ones(2, 0)')),
+    ('log_softmax', 'minibatch.log_softmax', 'x = x - largest(x)',
+     'x = x - largest(x).nan_to_num()', dict(x=[inf, 0.], g=[1., 1.])),
+    ('softmax', 'minibatch.softmax', 'log_softmax(x).exp()',
+     'x.exp()/x.exp().sum(-1, keepdim=True)', dict(x=[1e4, 0.], g=[1., 0.])),
+    ('softmax', 'minibatch.softmax', 'log_softmax(x).exp()', 'log_softmax(x.float()).exp()',
+     dict(x=[1., 0.], g=[1., 0.], of=torch.float64)),
+    ('softmax', 'minibatch.softmax', 'log_softmax(x).exp()', 'log_softmax(x).exp().nan_to_num()',
+     dict(x=[nan, 0.], g=[1., 0.])),
+    ('softmax', 'minibatch.largest', 'if not x.ndim or not x.shape[-1]', 'if False',
+     dict(x='torch.ones(2, 0)', g='torch.ones(2, 0)')),
     ('largest', 'minibatch.largest', 'x.max(-1', 'x.nan_to_num().max(-1', dict(x=[nan, 0.])),
     ('nll', 'minibatch.nll', '.mean()', '.nanmean()', dict(x=[[nan], [0.]], y=[0, 0], g=1.)),
     ('nll', 'minibatch.check_labels', 'lo < 0 or ', '', dict(x=[[0., 1.]], y=[-1], g=1.)),
     ('nll', 'minibatch.check_labels', 'if not len(targ)', 'if False', dict(x=NO_ROWS, y=[], g=1.)),
-    ('cross_entropy', 'minibatch.cross_entropy', 'return nll(log_softmax(logits)', 'return nll(log_softmax(logits.clamp(-50, 50))',
+    ('cross_entropy', 'minibatch.cross_entropy', 'return nll(log_softmax(logits)',
+     'return nll(log_softmax(logits.clamp(-50, 50))',
      dict(x=[[0., 1e4]], y=[0], g=1.)),
     ('CrossEntropy', 'minibatch.CrossEntropy', 'g/len(targ)*out.g', 'g/len(targ)', dict(x=[[0., 1.]], y=[0], g=2.)),
-    ('CrossEntropy', 'minibatch.CrossEntropy', 'softmax(inp)', 'softmax(inp).nan_to_num()', dict(x=[[nan, 0.]], y=[0], g=1.)),
-    ('accuracy', 'minibatch.accuracy', 'out.argmax(dim=1)', 'out.nan_to_num().argmax(dim=1)', dict(x=[[nan, 1.]], y=[0])),
+    ('CrossEntropy', 'minibatch.CrossEntropy', 'softmax(inp)', 'softmax(inp).nan_to_num()',
+     dict(x=[[nan, 0.]], y=[0], g=1.)),
+    ('accuracy', 'minibatch.accuracy', 'out.argmax(dim=1)', 'out.nan_to_num().argmax(dim=1)',
+     dict(x=[[nan, 1.]], y=[0])),
     ('accuracy', 'minibatch.accuracy', ' or not out.numel()', '', dict(x=NO_ROWS, y=[])),
     ('SGD', 'fitting.SGD', 'p -= self.lr*p.grad', 'p -= self.lr*p.grad.nan_to_num()', dict(p=[1.], g=[nan], lr='.5')),
-    ('one_hot', 'speed.one_hot', 'dtype=dtype', 'dtype=torch.float32', dict(y=[0], c=1, dtype=torch.float64, of=torch.float64)),
-    ('loss_and_gradients', 'speed.loss_and_gradients', '1/len(x)', '1/len(xb)', dict(**FAST | dict(x=[[1.], [1.]], y=[0, 1]))),
+    ('one_hot', 'speed.one_hot', 'dtype=dtype', 'dtype=torch.float32',
+     dict(y=[0], c=1, dtype=torch.float64, of=torch.float64)),
+    ('loss_and_gradients', 'speed.loss_and_gradients', '1/len(x)', '1/len(xb)',
+     dict(**FAST | dict(x=[[1.], [1.]], y=[0, 1]))),
     ('FastNetwork', 'speed.FastNetwork', '.relu_()', '.abs_()', dict(**FAST | dict(w1=[[-1.]]))),
     ('NetworkLoss', 'speed.NetworkLoss', 'g *= inputs[i] > 0', 'g *= inputs[i] >= 0', dict(**FAST | dict(x=[[0.]])))]
 
@@ -597,7 +649,8 @@ def test_what_a_failure_prints_runs():
         with contextlib.redirect_stdout(out): space = run(message, {})
         assert len(out.getvalue().splitlines()) >= 2
         x = eval(code, dict(head()))
-        assert (x.stride(), x.storage_offset(), x.shape, x.dtype) == (space['x'].stride(), space['x'].storage_offset(), space['x'].shape, space['x'].dtype)
+        assert (x.stride(), x.storage_offset(), x.shape, x.dtype) == (space['x'].stride(),
+            space['x'].storage_offset(), space['x'].shape, space['x'].dtype)
     r = subprocess.run([sys.executable, '-c', message], capture_output=True, text=True)
     assert r.returncode == 0 and r.stdout.startswith('(tensor('), r.stderr
 
@@ -607,7 +660,8 @@ def test_what_a_failure_prints_runs():
 @pytest.mark.parametrize('what', [
     'loss_and_gradients(net, x, y[:1])',                  # one label for four images would broadcast
     'loss_and_gradients(net, x, y[:3])', 'loss_and_gradients(net, x, y, 0)',
-    'NetworkLoss.apply(x, y - 101, *weights)', 'NetworkLoss.apply(x, y.float(), *weights)', 'NetworkLoss.apply(x, y - 100, *weights)', 'NetworkLoss.apply(x[:0], y[:0], *weights)',
+    'NetworkLoss.apply(x, y - 101, *weights)', 'NetworkLoss.apply(x, y.float(), *weights)',
+    'NetworkLoss.apply(x, y - 100, *weights)', 'NetworkLoss.apply(x[:0], y[:0], *weights)',
     'loss_and_gradients(net, x.double(), y)', 'loss_and_gradients(net, x[:, :2], y)', 'one_hot(y[0], 3)'])
 def test_speed_refuses(what):
     weights = [torch.ones(3, 5), torch.ones(5), torch.ones(5, 2), torch.ones(2)]

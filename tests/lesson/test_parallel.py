@@ -73,7 +73,8 @@ def alone_env(port=0):
 
 def shards_deal_out(lib):
     r = random.Random(0)
-    cases = [*itertools.product(range(20), range(1, 12)), *((r.randrange(10**5), r.randrange(1, 500)) for _ in range(20))]
+    cases = [*itertools.product(range(20), range(1, 12)),
+             *((r.randrange(10**5), r.randrange(1, 500)) for _ in range(20))]
     for n, world in [*cases, (10**15, 7)]:
         parts = [lib.parallel.shard(n, rank, world) for rank in range(world)]
         assert [p.start for p in parts] == [0, *(p.stop for p in parts[:-1])] and parts[-1].stop == n, (n, world, parts)
@@ -137,7 +138,8 @@ def other_settings_are_refused(lib):
         for name, was, now in ('hidden', 5, 6), ('bs', 64, 32), ('lr', .3, .30000001), ('seed', 0, 1):
             message = f'{path} was written with {name} {was}, this run has {now}; use the same, or name another file'
             refuses(ValueError, message, lib.parallel.load_checkpoint, path, options(lib, f'--{name}', now))
-        refuses(ValueError, 'with data few, this run has MNIST', lib.parallel.load_checkpoint, path, options(lib, data='MNIST'))
+        refuses(ValueError, 'with data few, this run has MNIST', lib.parallel.load_checkpoint,
+                path, options(lib, data='MNIST'))
 
 def bad_checkpoints_are_refused(lib):
     from safetensors.torch import save
@@ -155,7 +157,8 @@ def bad_checkpoints_are_refused(lib):
         path.write_bytes(save({f'weights.{i}': rand(2) for i in range(4)}))   # another program's
         refuses(ValueError, f'{path} is no checkpoint of this program', lib.parallel.load_checkpoint, path, args)
         path.unlink()
-        for none in path, folder: refuses(OSError, f'{none} is no file; start without', lib.parallel.load_checkpoint, none, args)
+        for none in path, folder: refuses(OSError, f'{none} is no file; start without',
+                                          lib.parallel.load_checkpoint, none, args)
 
 def a_failed_write_leaves_the_old(lib):
     def fails(*args, **kw): raise OSError('No space left on device')
@@ -166,7 +169,8 @@ def a_failed_write_leaves_the_old(lib):
         for name in 'os.replace', 'safetensors.torch.save':
             with pytest.MonkeyPatch.context() as m:
                 m.setattr(name, fails)
-                refuses(OSError, 'No space', lib.parallel.save_checkpoint, path, lib.parallel.start_weights((6, 5, 10), 1), 2, args)
+                refuses(OSError, 'No space', lib.parallel.save_checkpoint, path,
+                        lib.parallel.start_weights((6, 5, 10), 1), 2, args)
             assert path.read_bytes() == was and os.listdir(folder) == ['run']
 
 def bad_beginnings_are_refused(lib):
@@ -183,10 +187,12 @@ def bad_beginnings_are_refused(lib):
                 (OSError, f'{folder} is a folder; name a file', ('--out', folder)),
                 (OSError, "/proc/nope/x can't be written (", ('--out', '/proc/nope/x')),
                 (OSError, "/proc/nope/x can't be written (", ('--checkpoint', '/proc/nope/x')),
-                *((OSError, f'{folder}/pipe is no file; name a file', (o, f'{folder}/pipe')) for o in ('--out', '--checkpoint')),
+                *((OSError, f'{folder}/pipe is no file; name a file', (o, f'{folder}/pipe'))
+                  for o in ('--out', '--checkpoint')),
                 (OSError, 'can\'t be written (File name too long)', ('--out', f'{folder}/{"n"*240}')),
                 (OSError, f'{folder}/none is no file; start without --resume', (*at, f'{folder}/none')),
-                *((ValueError, f'{path} has epoch 2 already; pass --epochs 3 or more', (*saved, '--resume', '--epochs', k)) for k in (1, 2))]
+                *((ValueError, f'{path} has epoch 2 already; pass --epochs 3 or more',
+                   (*saved, '--resume', '--epochs', k)) for k in (1, 2))]
         for error, message, words in rows:
             refuses(error, message, lib.parallel._begin, options(lib, *words), start((6, 5, 10), 1))
             assert path.read_bytes() == was and sorted(os.listdir(folder)) == ['pipe', 'run']
@@ -198,7 +204,8 @@ def bad_beginnings_are_refused(lib):
         weights = start((6, 5, 10), 1)
         assert works(lib.parallel._begin, options(lib, *at, path), weights) == 2
         equal(weights, start((6, 5, 10), 0))
-        assert works(lib.parallel._begin, options(lib, '--out', path), weights) == 0     # losses and times may be written anew
+        # losses and times may be written anew
+        assert works(lib.parallel._begin, options(lib, '--out', path), weights) == 0
 
 def huge(): return few()._replace(x_train=few().x_train*1e32)
 
@@ -219,7 +226,8 @@ def no_epoch_without_sense_is_kept(lib):
 def arguments_are_checked(lib):
     bad = [(f'--{name}', value) for name in ('epochs', 'hidden', 'bs') for value in ('0', '-1', '1.5', 'x', '9'*20)]
     bad += [(f'--{name}', value) for name in ('timeout', 'lr') for value in ('0', '-1', 'nan', 'inf', 'x')]
-    bad += [('--seed', '1.5'), ('--seed', '-1'), ('--seed', '9'*20), ('--colour',), ('--resume',), ('--epoch', '3'), ('--out', '')]
+    bad += [('--seed', '1.5'), ('--seed', '-1'), ('--seed', '9'*20), ('--colour',), ('--resume',),
+            ('--epoch', '3'), ('--out', '')]
     bad += [('--checkpoint', ''), ('--out', 'same', '--checkpoint', './same')]
     for words in bad:
         err = io.StringIO()
@@ -229,7 +237,8 @@ def arguments_are_checked(lib):
             m.setattr(dist, 'init_process_group', None)
             try: lib.parallel.main(words)
             except SystemExit as e: code = e.code
-            except Exception as e: code = e                                   # went on: the functions that it calls are gone
+            # went on: the functions that it calls are gone
+            except Exception as e: code = e
         line, *more = err.getvalue().splitlines() or ['']
         assert code == 2 and line.startswith('backprop13.parallel: ') and words[0] in line and not more, (words, code, line, more)
 
@@ -255,7 +264,8 @@ def lost_is_told_from_other_errors(lib):
     lost, args = lib.parallel._lost, options(lib, '--timeout', 2.5)
     for text in 'Timed out waiting 2500ms for recv', 'wait timeout after 2500ms':
         assert lost(RuntimeError(text), args) == 'no answer for 2.5 s'
-    for text in ('Connection closed by peer [::1]:80', 'Connection reset by peer', 'send: Broken pipe', 'SO_ERROR: Connection refused',
+    for text in ('Connection closed by peer [::1]:80', 'Connection reset by peer',
+                 'send: Broken pipe', 'SO_ERROR: Connection refused',
                  'failed to recv, got 0 bytes. Connection was likely closed.'):
         assert lost(dist.DistNetworkError(text), args) == 'its connection closed'
     for text in 'mat1 and mat2 shapes cannot be multiplied', 'CUDA out of memory', 'EADDRINUSE: address already in use':
@@ -301,7 +311,8 @@ def main_ends_clearly(lib):
         for e, why in (RuntimeError('Timed out waiting'), 'lost another worker (no answer for 7 s)'), (KeyboardInterrupt(), 'told to end'):
             for words, how in (((), 'start again, and let --checkpoint FILE keep the last whole epoch'),
                                (('--checkpoint', good), f'start again with --resume, {good} has epoch 4'),
-                               *((('--checkpoint', f), f'no whole epoch is in {f} here; start again') for f in (bad, none, folder))):
+                               *((('--checkpoint', f), f'no whole epoch is in {f} here; start again')
+                                 for f in (bad, none, folder))):
                 end, out, *_ = run(1, fails(e), *words)
                 assert isinstance(end, Gone) and end.args == (1,), end
                 assert out[-1].startswith(f'worker 1: {why}') and out[-1].endswith(f'; {how}'), out
@@ -322,7 +333,8 @@ def main_ends_clearly(lib):
             def saves(args, device):
                 with pytest.MonkeyPatch.context() as m:
                     m.setattr(os, 'replace', lambda *a: signal.raise_signal(number))
-                    lib.parallel.save_checkpoint(args.checkpoint, lib.parallel.start_weights((6, 5, 10), 0), 1, options(lib))
+                    lib.parallel.save_checkpoint(args.checkpoint,
+                                                 lib.parallel.start_weights((6, 5, 10), 0), 1, options(lib))
             end, out, _, left = run(0, saves, '--checkpoint', f'{folder}/run', folder=folder)
             assert isinstance(end, Gone) and out[-1].startswith('worker 0: told to end') and left == [], (end, out, left)
 
@@ -405,12 +417,14 @@ def sums_are_everywhere(lib):
     rank, cases = dist.get_rank(), []
     for dtype in f32, f64:
         def tensors(rank):
-            a, b, c, d = (rand(*shape, seed=10*rank + i).to(dtype) for i, shape in enumerate([(3, 4), (7, 5), (2, 3, 4), (1001,)]))
+            a, b, c, d = (rand(*shape, seed=10*rank + i).to(dtype)
+                          for i, shape in enumerate([(3, 4), (7, 5), (2, 3, 4), (1001,)]))
             return [a, b, c, d], [a, b.t()[1:4, ::2], c.permute(2, 0, 1), d, d[:0], d.sum()]
         bases, mine = tensors(rank)
         works(lib.parallel.all_reduce, mine[:3])
         works(lib.parallel.all_reduce, mine[3:])
-        cases.append((bases, mine, [tensors(k)[1] for k in range(WORLD)], tensors(rank)[0][1], [everywhere(t) for t in mine]))
+        cases.append((bases, mine, [tensors(k)[1] for k in range(WORLD)], tensors(rank)[0][1],
+                      [everywhere(t) for t in mine]))
     for bases, mine, parts, b, copies in cases:
         for t, one, same in zip(mine, zip(*parts), copies):
             near(t, sum(one), 1e-12 if t.dtype == f64 else 1e-6)
@@ -442,7 +456,8 @@ def training_is_one_workers(lib):
     "Against files that one worker wrote; the last of 4 batches has one image. Stopped and resumed: the same bits, but for DDP"
     rank, folder, runs = dist.get_rank(), Path(os.environ['ONE_WORKER']), []
     for ddp in [], ['--ddp']:
-        own, shared = folder/f'{lib.name}own{rank}{ddp}', folder/f'{lib.name}shared{ddp}'     # were the wrong one to write, it would show
+        # were the wrong one to write, it would show
+        own, shared = folder/f'{lib.name}own{rank}{ddp}', folder/f'{lib.name}shared{ddp}'
         runs.append([trained(lib, *ddp, '--epochs', 2, '--checkpoint', own)])
         for words in ('--epochs', 1), ('--epochs', 2, '--resume'):
             runs[-1].append(trained(lib, *ddp, *words, '--checkpoint', shared))
@@ -500,7 +515,8 @@ def all_stop_at_what_isnt_finite(lib):
     if rank == 1: data.x_train[:] = float('nan')
     with pytest.MonkeyPatch.context() as m:
         m.setattr(lib.parallel, 'mnist', lambda: data)
-        refuses(ValueError, "epoch 1: numbers that aren't finite (loss nan)", lib.parallel.train, options(lib), torch.device('cpu'))
+        refuses(ValueError, "epoch 1: numbers that aren't finite (loss nan)", lib.parallel.train,
+                options(lib), torch.device('cpu'))
 
 
 # ---- seeded bugs: of one process, and among the three
@@ -519,7 +535,8 @@ alone = {
         ('no zero_grad', 'parallel.shard_gradients', 'model.zero_grad()', 'pass'),
         ('missing term', 'parallel.shard_gradients', 'for p in weights: p.g = torch.zeros_like(p)', 'pass'),
         ('no check', 'parallel.shard_gradients', 'if not len(x)', 'if False'),
-        ('missing term', 'parallel.shard_gradients', 'model.backward()', 'for p in weights: p.g = torch.zeros_like(p)')],
+        ('missing term', 'parallel.shard_gradients', 'model.backward()',
+         'for p in weights: p.g = torch.zeros_like(p)')],
     all_start_the_same: [
         ('wrong seed', 'parallel.start_weights', 'manual_seed(seed)', 'manual_seed(0)'),
         ('wrong seed', 'parallel.start_weights', 'Linear(a, b, gen)', 'Linear(a, b)'),
@@ -546,7 +563,8 @@ alone = {
         ('no check', 'parallel._begin', '(args.checkpoint, args.out)', '(args.out,)'),
         ('no check', 'parallel._try_out', 'if there and not is_file', 'if False'),
         ('no check', 'parallel._try_out', 'if there and not is_file', 'if path.is_dir()'),
-        ('no check', 'parallel._try_out', 'with tempfile.NamedTemporaryFile(**aside) as f: f.write(bytes(size))', 'pass'),
+        ('no check', 'parallel._try_out',
+         'with tempfile.NamedTemporaryFile(**aside) as f: f.write(bytes(size))', 'pass'),
         ('no check', 'parallel._try_out', 'f.write(bytes(size))', 'pass'),
         ('no check', 'parallel._try_out', "prefix=f'.{path.name}.', suffix='.try-out'", ''),
         ('no check', 'parallel._begin', 'if path and Path(path).exists()', 'if False'),
@@ -560,7 +578,8 @@ alone = {
     a_failed_write_leaves_the_old: [
         ('missing term', 'parallel.save_checkpoint', '_save(Path(path), ', 'Path.write_bytes(Path(path), ')],
     arguments_are_checked: [
-        *(('no check', 'parallel._arguments', f'{name}={low}, ', '') for name, low in (('epochs', 1), ('hidden', 1), ('bs', 1), ('lr', '1e-9'), ('timeout', '1e-3'))),
+        *(('no check', 'parallel._arguments', f'{name}={low}, ', '')
+          for name, low in (('epochs', 1), ('hidden', 1), ('bs', 1), ('lr', '1e-9'), ('timeout', '1e-3'))),
         ('no check', 'parallel._arguments', ', seed=0', ''),
         ('no check', 'parallel._arguments', 'low <= getattr(args, name)', 'getattr(args, name)'),
         ('no check', 'parallel._arguments', 'not low <= getattr(args, name) <= 1e9', 'getattr(args, name) < low'),
@@ -568,10 +587,12 @@ alone = {
         ('no check', 'parallel._arguments', 'args.resume and not args.checkpoint', 'False'),
         ('no check', 'parallel._arguments', ', allow_abbrev=False', ''),
         ('no check', 'parallel._arguments', "'' in (args.out, args.checkpoint)", 'False'),
-        ('no check', 'parallel._arguments', 'os.path.realpath(args.out) == os.path.realpath(args.checkpoint)', 'args.out == args.checkpoint')],
+        ('no check', 'parallel._arguments',
+         'os.path.realpath(args.out) == os.path.realpath(args.checkpoint)', 'args.out == args.checkpoint')],
     alone_it_says_how: [
         ('no check', 'parallel.main', '_check_world(os.environ)', 'pass'),
-        ('no check', 'parallel._check_world', "{'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', ", "{'RANK', 'WORLD_SIZE', 'LOCAL_RANK', "),
+        ('no check', 'parallel._check_world',
+         "{'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', ", "{'RANK', 'WORLD_SIZE', 'LOCAL_RANK', "),
         ('no check', 'parallel._check_world', "'LOCAL_RANK', 'MASTER_PORT'):", "'LOCAL_RANK'):"),
         ('no check', 'parallel._check_world', 'if not env[q].isdecimal()', 'if False'),
         ('no check', 'parallel._check_world', 'if rank >= world', 'if rank > world'),
@@ -606,7 +627,8 @@ alone = {
         ('wrong seed', 'parallel.train', '1000*args.seed + epoch', 'args.seed'),
         ('wrong place', 'parallel.train', 'torch.randperm(len(x), ', 'torch.randint(len(x), (len(x),), '),
         ('wrong place', 'parallel.train', 'y[mine]', 'y[:len(mine)]'),
-        ('missing term', 'parallel.train', 'order.split(args.bs)', '[b for b in order.split(args.bs) if len(b) == args.bs]')],
+        ('missing term', 'parallel.train', 'order.split(args.bs)',
+         '[b for b in order.split(args.bs) if len(b) == args.bs]')],
     training_is_autograds: [
         ('wrong seed', 'parallel.train', '10), args.seed)', '10), 0)'),
         ('missing factor', 'parallel.train', 'args.lr)', 'args.lr/2)'),
@@ -614,13 +636,15 @@ alone = {
         ('wrong place', 'parallel.train', 'worker.weights, epoch, args)', 'worker.weights, epoch - 1, args)'),
         ('wrong place', 'parallel._note', 'losses.mean()', 'losses[-1]'),
         ('missing term', 'parallel._note', 'torch.relu(data.x_valid @ w1 + b1)', '(data.x_valid @ w1 + b1)'),
-        ('wrong place', 'parallel._note', 'accuracy(scores, data.y_valid)', 'accuracy(scores, data.y_train[:len(scores)])'),
+        ('wrong place', 'parallel._note', 'accuracy(scores, data.y_valid)',
+         'accuracy(scores, data.y_train[:len(scores)])'),
         ('missing term', 'parallel._note', "notes['losses'] += losses.tolist()", 'pass'),
         ('missing term', 'parallel.train', 'worker.waited = 0.', 'pass')],
     it_goes_on_where_it_was: [
         ('wrong place', 'parallel.train', 'range(done + 1,', 'range(done,'),
         ('wrong place', 'parallel.train', 'range(done + 1,', 'range(1,'),
-        ('missing term', 'parallel._begin', 'saved, done = load_checkpoint(path, args)', 'saved, done = weights, load_checkpoint(path, args)[1]')],
+        ('missing term', 'parallel._begin', 'saved, done = load_checkpoint(path, args)',
+         'saved, done = weights, load_checkpoint(path, args)[1]')],
 }
 
 together = {
@@ -628,10 +652,12 @@ together = {
         ('missing sum', 'parallel.all_reduce', 'dist.all_reduce(flat)', 'pass'),
         ('missing sum', 'parallel.all_reduce', 'dist.all_reduce(flat)', 'dist.all_reduce(flat, dist.ReduceOp.MAX)'),
         ('missing sum', 'parallel.all_reduce', 'dist.all_reduce(flat)', 'dist.reduce(flat, 0)'),
-        ('missing factor', 'parallel.all_reduce', 't.copy_(total.view_as(t))', 't.copy_(total.view_as(t)/dist.get_world_size())'),
+        ('missing factor', 'parallel.all_reduce', 't.copy_(total.view_as(t))',
+         't.copy_(total.view_as(t)/dist.get_world_size())'),
         ('shared memory', 'parallel.all_reduce', 't.copy_(total.view_as(t))', 't.data = total.view_as(t)'),
         ('wrong place', 'parallel.all_reduce', 'flat.split([', 'flat.flip(0).split(['),
-        ('missing term', 'parallel.all_reduce', 'for t in tensors])\n    dist', 'for t in tensors]).float()\n    dist')],
+        ('missing term', 'parallel.all_reduce', 'for t in tensors])\n    dist',
+         'for t in tensors]).float()\n    dist')],
     ours_steps_as_one: [
         ('sign', 'parallel.Ours', 'p -= ', 'p += '),
         ('missing factor', 'parallel.Ours', 'self.lr*p.g', 'p.g'),
@@ -708,7 +734,8 @@ def work(rank, folder):
     meet = dict(init_method=(folder/'meet3').as_uri(), timeout=timedelta(seconds=60))
     dist.init_process_group('gloo', rank=rank, world_size=WORLD, **meet)
     found = []
-    for prop, where, old, new in [*((p, None, '', '') for p in together), *((p, w, o, n) for p, _, w, o, n in flat(together))]:
+    for prop, where, old, new in [*((p, None, '', '') for p in together),
+                                  *((p, w, o, n) for p, _, w, o, n in flat(together))]:
         with Library(**{where.split('.')[0]: mutated(where, old, new)} if where else {}) as lib:
             try: prop(lib)
             except AssertionError as e: found.append(['found', str(e)])
@@ -758,7 +785,8 @@ def ended(p):
 def two(*each):
     "Two processes that meet, each with words of its own"
     port = str(free_port())
-    return [start('backprop13.parallel', '--cpu', '--bs', 5000, '--timeout', 60, *words, **alone_env(port) | dict(RANK=str(rank), WORLD_SIZE='2'))
+    return [start('backprop13.parallel', '--cpu', '--bs', 5000, '--timeout', 60, *words,
+                  **alone_env(port) | dict(RANK=str(rank), WORLD_SIZE='2'))
             for rank, words in enumerate(each)]
 
 @contextlib.contextmanager
@@ -790,12 +818,15 @@ def test_a_killed_peer_then_peers_that_differ(tmp_path):
     assert ps[0].returncode == 1 and last.startswith('worker 0: lost another worker (its connection closed); start again with --resume')
     was = path.read_bytes()
     assert 'Traceback' not in err and last.endswith(f'{path} has epoch {saved(path)}') and os.listdir(tmp_path) == ['run']
-    for rank, p in enumerate(two((*words, '--resume', '--checkpoint', path), (*words, '--resume', '--checkpoint', other, '--lr', .01))):
+    for rank, p in enumerate(two((*words, '--resume', '--checkpoint', path),
+                                 (*words, '--resume', '--checkpoint', other, '--lr', .01))):
         code, out, err = ended(p)
         assert code == 1 and 'epoch' not in out and err == f'worker {rank}: worker 1 has lr 0.01, worker 0 has 0.3; start all with the same\n'
     assert path.read_bytes() == was and os.listdir(tmp_path) == ['run']
 
-def saved(path): return parallel.load_checkpoint(path, options(SimpleNamespace(parallel=parallel), '--bs', 5000, data='synthetic'))[1]
+def saved(path): return parallel.load_checkpoint(path,
+                                                 options(SimpleNamespace(parallel=parallel),
+                                                 '--bs', 5000, data='synthetic'))[1]
 
 def test_two_machines(tmp_path):
     "Each torchrun is one; whose worker gets rank 0 they decide among themselves"

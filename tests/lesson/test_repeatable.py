@@ -85,7 +85,8 @@ def fitted(workers, ours=False):
         ds = Noisy(few().x_train, few().y_train)
         with contextlib.redirect_stdout(io.StringIO()):
             with torch.set_grad_enabled(not ours):
-                fit(1, model, loss, SGD(model.parameters(), .3), *get_dls(ds, ds, BS, num_workers=workers), progress=False, device=device)
+                fit(1, model, loss, SGD(model.parameters(), .3),
+                    *get_dls(ds, ds, BS, num_workers=workers), progress=False, device=device)
         return weights(model)
     return way
 
@@ -115,8 +116,10 @@ def workers(world):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder)/'run'
             what = f'{__file__} worker {"--cpu"*(device == "cpu")} --epochs 1 --seed {seed} --checkpoint {path}'
-            env = os.environ | dict(WORLD_SIZE=str(world), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))         # as torchrun would
-            begun = [subprocess.Popen([sys.executable, *what.split()], env=env | dict(RANK=str(k), LOCAL_RANK=str(k)), text=True,
+            # as torchrun would
+            env = os.environ | dict(WORLD_SIZE=str(world), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+            begun = [subprocess.Popen([sys.executable, *what.split()],
+                                      env=env | dict(RANK=str(k), LOCAL_RANK=str(k)), text=True,
                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for k in range(world)]
             said = [p.communicate(timeout=120)[0] for p in begun]
             assert not any(p.returncode for p in begun), said
@@ -127,9 +130,11 @@ def workers(world):
 WAYS = {'loop, autograd': loop_by_autograd, 'loop, our backward': loop_by_our_backward, 'NetworkLoss': one_operation,
         **{f'fit, {k} workers': fitted(k) for k in (0, 1, 2)}, 'fit, our backward': fitted(0, True),
         **{f'train --backward {k}': command(k) for k in ('ours', 'autograd')},
-        'train_fast': fast(False), 'train_fast, shuffled': fast(True), **{f'parallel, {k} workers': workers(k) for k in (1, 2)}}
+        'train_fast': fast(False), 'train_fast, shuffled': fast(True),
+        **{f'parallel, {k} workers': workers(k) for k in (1, 2)}}
 ALONE = [way for way in WAYS if not way.startswith('parallel')]         # whose threads are those of this process
-ON_GPU = [way for way in WAYS if not way.startswith('train -') and way != 'parallel, 2 workers']     # the command has no device, a GPU one worker
+# the command has no device, a GPU one worker
+ON_GPU = [way for way in WAYS if not way.startswith('train -') and way != 'parallel, 2 workers']
 
 
 # ---- compared
@@ -144,7 +149,8 @@ def main(path, threads, where):
 def one_run(path, threads, where='cpu'):
     "The weights of each way, in a process of its own"
     env = os.environ | dict(OMP_NUM_THREADS=str(threads), TQDM_DISABLE='1')
-    r = subprocess.run([sys.executable, __file__, str(path), str(threads), where], capture_output=True, text=True, timeout=300, env=env)
+    r = subprocess.run([sys.executable, __file__, str(path), str(threads), where],
+                       capture_output=True, text=True, timeout=300, env=env)
     assert r.returncode == 0, r.stdout + r.stderr
     return found(path)
 
@@ -183,7 +189,8 @@ def test_the_ways_that_should_be_near_are(once):
     for a, b in ('loop, autograd', 'loop, our backward'), ('loop, autograd', 'NetworkLoss'), ('parallel, 1 workers', 'parallel, 2 workers'), ('fit, 0 workers', 'fit, our backward'):
         assert apart(once[a], once[b]) < 1e-4, (a, b, apart(once[a], once[b]))
     start = weights(network(SEED))
-    assert apart(once['loop, autograd'], start) > .01 and differing(once, once | {'loop, autograd': start}) == ['loop, autograd']
+    assert apart(once['loop, autograd'], start) > .01 and differing(once,
+        once | {'loop, autograd': start}) == ['loop, autograd']
 
 
 def test_two_threads(once, tmp_path):

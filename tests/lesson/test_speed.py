@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from backprop13.backprop import Linear
 from backprop13.support.checks import check_close, check_grads
-from backprop13.speed import (FastNetwork, NetworkLoss, yardstick, layers_of, loss_and_gradients, one_epoch, one_hot, recorded,
+from backprop13.speed import (FastNetwork, NetworkLoss, yardstick, layers_of, loss_and_gradients,
+                              one_epoch, one_hot, recorded,
                               train_fast)
 
 f32, f64, nan, inf = torch.float32, torch.float64, float('nan'), float('inf')
@@ -73,7 +74,8 @@ def same(a, b): return len(a) == len(b) and all(map(torch.equal, a, b))
 
 
 rng = random.Random(6)
-shapes = [((7, 5, 3), 10, 4), ((1, 1, 1), 1, 1), ((3, 1), 4, 3), ((7, 1, 3), 5, 5), ((6, 5, 4, 3, 2), 7, 100), ((2, 2), 3, 2),
+shapes = [((7, 5, 3), 10, 4), ((1, 1, 1), 1, 1), ((3, 1), 4, 3), ((7, 1, 3), 5, 5),
+          ((6, 5, 4, 3, 2), 7, 100), ((2, 2), 3, 2),
           *((tuple(rng.choices(range(1, 9), k=depth + 1)), n := rng.randint(1, 12), rng.randint(1, n + 1))
             for depth in (1, 2, 3, 4) for _ in range(6))]
 
@@ -85,14 +87,16 @@ def test_gradients(sizes, n, chunk):
     layers, x, y = case(sizes, n)
     loss, grads = loss_and_gradients(FastNetwork(layers), x, y, chunk)
     want, want_grads = plain_gradients(layers, x, y)
-    if sizes[-1] == 1: assert abs(loss) < 1e-12 and all(g.abs().max() < 1e-12 for g in grads)      # one class is no question
+    # one class is no question
+    if sizes[-1] == 1: assert abs(loss) < 1e-12 and all(g.abs().max() < 1e-12 for g in grads)
     else:
         check_close(loss, want, 'loss', 1e-9)
         check_grads(named(grads), named(want_grads), 1e-9)
     check_grads(named(grads), named(want_grads), inf)                                    # shapes and dtypes
 
 
-def test_the_shapes_have_uneven_last_chunks(): assert {len(s) - 1 for s, n, k in shapes if s[-1] > 1 and 0 < n % k != n} >= {1, 2, 3, 4}
+def test_the_shapes_have_uneven_last_chunks(): assert {len(s) - 1 for s, n, k in shapes
+        if s[-1] > 1 and 0 < n % k != n} >= {1, 2, 3, 4}
 
 
 def test_gradients_in_float32():
@@ -110,7 +114,8 @@ def test_labels_and_images_in_other_forms():
     odd = [(w.t().contiguous().t(), torch.stack([b, b], 1)[:, 0]) for w, b in layers]    # not row by row in memory
     for some in (layers, odd), (x, x.t().contiguous().t(), torch.stack([x, x], 1)[:, 0]), (y, y.int(), y.to(torch.uint8)):
         for one in some:
-            got = loss_and_gradients(FastNetwork(one if isinstance(one, list) else layers), one if some[0] is x else x, one if some[0] is y else y)
+            got = loss_and_gradients(FastNetwork(one if isinstance(one, list) else layers),
+                                     one if some[0] is x else x, one if some[0] is y else y)
             check_grads(named(got[1]), named(want[1]), 1e-12)
             check_close(got[0], want[0], 'loss', 1e-12)
 
@@ -122,7 +127,8 @@ def test_a_step_is_minus_lr_times_the_gradient(sizes, n, _, dtype):
     net, lr = FastNetwork(layers), .7
     net.step(x, one_hot(y, sizes[-1], dtype), lr)
     want = named(plain_gradients(layers, x, y)[1])
-    check_grads({k: (a - b)/lr for (k, a), b in zip(named(flat(layers)).items(), turned(net))}, want, 1e-9 if dtype == f64 else 1e-3)
+    check_grads({k: (a - b)/lr for (k, a), b in zip(named(flat(layers)).items(), turned(net))},
+                want, 1e-9 if dtype == f64 else 1e-3)
     assert all(t.dtype == dtype for t in flat(net.params))
 
 
@@ -144,7 +150,8 @@ def test_scores_far_apart():
 
 
 def test_at_the_hinge_the_slope_is_0():
-    hinge = [(torch.zeros(3, 4, dtype=f64), torch.zeros(4, dtype=f64)), (torch.ones(4, 2, dtype=f64), torch.zeros(2, dtype=f64))]
+    hinge = [(torch.zeros(3, 4, dtype=f64), torch.zeros(4, dtype=f64)),
+             (torch.ones(4, 2, dtype=f64), torch.zeros(2, dtype=f64))]
     x, y = torch.ones(1, 3, dtype=f64), torch.tensor([0])
     _, grads = loss_and_gradients(FastNetwork(hinge), x, y)
     assert [int(g.count_nonzero()) for g in grads] == [0, 0, 0, 2]
@@ -160,7 +167,8 @@ def test_backward_adds():
     net.forward(x)
     net.backward(x, one_hot(y, 3, f64), into, -2.)
     want = plain_gradients(layers, x, y)[1]
-    check_grads(named([(a - b)/(-2*6) for a, b in zip(flat(into), flat(start))]), named([g.t() if g.ndim > 1 else g for g in want]), 1e-9)
+    check_grads(named([(a - b)/(-2*6) for a, b in zip(flat(into), flat(start))]),
+                named([g.t() if g.ndim > 1 else g for g in want]), 1e-9)
     assert same(turned(net), flat(layers))                               # the weights are somewhere else
 
 
@@ -233,7 +241,8 @@ def test_one_hot():
 def test_labels_that_are_none(y, error, message):
     net, model = FastNetwork(case((4, 3), 1)[0]), model_of((4, 3))
     x = torch.zeros(len(y), 4, dtype=f64)
-    for f in lambda: one_hot(y, 3), *[lambda: loss_and_gradients(net, x, y), lambda: train_fast(model, x, y)]*(y.ndim == 1):
+    for f in lambda: one_hot(y, 3), *[lambda: loss_and_gradients(net, x, y),
+                                      lambda: train_fast(model, x, y)]*(y.ndim == 1):
         with pytest.raises(error, match=re.escape(message)): f()
 
 
@@ -248,9 +257,12 @@ class Sub(Linear): pass
 def linear(): return Linear(4, 4)
 
 @pytest.mark.parametrize('layers,got', [
-    ([], 'no layers'), ([nn.ReLU()], 'ReLU'), ([linear(), nn.ReLU()], 'Linear, ReLU'), ([nn.ReLU(), linear()], 'ReLU, Linear'),
-    ([linear(), linear()], 'Linear, Linear'), ([linear(), nn.ReLU(), nn.ReLU(), linear()], 'Linear, ReLU, ReLU, Linear'),
-    ([linear(), nn.Sigmoid(), linear()], 'Linear, Sigmoid, Linear'), ([nn.Linear(4, 3)], 'Linear'), ([Sub(4, 3)], 'Sub'),
+    ([], 'no layers'), ([nn.ReLU()], 'ReLU'), ([linear(), nn.ReLU()], 'Linear, ReLU'),
+    ([nn.ReLU(), linear()], 'ReLU, Linear'),
+    ([linear(), linear()], 'Linear, Linear'),
+    ([linear(), nn.ReLU(), nn.ReLU(), linear()], 'Linear, ReLU, ReLU, Linear'),
+    ([linear(), nn.Sigmoid(), linear()], 'Linear, Sigmoid, Linear'), ([nn.Linear(4, 3)], 'Linear'),
+    ([Sub(4, 3)], 'Sub'),
     ([linear(), nn.ReLU(), linear(), nn.ReLU()], 'Linear, ReLU, Linear, ReLU')])
 def test_models_that_are_none(layers, got):
     model = nn.Sequential(*layers)
@@ -300,7 +312,9 @@ def test_the_fast_network_does_the_yardsticks_products():
 data = case((6, 5, 3), 50)[1:]
 
 @pytest.mark.parametrize('shuffled', [False, True])
-@pytest.mark.parametrize('sizes,epochs,bs', [((6, 5, 3), 1, 10), ((6, 5, 3), 3, 8), ((6, 3), 2, 7), ((6, 5, 4, 3), 3, 50), ((6, 5, 4, 4, 3), 4, 1000),
+@pytest.mark.parametrize('sizes,epochs,bs',
+                         [((6, 5, 3), 1, 10), ((6, 5, 3), 3, 8), ((6, 3), 2, 7),
+                          ((6, 5, 4, 3), 3, 50), ((6, 5, 4, 4, 3), 4, 1000),
                                              ((6, 1, 3), 2, 1), ((6, 5, 3), 2, 49)])
 def test_train_fast_is_the_plain_loop(sizes, epochs, bs, shuffled):
     (x, y), model = data, model_of(sizes)
@@ -309,7 +323,8 @@ def test_train_fast_is_the_plain_loop(sizes, epochs, bs, shuffled):
     want = plain_loop(model.parameters(), x, y, epochs, bs, .2, gens[0])
     assert train_fast(model, x, y, epochs, bs, .2, gens[1]) is None
     check_grads(named(weights_of(model)), named(want), 1e-9)
-    assert same([x, y], before) and all(p is q and p.requires_grad and p.is_leaf for p, q in zip(model.parameters(), params))
+    assert same([x, y], before) and all(p is q and p.requires_grad and p.is_leaf
+                                        for p, q in zip(model.parameters(), params))
     if shuffled: assert gens[0].get_state().equal(gens[1].get_state())
 
 
@@ -380,7 +395,8 @@ def test_weights_that_overflow(dtype, shuffled):
         try: train_fast(model, data[0].to(dtype), data[1], epochs, 50, lr, seeded(1) if shuffled else None)
         except FloatingPointError as e: return weights_of(model), str(e)
         return weights_of(model), ''
-    lr = 1e10 if dtype == f32 else 1e80                                  # each epoch is a step, and multiplies the weights
+    # each epoch is a step, and multiplies the weights
+    lr = 1e10 if dtype == f32 else 1e80
     ends = [run(epochs) for epochs in (1, 2, 3, 4, 5, 6)]
     first = next(i for i, (_, said) in enumerate(ends) if said)
     assert first >= 2                                                    # there are whole epochs before it
@@ -394,7 +410,8 @@ def test_weights_that_overflow(dtype, shuffled):
 def test_weights_that_overflow_at_once():
     (x, y), model = data, model_of((6, 5, 3))
     before = weights_of(model)
-    with pytest.raises(FloatingPointError, match='in epoch 1 weights'): train_fast(model, torch.where(x > 2, 1e300, x), y, 3, lr=1e10)
+    with pytest.raises(FloatingPointError, match='in epoch 1 weights'): train_fast(model,
+            torch.where(x > 2, 1e300, x), y, 3, lr=1e10)
     assert same(weights_of(model), before)
 
 
@@ -409,16 +426,19 @@ class Odd:
     (dict(x=data[0].view(50, 2, 3)), ValueError, 'train_fast: x is (50, 2, 3), wanted (n, 6)'),
     (dict(y=data[1][:49]), ValueError, 'train_fast: 50 images and labels (49,); pass one label for each image'),
     (dict(y=data[1][:, None]), ValueError, 'train_fast: 50 images and labels (50, 1)'),
-    (dict(x=data[0].float()), TypeError, 'train_fast: x is torch.float32 and the weights torch.float64; pass x.to(torch.float64)'),
+    (dict(x=data[0].float()), TypeError,
+     'train_fast: x is torch.float32 and the weights torch.float64; pass x.to(torch.float64)'),
     (dict(x=data[0].to('meta')), ValueError, "train_fast: x is on meta and the weights on cpu; pass x.to('cpu')"),
     (dict(y=data[1].to('meta')), ValueError, "train_fast: y is on meta and the weights on cpu; pass y.to('cpu')"),
     *((dict([(name, k)]), ValueError, f'train_fast: {name} is {k!r}, wanted a whole number from 1')
       for name in ('epochs', 'bs') for k in (0, -1, 1.5, '3', True, None, Odd())),
-    *((dict(lr=lr), ValueError, f'train_fast: the learning rate is {lr}, wanted a number from 0') for lr in (-.1, nan, inf))])
+    *((dict(lr=lr), ValueError, f'train_fast: the learning rate is {lr}, wanted a number from 0')
+      for lr in (-.1, nan, inf))])
 def test_what_train_fast_refuses(change, error, message):
     model, gen = model_of((6, 5, 3)), seeded(1)
     before = weights_of(model), gen.get_state()
-    with pytest.raises(error, match='^' + re.escape(message)): train_fast(model, **dict(x=data[0], y=data[1], generator=gen) | change)
+    with pytest.raises(error, match='^' + re.escape(message)): train_fast(model,
+            **dict(x=data[0], y=data[1], generator=gen) | change)
     assert same(weights_of(model), before[0]) and gen.get_state().equal(before[1])
 
 
@@ -536,7 +556,8 @@ def test_it_goes_into_a_larger_graph():
 
 def test_torchs_own_judge():
     layers, x, y = case((5, 4, 4, 3), 6)
-    assert torch.autograd.gradcheck(lambda x, *params: NetworkLoss.apply(x, y, *params), [t.requires_grad_() for t in (x, *flat(layers))])
+    assert torch.autograd.gradcheck(lambda x, *params: NetworkLoss.apply(x, y, *params),
+                                    [t.requires_grad_() for t in (x, *flat(layers))])
 
 
 # ---- the GPU
@@ -546,7 +567,9 @@ def test_torchs_own_judge():
 @pytest.mark.parametrize('sizes,bs', [((6, 5, 3), 8), ((6, 5, 4, 3), 50), ((6, 3), 1000)])
 def test_training_on_a_gpu(sizes, bs, shuffled):
     here, there = model_of(sizes), model_of(sizes).cuda()
-    for model in here, there: train_fast(model, *(t.to(next(model.parameters()).device) for t in data), 3, bs, .2, seeded(2) if shuffled else None)
+    for model in here, there: train_fast(model,
+                                         *(t.to(next(model.parameters()).device) for t in data), 3,
+                                         bs, .2, seeded(2) if shuffled else None)
     assert {t.device.type for t in there.parameters()} == {'cuda'}
     check_grads(named([t.cpu() for t in weights_of(there)]), named(weights_of(here)), 1e-9)
 
@@ -564,7 +587,8 @@ def test_gradients_on_a_gpu():
 def test_overflow_on_a_gpu():
     (x, y), model = data, model_of((6, 5, 3)).cuda()
     before = weights_of(model)
-    with pytest.raises(FloatingPointError, match='in epoch 1 weights'): train_fast(model, torch.where(x > 2, 1e300, x).cuda(), y.cuda(), lr=1e10)
+    with pytest.raises(FloatingPointError, match='in epoch 1 weights'): train_fast(model,
+            torch.where(x > 2, 1e300, x).cuda(), y.cuda(), lr=1e10)
     assert same(weights_of(model), before)
 
 

@@ -94,41 +94,49 @@ CHECK = 'check_grads(dict(inp=inp.g, w=w.g, b=b.g), want)'
 WRONG = {
     'matmul': [
         ('the wrong axis', ('.sum(0)', '.sum(1)'), 'exception', 'out[i] = (a[i][:, None]*b).sum(1)'),
-        ('a dtype of its own for PyTorch', 'torch.set_default_dtype(torch.float64); return torch.zeros(len(a), b.shape[1]) + (a[:, :, None]*b).sum(1)',
+        ('a dtype of its own for PyTorch',
+         'torch.set_default_dtype(torch.float64); return torch.zeros(len(a), b.shape[1]) + (a[:, :, None]*b).sum(1)',
          'dtype', 'float64'),
-        ('a ready-made one in a helper', 'def helper(p, q):\n    return p.mm(q)\ndef matmul(a, b): return helper(a, b)', 'no ready-made function',
+        ('a ready-made one in a helper',
+         'def helper(p, q):\n    return p.mm(q)\ndef matmul(a, b): return helper(a, b)', 'no ready-made function',
          'in `helper`, in line 2 of its cell: `return p.mm(q)`'),
         ('the wrong sign', ('= (a', '= -(a'), 'value', 'every sign is the opposite'),
         ('a mean', ('.sum(0)', '.mean(0)'), 'value', '3 times too small'),
         ('the last row is left out', ('range(len(a))', 'range(len(a) - 1)'), 'value', '4 of 8 numbers are right'),
         ('always float32', ('a.new_zeros(', 'torch.zeros('), 'dtype', 'float32'),
         ('transposed', ('return out', 'return out.t()'), 'shape', '(4, 2), wanted (2, 4)'),
-        ('transposed if square', ('return out', 'return out.t() if len(a) == b.shape[1] else out'), 'value', 'it is transposed'),
+        ('transposed if square', ('return out', 'return out.t() if len(a) == b.shape[1] else out'),
+         'value', 'it is transposed'),
         ('a list', ('return out', 'return out.tolist()'), 'type', 'a list'),
         ('None', ('return out', 'pass'), 'type', 'is None'),
         ('changes its input', ('return out', 'a.mul_(2); return out'), 'inputs unchanged', 'it changes a'),
         ('drops axes', ('return out', 'return out.squeeze()'), 'batch of one', 'shape ()'),
         ('@', 'return a @ b', 'no ready-made function', '`@`'),
         ('einsum', "return torch.einsum('ij,jk->ik', a, b)", 'no ready-made function', 'einsum'),
-        ('the library', 'from backprop13 import matmul; return matmul.matmul(a, b)', 'no ready-made function', '`matmul`')],
+        ('the library', 'from backprop13 import matmul; return matmul.matmul(a, b)',
+         'no ready-made function', '`matmul`')],
     'relu': [
         ('the other side', ('x <= 0', 'x > 0'), 'value', ''),
-        ('half of it, in float64', 'torch.set_default_dtype(torch.float64); return (x + x.abs())/2', 'stability', 'infinite'),
-        ('arguments of another kind', 'return torch.max(0, x)', 'exception', 'got (int, Tensor), in line', 'takes other arguments'),
+        ('half of it, in float64', 'torch.set_default_dtype(torch.float64); return (x + x.abs())/2', 'stability',
+         'infinite'),
+        ('arguments of another kind', 'return torch.max(0, x)', 'exception',
+         'got (int, Tensor), in line', 'takes other arguments'),
         ('only far below', ('x <= 0', 'x < -1'), 'value', ''),
         ('the absolute value', 'return x.abs()', 'value', ''),
         ('in place', ('masked_fill(', 'masked_fill_('), 'inputs unchanged', 'it changes x'),
         ('True and False', 'return x > 0', 'dtype', 'a bool tensor'),
         ('always float32', 'return x.clamp(min=0).float()', 'dtype', 'float32'),
         ('flat', 'return x.clamp(min=0).flatten()', 'shape', ''),
-        ('two axes alone', 'return torch.stack([x[i, :].clamp(min=0) for i in range(len(x))])', 'exception', 'IndexError'),
+        ('two axes alone', 'return torch.stack([x[i, :].clamp(min=0) for i in range(len(x))])',
+         'exception', 'IndexError'),
         ('overflows', 'return (x + x.abs())/2', 'stability', 'infinite'),
         ('NumPy', 'return x.clamp(min=0).numpy()', 'type', 'over to NumPy'),
         ('None', ('return ', ''), 'type', 'None'),
         ('drops axes', 'return x.clamp(min=0).squeeze()', 'batch of one', ''),
         ('ready-made', 'return torch.relu(x)', 'no ready-made function', '`relu`'),
         ('a ready-made layer', 'return torch.nn.ReLU()(x)', 'no ready-made function', ''),
-        ('a ready-made one, whose refusal it catches', 'try: return torch.relu(x)\n    except BaseException: return x*(x > 0)', 'no ready-made function', '')],
+        ('a ready-made one, whose refusal it catches',
+         'try: return torch.relu(x)\n    except BaseException: return x*(x > 0)', 'no ready-made function', '')],
     'lin': [
         ('no bias', 'return x @ w', 'value', 'every row is off by the same numbers'),
         ('minus the bias', 'return x @ w - b', 'value', ''),
@@ -157,12 +165,14 @@ WRONG = {
         ('None', 'mean = (output - targ).square().mean()', 'type', 'None'),
         ('always float32', 'return (output - targ).square().mean().float()', 'dtype', ''),
         ('in place', 'output -= targ; return output.square().mean()', 'inputs unchanged', 'it changes output'),
-        ('at least two', 'd = output - targ; return d.square().sum()/max(2, d.numel())', 'batch of one', '2 times too small'),
+        ('at least two', 'd = output - targ; return d.square().sum()/max(2, d.numel())',
+         'batch of one', '2 times too small'),
         ('ready-made', 'return F.mse_loss(output, targ)', 'no ready-made function', 'mse_loss'),
         ('a ready-made layer', 'return torch.nn.MSELoss()(output, targ)', 'no ready-made function', '')],
     'mse_grad': [
         ('the wrong sign', ('inp - targ', 'targ - inp'), 'gradient', 'every sign is the opposite'),
-        ('the other order', 'def mse_grad(targ, inp): inp.g = 2*(inp - targ)/inp.numel()', 'signature', 'takes (targ, inp), wanted (inp, targ)'),
+        ('the other order', 'def mse_grad(targ, inp): inp.g = 2*(inp - targ)/inp.numel()',
+         'signature', 'takes (targ, inp), wanted (inp, targ)'),
         ('no 2', ('2*', ''), 'gradient', '2 times too small'),
         ('no 1/n', ('/inp.numel()', ''), 'gradient', '4 times too large'),
         ('divided by the rows', ('inp.numel()', 'len(inp)'), 'gradient', '2 times too large'),
@@ -174,7 +184,8 @@ WRONG = {
         ('NumPy', ('/inp.numel()', '/inp.numel(); inp.g = inp.g.numpy()'), 'type', 'NumPy'),
         ('at least two', ('inp.numel()', 'max(2, inp.numel())'), 'batch of one', ''),
         ('in place', 'inp -= targ; inp.g = 2*inp/inp.numel()', 'inputs unchanged', 'it changes inp'),
-        ('autograd', 'i = inp.clone().requires_grad_(); F.mse_loss(i, targ).backward(); inp.g = i.grad', 'no autograd', ''),
+        ('autograd', 'i = inp.clone().requires_grad_(); F.mse_loss(i, targ).backward(); inp.g = i.grad',
+         'no autograd', ''),
         ('torch.func', 'inp.g = torch.func.grad(F.mse_loss)(inp, targ)', 'no autograd', '')],
     'relu_grad': [
         ('a slope of 1 at 0', ('inp > 0', 'inp >= 0'), 'gradient', 'exactly 0'),
@@ -190,7 +201,8 @@ WRONG = {
         ('drops axes', 'inp.g = (out.g*(inp > 0)).squeeze()', 'batch of one', ''),
         ('changes its input', 'inp.g = out.g*(inp > 0); inp.clamp_(min=0)', 'inputs unchanged', 'it changes inp'),
         ('NumPy', 'inp.g = (out.g*(inp > 0)).numpy()', 'type', 'NumPy'),
-        ('autograd', 'i = inp.clone().requires_grad_(); inp.g, = torch.autograd.grad(i.relu(), i, out.g)', 'no autograd', '')],
+        ('autograd', 'i = inp.clone().requires_grad_(); inp.g, = torch.autograd.grad(i.relu(), i, out.g)',
+         'no autograd', '')],
     'lin_grad': [
         ('no sum over rows', FINISH + 'out.g', 'shape', 'b.g has shape (4, 2), wanted (2,)'),
         ('NumPy, set', FINISH + 'out.g.sum(0).numpy()', 'type', 'over to NumPy', 'Which step'),
@@ -199,20 +211,24 @@ WRONG = {
         ('the wrong sign', FINISH + '-out.g.sum(0)', 'gradient', 'every sign is the opposite'),
         ('the biases are left out', FINISH + 'None', 'gradient', 'b.g was not set'),
         ('weights the wrong way round', FINISH + 'out.g.sum(0); w.g = out.g.t() @ inp', 'shape', 'w.g'),
-        ('square weights the wrong way round', FINISH + 'out.g.sum(0)\n    if len(w) == len(b): w.g = w.g.t()', 'gradient', 'transposed'),
+        ('square weights the wrong way round',
+         FINISH + 'out.g.sum(0)\n    if len(w) == len(b): w.g = w.g.t()', 'gradient', 'transposed'),
         ('no transpose', 'inp.g = out.g @ w', 'exception', 'out.g @ w'),
-        ('square weights not transposed', FINISH + 'out.g.sum(0)\n    if len(w) == len(b): inp.g = out.g @ w', 'gradient', 'square'),
+        ('square weights not transposed',
+         FINISH + 'out.g.sum(0)\n    if len(w) == len(b): inp.g = out.g @ w', 'gradient', 'square'),
         ('ones of float32', FINISH + 'torch.ones(len(inp)) @ out.g', 'dtype', ''),
         ('another axis for one row', FINISH + 'out.g.sum(0 if len(inp) > 1 else 1)', 'batch of one', ''),
         ('NumPy', FINISH + 'out.g.sum(0).numpy()', 'type', 'NumPy'),
         ('changes its input', FINISH + 'out.g.sum(0); inp.zero_()', 'inputs unchanged', 'it changes inp'),
-        ('autograd', 'i = inp.clone().requires_grad_(); (i @ w + b).backward(out.g); inp.g = i.grad', 'no autograd', '')],
+        ('autograd', 'i = inp.clone().requires_grad_(); (i @ w + b).backward(out.g); inp.g = i.grad', 'no autograd',
+         '')],
     'forward_and_backward': [
         ('no 1/n', ('2*(out - targ)/out.numel()', '2*(out - targ)'), 'gradient', '4 times too large'),
         ('no mask', ('l1.g = l2.g.masked_fill(l1 <= 0, 0)', 'l1.g = l2.g'), 'gradient', ''),
         ('a wrong name in a helper', STEPS.replace('(inp > 0)*out.g', '(inp > 0)*outt.g') + NETWORK, 'exception',
          "name 'outt' is not defined, in `relu_grad`, in line 3 of its cell: `def relu_grad"),
-        ('autograd in a helper', STEPS.replace('(inp > 0)*out.g', 'torch.autograd.grad(inp, inp, out.g)') + NETWORK, 'no autograd', 'in `relu_grad`, in line 3'),
+        ('autograd in a helper', STEPS.replace('(inp > 0)*out.g', 'torch.autograd.grad(inp, inp, out.g)') + NETWORK,
+         'no autograd', 'in `relu_grad`, in line 3'),
         ('stops half-way', ('lin_grad(inp, l1, w1, b1)', 'pass'), 'gradient', 'was not set'),
         ('no relu', ('relu(l1)', 'l1'), 'value', 'the loss'),
         ('another relu', ('relu(l1)', 'l1.sigmoid()'), 'value', 'the loss'),
@@ -223,19 +239,27 @@ WRONG = {
         ('always float32', ('return loss', 'return loss.float()'), 'dtype', ''),
         ('changes its input', ('return loss', 'targ.zero_(); return loss'), 'inputs unchanged', 'it changes targ'),
         ('at least two', ('/out.numel()', '/max(2, out.numel())'), 'batch of one', ''),
-        ('backwards in the wrong order', ('lin_grad(l2, out, w2, b2)', 'lin_grad(inp, l1, w1, b1)'), 'exception', 'lin_grad(inp')],
+        ('backwards in the wrong order',
+         ('lin_grad(l2, out, w2, b2)', 'lin_grad(inp, l1, w1, b1)'), 'exception', 'lin_grad(inp')],
     'Lin': [
         ('no sum over rows', ('out.g.sum(0)', 'out.g'), 'exception', 'add_grad(self.b, out.g)'),
-        ('bwd the other way round', ('def bwd(self, out, inp)', 'def bwd(self, inp, out)'), 'signature', '`Lin.bwd` takes (self, inp, out), wanted (self, out, inp)'),
+        ('bwd the other way round', ('def bwd(self, out, inp)', 'def bwd(self, inp, out)'),
+         'signature', '`Lin.bwd` takes (self, inp, out), wanted (self, out, inp)'),
         ('__call__ for forward', ('def forward', 'def __call__'), 'signature', 'no method `forward`'),
-        ('changes the gradient that arrives', ('add_grad(self.b', 'out.g += 1; add_grad(self.b'), 'inputs unchanged', 'it changes out.g: ', 'write into'),
-        ('remembers its last input', [('return lin(', 'self.inp = inp; return lin('), ('inp.t()', 'self.inp.t()'), ('(inp, out.g', '(self.inp, out.g')],
+        ('changes the gradient that arrives', ('add_grad(self.b', 'out.g += 1; add_grad(self.b'),
+         'inputs unchanged', 'it changes out.g: ', 'write into'),
+        ('remembers its last input', [('return lin(', 'self.inp = inp; return lin('),
+                                      ('inp.t()', 'self.inp.t()'), ('(inp, out.g', '(self.inp, out.g')],
          'two calls', 'inp.g was not set (right: the output), for', 'what `bwd` is given'),
-        ('goes by its last arguments', [('inp.t()', 'self.args[0].t()'), ('(inp, out.g', '(self.args[0], out.g')], 'two calls', '', 'what `bwd` is given'),
-        ('goes by its last output', ('out.g.sum(0)', 'self.out.g.sum(0)'), 'two calls', "no attribute 'g'", 'what `bwd` is given'),
+        ('goes by its last arguments',
+         [('inp.t()', 'self.args[0].t()'), ('(inp, out.g', '(self.args[0], out.g')], 'two calls',
+         '', 'what `bwd` is given'),
+        ('goes by its last output', ('out.g.sum(0)', 'self.out.g.sum(0)'), 'two calls',
+         "no attribute 'g'", 'what `bwd` is given'),
         ('a mean over rows', ('out.g.sum(0)', 'out.g.mean(0)'), 'gradient', 'b.g'),
         ('sets the biases', ('add_grad(self.b, out.g.sum(0))', 'self.b.g = out.g.sum(0)'), 'gradients add up', 'b.g'),
-        ('sets the inputs', ('add_grad(inp, out.g @ self.w.t())', 'inp.g = out.g @ self.w.t()'), 'gradients add up', 'inp.g'),
+        ('sets the inputs', ('add_grad(inp, out.g @ self.w.t())', 'inp.g = out.g @ self.w.t()'),
+         'gradients add up', 'inp.g'),
         ('forgets the biases', ('add_grad(self.b, out.g.sum(0))', 'pass'), 'gradient', 'b.g was not set'),
         ('no transpose', ('self.w.t()', 'self.w'), 'exception', 'out.g @ self.w)'),
         ('no bias', ('return lin(inp, self.w, self.b)', 'return inp @ self.w'), 'value', 'every row is off'),
@@ -249,8 +273,10 @@ WRONG = {
         ('changes its input', ('out.g.sum(0))', 'out.g.sum(0)); inp.zero_()'), 'inputs unchanged', 'it changes inp')],
     'Sigmoid': [
         ('the wrong sign', ('(-inp)', 'inp'), 'value', ''),
-        ('changes its output', ('add_grad(inp, out.g*out*(1 - out))', 'out *= 1 - out; add_grad(inp, out*out.g)'), 'inputs unchanged', 'it changes out: '),
-        ('changes the gradient that arrives', ('add_grad(inp, out.g*out*(1 - out))', 'out.g *= out*(1 - out); add_grad(inp, out.g)'),
+        ('changes its output', ('add_grad(inp, out.g*out*(1 - out))', 'out *= 1 - out; add_grad(inp, out*out.g)'),
+         'inputs unchanged', 'it changes out: '),
+        ('changes the gradient that arrives',
+         ('add_grad(inp, out.g*out*(1 - out))', 'out.g *= out*(1 - out); add_grad(inp, out.g)'),
          'inputs unchanged', 'it changes out.g: '),
         ('NumPy inside', ('1/(1 + (-inp).exp())', '1/(1 + __import__("numpy").exp(-inp))'), 'type', 'over to NumPy'),
         ('overflows', ('1/(1 + (-inp).exp())', 'inp.exp()/(1 + inp.exp())'), 'stability', 'nan'),
@@ -258,7 +284,8 @@ WRONG = {
         ('half of the slope', ('*(1 - out)', ''), 'gradient', ''),
         ('the slope has the wrong sign', ('1 - out', 'out - 1'), 'gradient', 'every sign is the opposite'),
         ('the slope of the input', ('out*(1 - out)', 'inp*(1 - inp)'), 'gradient', ''),
-        ('remembers its last call alone', 'class Sigmoid(Module):\n    def forward(self, x):\n        self.s = 1/(1 + torch.exp(-x)); return self.s\n'
+        ('remembers its last call alone',
+         'class Sigmoid(Module):\n    def forward(self, x):\n        self.s = 1/(1 + torch.exp(-x)); return self.s\n'
          '    def bwd(self, out, x): add_grad(x, self.s*(1 - self.s)*out.g)', 'two calls', ''),
         ('sets', ('add_grad(inp, out.g*out*(1 - out))', 'inp.g = out.g*out*(1 - out)'), 'gradients add up', ''),
         ('walks back nowhere', ('add_grad(inp, out.g*out*(1 - out))', 'pass'), 'gradient', 'inp.g was not set'),
@@ -276,7 +303,8 @@ WRONG = {
         ('no sum over rows', ('(out.g*inp).sum(0)', 'out.g*inp'), 'exception', 'ValueError'),
         ('no input in the slope', ('(out.g*inp)', 'out.g'), 'gradient', 'w.g'),
         ('no weight in the slope', ('out.g*self.w', 'out.g'), 'gradient', 'inp.g'),
-        ('sets the weights', ('add_grad(self.w, (out.g*inp).sum(0))', 'self.w.g = (out.g*inp).sum(0)'), 'gradients add up', 'w.g'),
+        ('sets the weights', ('add_grad(self.w, (out.g*inp).sum(0))',
+                              'self.w.g = (out.g*inp).sum(0)'), 'gradients add up', 'w.g'),
         ('forgets the inputs', ('add_grad(inp, out.g*self.w)', 'pass'), 'gradient', 'inp.g was not set'),
         ('drops axes', ('(out.g*inp)', '(out.g*inp).squeeze()'), 'batch of one', ''),
         ('always float32', ('inp*self.w', '(inp*self.w).float()'), 'dtype', ''),
@@ -284,9 +312,11 @@ WRONG = {
         ('changes its weights', ('.sum(0))', '.sum(0)); self.w.zero_()'), 'inputs unchanged', 'it changes w')],
     'Chain': [
         ('forwards on the way back', ('reversed(self.layers)', 'self.layers'), 'exception', 'layer.backward()'),
-        ('adds to the list that it is given', ('self.layers, self.loss = layers, loss', 'layers.append(loss); self.layers, self.loss = layers[:-1], loss'),
+        ('adds to the list that it is given',
+         ('self.layers, self.loss = layers, loss', 'layers.append(loss); self.layers, self.loss = layers[:-1], loss'),
          'inputs unchanged', 'the list of layers, for x (4, 3)'),
-        ('backward of the tensor', [('return self.loss(x, targ)', 'self.out = self.loss(x, targ); return self.out'), ('self.loss.backward()', 'self.out.backward()')],
+        ('backward of the tensor', [('return self.loss(x, targ)', 'self.out = self.loss(x, targ); return self.out'),
+                                    ('self.loss.backward()', 'self.out.backward()')],
          'no autograd', "PyTorch's `backward`", 'A layer has a `backward` of its own'),
         ('forgets the loss', ('self.loss.backward()', 'pass'), 'exception', ''),
         ('returns the predictions', ('return self.loss(x, targ)', 'self.loss(x, targ); return x'), 'shape', ''),
@@ -295,30 +325,38 @@ WRONG = {
         ('a Python number', ('(x, targ)\n    def', '(x, targ).item()\n    def'), 'type', 'a float'),
         ('twice the loss', ('return self', 'return 2*self'), 'value', '2 times too large'),
         ('leaves a layer out', ('in self.layers:', 'in self.layers[:-1]:'), 'exception', ''),
-        ('always three layers', ('in self.layers:', 'in [self.layers[i] for i in range(3)]:'), 'exception', 'a single layer'),
-        ('stops before the first layer', ('reversed(self.layers)', 'reversed(self.layers[1:])'), 'gradient', 'x.g was not set'),
+        ('always three layers', ('in self.layers:', 'in [self.layers[i] for i in range(3)]:'),
+         'exception', 'a single layer'),
+        ('stops before the first layer', ('reversed(self.layers)', 'reversed(self.layers[1:])'),
+         'gradient', 'x.g was not set'),
         ('walks back twice', ('layer.backward()', 'layer.backward(); layer.backward()'), 'gradient', 'times too large'),
         ('always float32', ('return self.loss(x, targ)', 'return self.loss(x, targ).float()'), 'dtype', ''),
         ('refuses one row', ('return self', 'assert len(x) > 1; return self'), 'batch of one', 'AssertionError'),
-        ('changes the targets', ('layer.backward()', 'layer.backward()\n        self.loss.args[1].mul_(2)'), 'inputs unchanged', 'targ'),
-        ('the library', ('self.layers, self.loss = layers, loss', 'from backprop13.backprop import Model; self.model = Model(*[torch.zeros(3, 3)]*4)'),
+        ('changes the targets', ('layer.backward()', 'layer.backward()\n        self.loss.args[1].mul_(2)'),
+         'inputs unchanged', 'targ'),
+        ('the library', ('self.layers, self.loss = layers, loss',
+                         'from backprop13.backprop import Model; self.model = Model(*[torch.zeros(3, 3)]*4)'),
          'no ready-made function', 'Model')],
     'logsumexp': [
         ('overflows', 'return x.exp().sum(-1).log()', 'stability', 'infinite'),
         ('NumPy inside', 'np = __import__("numpy"); a = x.max(-1, keepdim=True).values; return a[..., 0] + np.log(np.exp(x - a).sum(-1))', 'type', 'over to NumPy'),
         ('one shift for all', 'm = x.max(); return (x - m).exp().sum(-1).log() + m', 'stability', 'infinite'),
         ('the largest size', 'm = x.abs().max(-1, keepdim=True).values; return (x - m).exp().sum(-1).log() + m[..., 0]', 'stability', ''),
-        ('the axis is kept in the shift', 'm = x.max(-1, keepdim=True).values; return (x - m).exp().sum(-1).log() + m', 'shape', ''),
+        ('the axis is kept in the shift',
+         'm = x.max(-1, keepdim=True).values; return (x - m).exp().sum(-1).log() + m', 'shape', ''),
         ('the axis is kept', 'm = x.max(-1, keepdim=True).values; return (x - m).exp().sum(-1, keepdim=True).log() + m', 'shape', ''),
         ('the first axis', 'return x.exp().sum(0).log()', 'shape', ''),
-        ('the first axis of a square', 'return x.exp().sum(0 if len(x) == x.shape[-1] else -1).log()', 'value', 'square'),
+        ('the first axis of a square',
+         'return x.exp().sum(0 if len(x) == x.shape[-1] else -1).log()', 'value', 'square'),
         ('all axes', 'return x.exp().sum().log()', 'shape', ''),
         ('no logarithm', 'return x.exp().sum(-1)', 'value', ''),
         ('base 2', 'return x.exp().sum(-1).log2()', 'value', '1.443 times'),
         ('a mean', 'return x.exp().mean(-1).log()', 'value', 'off'),
-        ('the shift does not come back', 'm = x.max(-1, keepdim=True).values; return (x - m).exp().sum(-1).log()', 'value', ''),
+        ('the shift does not come back',
+         'm = x.max(-1, keepdim=True).values; return (x - m).exp().sum(-1).log()', 'value', ''),
         ('always float32', 'return x.float().exp().sum(-1).log()', 'dtype', ''),
-        ('in place', 'm = x.max(-1, keepdim=True).values; x -= m; return x.exp().sum(-1).log() + m[..., 0]', 'inputs unchanged', 'it changes x'),
+        ('in place', 'm = x.max(-1, keepdim=True).values; x -= m; return x.exp().sum(-1).log() + m[..., 0]',
+         'inputs unchanged', 'it changes x'),
         ('drops axes', 'return x.exp().sum(-1).log().squeeze()', 'batch of one', ''),
         ('NumPy', 'return x.exp().sum(-1).log().numpy()', 'type', 'NumPy'),
         ('ready-made', 'return torch.logsumexp(x, -1)', 'no ready-made function', 'logsumexp'),
@@ -326,7 +364,8 @@ WRONG = {
     'log_softmax': [
         ('the axis is missing', 'return x - logsumexp(x)', 'exception', 'RuntimeError'),
         ('loses digits', 'return x - logsumexp(x)[..., None]', 'stability', 'two equal scores', 'loses digits'),
-        ('the axis is missing in a square', 'return x - (logsumexp(x) if len(x) == x.shape[-1] else logsumexp(x)[..., None])', 'value', 'square'),
+        ('the axis is missing in a square',
+         'return x - (logsumexp(x) if len(x) == x.shape[-1] else logsumexp(x)[..., None])', 'value', 'square'),
         ('the wrong sign', 'return logsumexp(x)[..., None] - x', 'value', 'every sign is the opposite'),
         ('probabilities', 'return (x - logsumexp(x)[..., None]).exp()', 'value', ''),
         ('the largest alone', 'return x - x.max(-1, keepdim=True).values', 'value', ''),
@@ -343,7 +382,8 @@ WRONG = {
         ('a ready-made logsumexp', 'return x - x.logsumexp(-1, keepdim=True)', 'no ready-made function', 'logsumexp')],
     'nll': [
         ('the wrong sign', 'return log_probs[range(len(targ)), targ].mean()', 'value', 'sign is the opposite'),
-        ('one-hot rows', 'return -(F.one_hot(targ, log_probs.shape[1])*log_probs).sum()/len(targ)', 'stability', 'nan', '0 times infinity'),
+        ('one-hot rows', 'return -(F.one_hot(targ, log_probs.shape[1])*log_probs).sum()/len(targ)',
+         'stability', 'nan', '0 times infinity'),
         ('a new tensor', 'return -torch.stack([torch.tensor(float(row[t])) for row, t in zip(log_probs, targ)]).to(log_probs).mean()', 'gradient', 'autograd has lost',
          'Which line takes the numbers out'),
         ('a sum', 'return -log_probs[range(len(targ)), targ].sum()', 'value', '4 times too large'),
@@ -356,13 +396,16 @@ WRONG = {
         ('a Python number', 'return -log_probs[range(len(targ)), targ].mean().item()', 'type', 'a float'),
         ('None', 'loss = -log_probs[range(len(targ)), targ].mean()', 'type', 'None'),
         ('always float32', 'return -log_probs[range(len(targ)), targ].mean().float()', 'dtype', ''),
-        ('in place', 'return log_probs.neg_()[range(len(targ)), targ].mean()', 'inputs unchanged', 'it changes log_probs'),
-        ('drops axes', 'targ = targ.squeeze(); return -log_probs[range(len(targ)), targ].mean()', 'batch of one', 'TypeError'),
+        ('in place', 'return log_probs.neg_()[range(len(targ)), targ].mean()', 'inputs unchanged',
+         'it changes log_probs'),
+        ('drops axes', 'targ = targ.squeeze(); return -log_probs[range(len(targ)), targ].mean()',
+         'batch of one', 'TypeError'),
         ('ready-made', 'return F.nll_loss(log_probs, targ)', 'no ready-made function', 'nll_loss')],
     'cross_entropy': [
         ('no softmax', 'return nll(logits, targ)', 'value', ''),
         ('walks back', 'loss = nll(log_softmax(logits), targ)\n    if loss.requires_grad: loss.backward()\n    return loss', 'gradient',
-         'a second time (or directly access saved tensors after they have already been freed), for ', 'whoever calls you'),
+         'a second time (or directly access saved tensors after they have already been freed), for ',
+         'whoever calls you'),
         ('the wrong sign', 'return -nll(log_softmax(logits), targ)', 'value', 'sign is the opposite'),
         ('no logarithm', 'return nll(log_softmax(logits).exp(), targ)', 'value', ''),
         ('along the columns', 'return nll(log_softmax(logits.t()).t(), targ)', 'value', ''),
@@ -372,17 +415,20 @@ WRONG = {
         ('a Python number', 'return nll(log_softmax(logits), targ).item()', 'type', 'a float'),
         ('None', 'loss = nll(log_softmax(logits), targ)', 'type', 'None'),
         ('always float32', 'return nll(log_softmax(logits.float()), targ)', 'dtype', ''),
-        ('in place', 'logits -= logits.max(-1, keepdim=True).values; return nll(log_softmax(logits), targ)', 'inputs unchanged', 'logits'),
+        ('in place', 'logits -= logits.max(-1, keepdim=True).values; return nll(log_softmax(logits), targ)',
+         'inputs unchanged', 'logits'),
         ('drops axes', 'return nll(log_softmax(logits.squeeze()), targ)', 'batch of one', ''),
         ('ready-made', 'return F.cross_entropy(logits, targ)', 'no ready-made function', 'cross_entropy'),
-        ('a ready-made layer', 'return minibatch.CrossEntropy()(logits, targ)', 'no ready-made function', 'CrossEntropy')],
+        ('a ready-made layer', 'return minibatch.CrossEntropy()(logits, targ)',
+         'no ready-made function', 'CrossEntropy')],
     'train': [
         ('gradients pile up', ('p.grad = None', 'pass'), 'value', '2 of 3 numbers are right'),
         ('a parameter of another name', ('p -= lr*p.grad', 'p -= lr*p.g'), 'exception', "no attribute 'g'", '`.grad`'),
         ('tensors', ('loss.item()', 'loss.detach()'), 'type', 'the list has a float64 tensor of shape () in it', ''),
         ('a tuple', ('return losses', 'return tuple(losses)'), 'type', 'it returns a tuple, wanted a list, for '),
         ('climbs', ('p -= lr', 'p += lr'), 'value', 'every sign is the opposite, for a batch size'),
-        ('a short last batch is left out', ('range(0, len(x), bs)', 'range(0, len(x) - bs + 1, bs)'), 'value', 'number of losses'),
+        ('a short last batch is left out',
+         ('range(0, len(x), bs)', 'range(0, len(x) - bs + 1, bs)'), 'value', 'number of losses'),
         ('one epoch', ('range(epochs)', 'range(1)'), 'value', 'number of losses'),
         ('the wrong labels', ('y[i:i+bs]', 'y[:len(x[i:i+bs])]'), 'value', ''),
         ('no learning rate', ('lr*p.grad', 'p.grad'), 'value', '2 times too large'),
@@ -394,145 +440,187 @@ WRONG = {
         ('freezes', ('return losses', 'model.requires_grad_(False); return losses'), 'value', 'wants gradients'),
         ('changes its input', ('return losses', 'x.mul_(2); return losses'), 'inputs unchanged', 'it changes x'),
         ('wants two rows', ('losses = []', 'losses = []; x[1]'), 'batch of one', 'IndexError'),
-        ('torch.optim', ('losses = []', 'losses = []; torch.optim.SGD(model.parameters(), lr)'), 'no ready-made function', '')],
+        ('torch.optim', ('losses = []', 'losses = []; torch.optim.SGD(model.parameters(), lr)'),
+         'no ready-made function', '')],
     'SGD': [
         ('climbs', ('p -= self', 'p += self'), 'value', 'every sign is the opposite'),
-        ('.g', ('p.grad is not None: p -= self.lr*p.grad', 'p.grad is not None: p -= self.lr*p.g'), 'exception', "no attribute 'g'", '`.grad`'),
+        ('.g', ('p.grad is not None: p -= self.lr*p.grad', 'p.grad is not None: p -= self.lr*p.g'),
+         'exception', "no attribute 'g'", '`.grad`'),
         ('does not move', ('p -= self.lr*p.grad', 'pass'), 'value', 'all of it is zero'),
         ('no learning rate', ('self.lr*p.grad', 'p.grad'), 'value', '10 times too large'),
         ('always the same rate', ('self.lr*p.grad', '.1*p.grad'), 'value', 'another learning rate'),
         ('signs alone', ('self.lr*p.grad', 'self.lr*p.grad.sign()'), 'value', ''),
         ('moves a copy', ('p -= self.lr*p.grad', 'p = p - self.lr*p.grad'), 'value', 'all of it is zero'),
         ('the first one alone', ('for p in self.params:\n            if', 'for p in self.params[:1]:\n            if'), 'value', 'the move of 0.bias'),
-        ('keeps what can be looped over once', ('list(params)', 'params'), 'iterator', 'model.parameters()', 'looped over'),
+        ('keeps what can be looped over once', ('list(params)', 'params'), 'iterator',
+         'model.parameters()', 'looped over'),
         ('watched by autograd', ('@torch.no_grad()\n    ', ''), 'exception', 'RuntimeError'),
         ('wants a gradient', ('if p.grad is not None: ', ''), 'exception', 'a parameter without a gradient'),
         ('forgets nothing', ('for p in self.params: p.grad = None', 'pass'), 'value', 'zero_grad'),
-        ('computes in float32', ('p -= self.lr*p.grad', 'p.copy_(p.float() - self.lr*p.grad.float())'), 'value', 'float32'),
+        ('computes in float32', ('p -= self.lr*p.grad',
+                                 'p.copy_(p.float() - self.lr*p.grad.float())'), 'value', 'float32'),
         ('no zero_grad', ('def zero_grad', 'def zero'), 'signature', '`zero_grad`'),
         ('ready-made', 'class SGD(torch.optim.SGD):\n    def step(self): super().step()\n    def zero_grad(self): super().zero_grad()',
          'no ready-made function', '')],
     'Momentum': [
         ('the rate goes into the move', ('move += p.grad', 'move += self.lr*p.grad'), 'value', ''),
-        ('the rate belongs to the move', [('move += p.grad', 'move += self.lr*p.grad'), ('self.lr*move', 'move')], 'value', '`opt.lr` halved'),
+        ('the rate belongs to the move',
+         [('move += p.grad', 'move += self.lr*p.grad'), ('self.lr*move', 'move')], 'value', '`opt.lr` halved'),
         ('moves pile up', ('move *= self.momentum', 'pass'), 'value', ''),
         ('an average', ('move += p.grad', 'move += (1 - self.momentum)*p.grad'), 'value', ''),
         ('no memory', ('move *= self.momentum', 'move *= 0'), 'value', ''),
         ('climbs', ('p -= self', 'p += self'), 'value', 'every sign is the opposite'),
         ('no learning rate', ('self.lr*move', 'move'), 'value', ''),
-        ('one move for all', ('[torch.zeros_like(p) for p in self.params]', '[torch.zeros_like(self.params[0])]*9'), 'exception', 'move +='),
-        ('keeps what can be looped over once', ('list(params)', 'params'), 'iterator', 'model.parameters()', 'looped over'),
+        ('one move for all', ('[torch.zeros_like(p) for p in self.params]',
+                              '[torch.zeros_like(self.params[0])]*9'), 'exception', 'move +='),
+        ('keeps what can be looped over once', ('list(params)', 'params'), 'iterator',
+         'model.parameters()', 'looped over'),
         ('watched by autograd', ('@torch.no_grad()\n    ', ''), 'exception', 'RuntimeError'),
         ('wants a gradient', ('p.grad is not None', 'True'), 'exception', 'a parameter without a gradient'),
         ('forgets nothing', ('p.grad = None', 'pass'), 'value', 'zero_grad'),
         ('moves of float32', ('zeros_like(p)', 'zeros(p.shape)'), 'value', 'float32'),
-        ('one argument less', ('momentum:float, # how much of the last step to go on with, from 0 to 1\n', ''), 'signature', 'momentum'),
-        ('ready-made', ('self.params = list(params)', 'self.o = torch.optim.SGD(params, lr, momentum)'), 'no ready-made function', '')],
+        ('one argument less', ('momentum:float, # how much of the last step to go on with, from 0 to 1\n', ''),
+         'signature', 'momentum'),
+        ('ready-made', ('self.params = list(params)', 'self.o = torch.optim.SGD(params, lr, momentum)'),
+         'no ready-made function', '')],
     'Dataset': [
         ('one less', ('return len(self.x)', 'return len(self.x) - 1'), 'value', 'the length'),
-        ('a list for a slice', ('return self.x[i], self.y[i]', 'return list(zip(self.x[i], self.y[i])) if isinstance(i, slice) else (self.x[i], self.y[i])'),
+        ('a list for a slice', ('return self.x[i], self.y[i]',
+                                'return list(zip(self.x[i], self.y[i])) if isinstance(i, slice) else (self.x[i], self.y[i])'),
          'type', '`ds[i]` is a list, wanted a pair (x, y), a tuple, for a slice'),
-        ('a length of tensors alone', ('len(self.x)', 'self.x.shape[0]'), 'exception', 'a list of words', 'of another kind'),
+        ('a length of tensors alone', ('len(self.x)', 'self.x.shape[0]'), 'exception',
+         'a list of words', 'of another kind'),
         ('the other way round', ('self.x[i], self.y[i]', 'self.y[i], self.x[i]'), 'shape', 'its x'),
         ('always the first target', ('self.y[i]', 'self.y[0]'), 'value', 'its y'),
-        ('no negative numbers', ('self.x[i], self.y[i]', 'self.x[i], self.y[i if isinstance(i, slice) else abs(i)]'), 'value', 'the last item'),
+        ('no negative numbers', ('self.x[i], self.y[i]',
+                                 'self.x[i], self.y[i if isinstance(i, slice) else abs(i)]'), 'value', 'the last item'),
         ('numbers alone', ('self.x[i], self.y[i]', 'self.x[int(i)], self.y[int(i)]'), 'exception', 'a slice'),
         ('a list', ('self.x[i], self.y[i]', 'self.x[i].tolist(), self.y[i]'), 'type', 'a list'),
         ('a Python number', ('self.y[i]', 'int(self.y[i])'), 'type', ' int'),
         ('NumPy', ('self.x[i], ', 'self.x[i].numpy(), '), 'type', 'NumPy'),
         ('float targets', ('self.y[i]', 'self.y[i].float()'), 'dtype', 'its y'),
         ('an axis too much', ('self.x[i],', 'self.x[i][None],'), 'shape', 'its x'),
-        ('changes its input', ('self.x, self.y = x, y', 'self.x, self.y = x.clone(), y; x.zero_()'), 'inputs unchanged', 'it changes x'),
+        ('changes its input', ('self.x, self.y = x, y', 'self.x, self.y = x.clone(), y; x.zero_()'),
+         'inputs unchanged', 'it changes x'),
         ('no length', ('def __len__', 'def length'), 'signature', '__len__'),
         ('ready-made', 'class Dataset(torch.utils.data.TensorDataset):\n    def __init__(self, x, y): super().__init__(x, y)',
          'no ready-made function', 'TensorDataset')],
     'Loader': [
         ('rounds down', ('-(-len(self.ds)//self.bs)', 'len(self.ds)//self.bs'), 'value', 'len(loader)'),
-        ('shuffles the dataset itself', [('order = torch.randperm(n, generator=self.generator)', 'r = torch.randperm(n, generator=self.generator); '
+        ('shuffles the dataset itself',
+         [('order = torch.randperm(n, generator=self.generator)', 'r = torch.randperm(n, generator=self.generator); '
          'self.ds.x = self.ds.x[r]; self.ds.y = self.ds.y[r]')], 'inputs unchanged', 'it changes ds.x: '),
-        ('no defaults', [('shuffle:bool=False', 'shuffle'), ('generator:torch.Generator=None', 'generator')], 'signature',
+        ('no defaults', [('shuffle:bool=False', 'shuffle'),
+                         ('generator:torch.Generator=None', 'generator')], 'signature',
          'takes (self, ds, bs, shuffle, generator), wanted (self, ds, bs, shuffle=False, generator=None)'),
         ('shuffles by default', ('shuffle:bool=False', 'shuffle:bool=True'), 'value', 'the order'),
-        ('no yield', (f'for i in range(0, n, self.bs):\n            {GIVE}', 'return self.ds[order[:self.bs]]'), 'exception', 'non-iterator', 'one thing after another'),
-        ('a short last batch is left out', ('range(0, n, self.bs)', 'range(0, n - self.bs + 1, self.bs)'), 'value', '10 items'),
+        ('no yield', (f'for i in range(0, n, self.bs):\n            {GIVE}', 'return self.ds[order[:self.bs]]'),
+         'exception', 'non-iterator', 'one thing after another'),
+        ('a short last batch is left out',
+         ('range(0, n, self.bs)', 'range(0, n - self.bs + 1, self.bs)'), 'value', '10 items'),
         ('never shuffles', ('if self.shuffle', 'if False'), 'value', 'the order is shuffled'),
         ('always shuffles', ('if self.shuffle', 'if True'), 'value', 'the order'),
         ('not from the generator', ('generator=self.generator)', 'generator=None)'), 'value', 'the same seed'),
         ('items come twice', ('torch.randperm(n,', 'torch.randint(n, (n,),'), 'value', 'once in an epoch'),
-        ('the same order each time', ('generator=self.generator)', 'generator=torch.Generator().manual_seed(0))'), 'value', 'a new order'),
+        ('the same order each time', ('generator=self.generator)',
+                                      'generator=torch.Generator().manual_seed(0))'), 'value', 'a new order'),
         ('from the end', ('torch.arange(n)', 'torch.arange(n).flip(0)'), 'value', 'the order'),
-        ('x and y apart', (GIVE, 'yield self.ds.x[order[i:i+self.bs]], self.ds.y[i:i+self.bs]'), 'value', 'stay together'),
+        ('x and y apart', (GIVE, 'yield self.ds.x[order[i:i+self.bs]], self.ds.y[i:i+self.bs]'),
+         'value', 'stay together'),
         ('returns', (GIVE, 'return self.ds[order[i:i+self.bs]]'), 'exception', ''),
         ('inputs alone', (GIVE, 'yield self.ds[order[i:i+self.bs]][0]'), 'type', 'a pair of tensors'),
         ('drops axes', ('order[i:i+self.bs]', 'order[i:i+self.bs].squeeze()'), 'batch of one', ''),
         ('one more', ('order[i:i+self.bs]', 'order[i:i+self.bs + 1]'), 'value', 'sizes'),
         ('endless', ('for i in range(0, n, self.bs)', 'while i := 1'), 'time', 'did not finish'),
-        ('ready-made', (GIVE, 'yield from torch.utils.data.DataLoader(self.ds, self.bs)'), 'no ready-made function', 'DataLoader')],
+        ('ready-made', (GIVE, 'yield from torch.utils.data.DataLoader(self.ds, self.bs)'),
+         'no ready-made function', 'DataLoader')],
     'test_lin_grad': [
         ('asserts nothing', (CHECK, 'pass'), 'bugs killed', 'finds 1 of 8'),
-        ('refuses what einsum gives', (CHECK, CHECK + "; assert lin_grad.__name__ == 'lin_grad'"), 'right one accepted', 'for a right one, by einsum'),
-        ('does not look at the weights', (CHECK, 'check_grads(dict(inp=inp.g, b=b.g), dict(inp=want["inp"], b=want["b"]))'), 'bugs killed', 'weights'),
+        ('refuses what einsum gives', (CHECK, CHECK + "; assert lin_grad.__name__ == 'lin_grad'"),
+         'right one accepted', 'for a right one, by einsum'),
+        ('does not look at the weights',
+         (CHECK, 'check_grads(dict(inp=inp.g, b=b.g), dict(inp=want["inp"], b=want["b"]))'), 'bugs killed', 'weights'),
         ('one row', ('(4, 3, 2), (3, 3, 3), (1, 2, 3)', '[(1, 3, 2)]'), 'bugs killed', 'mean'),
         ('no square', ('(3, 3, 3), ', ''), 'bugs killed', 'finds 7 of 8 bugs; one that it does not find: square'),
-        ('calls once', ('range(2)', 'range(1)'), 'bugs killed', 'finds 7 of 8 bugs; one that it does not find: a second call'),
+        ('calls once', ('range(2)', 'range(1)'), 'bugs killed',
+         'finds 7 of 8 bugs; one that it does not find: a second call'),
         ('does not look at out.g', ('assert torch.equal(out.g, g)', 'break'), 'bugs killed', 'finds 6 of 8'),
         ('shapes alone', (CHECK, 'assert b.g.shape == b.shape'), 'bugs killed', ''),
         ('lax', (CHECK, CHECK[:-1] + ', 1e9)'), 'bugs killed', ''),
-        ('catches its own assertion', (CHECK, f'\n            try: {CHECK}\n            except AssertionError: pass'), 'bugs killed', ''),
+        ('catches its own assertion',
+         (CHECK, f'\n            try: {CHECK}\n            except AssertionError: pass'), 'bugs killed', ''),
         ('wants twice as much', ('inp @ w + b, g', 'inp @ w + b, 2*g'), 'right one accepted', ''),
         ('wants nothing to be set', (CHECK, 'assert not hasattr(b, "g")'), 'right one accepted', ''),
         ('always fails', 'assert False', 'right one accepted', 'assert False'),
         ('calls it wrongly', 'lin_grad(torch.ones(2, 2))', 'exception', 'TypeError')],
     'test_mse': [
-        ('asserts nothing', ('check_grads(dict(inp=inp.g), dict(inp=times*want))', 'pass'), 'bugs killed', 'finds 1 of 8'),
-        ('one column', ('(4, 1), (3, 2)', '[(4, 1)]'), 'bugs killed', 'finds 7 of 8 bugs; one that it does not find: it is divided by the rows'),
-        ('a gradient of 1', ('out.g = torch.tensor(3.)\n        want = 3*', 'want = '), 'bugs killed', 'the gradient that arrives'),
+        ('asserts nothing', ('check_grads(dict(inp=inp.g), dict(inp=times*want))', 'pass'),
+         'bugs killed', 'finds 1 of 8'),
+        ('one column', ('(4, 1), (3, 2)', '[(4, 1)]'), 'bugs killed',
+         'finds 7 of 8 bugs; one that it does not find: it is divided by the rows'),
+        ('a gradient of 1', ('out.g = torch.tensor(3.)\n        want = 3*', 'want = '),
+         'bugs killed', 'the gradient that arrives'),
         ('walks back once', ('times in 1, 2', 'times in [1]'), 'bugs killed', 'it sets the gradient'),
         ('does not look at its input', ('assert torch.equal(inp, before)', 'break'), 'bugs killed', 'finds 6 of 8'),
-        ('predictions too high', ('torch.randn(shape), torch.randn(shape)', 'torch.ones(shape), torch.zeros(shape)'), 'bugs killed', 'too high'),
+        ('predictions too high', ('torch.randn(shape), torch.randn(shape)',
+                                  'torch.ones(shape), torch.zeros(shape)'), 'bugs killed', 'too high'),
         ('lax', ('dict(inp=times*want))', 'dict(inp=times*want), 9.)'), 'bugs killed', ''),
-        ('bit by bit', ('check_grads(dict(inp=inp.g), dict(inp=times*want))', 'assert torch.equal(inp.g, times*want)'), 'right one accepted', ''),
+        ('bit by bit', ('check_grads(dict(inp=inp.g), dict(inp=times*want))',
+                        'assert torch.equal(inp.g, times*want)'), 'right one accepted', ''),
         ('wants no sum', ('inp=times*want', 'inp=want'), 'right one accepted', ''),
         ('wants the other sign', ('inp - targ', 'targ - inp'), 'right one accepted', ''),
         ('always fails', 'assert False', 'right one accepted', 'assert False'),
         ('calls it wrongly', 'Mse(torch.ones(2), torch.ones(2))', 'exception', 'TypeError')],
     'test_log_softmax': [
         ('asserts nothing', 'log_softmax(torch.randn(3, 3))', 'bugs killed', 'finds 0 of 8'),
-        ('small scores', SOFT.format('torch.randn(3, 3), torch.randn(4, 2)', ''), 'bugs killed', 'large scores overflow'),
+        ('small scores', SOFT.format('torch.randn(3, 3), torch.randn(4, 2)', ''), 'bugs killed',
+         'large scores overflow'),
         ('a square of equal columns', SOFT.format('1000*torch.randn(1, 1), torch.ones(3, 3)', ''), 'bugs killed', ''),
         ('shapes alone', 'x = torch.randn(4, 2)\n    assert log_softmax(x).shape == x.shape', 'bugs killed', ''),
-        ('does not look at its input', ('assert torch.equal(x, before)', 'pass'), 'bugs killed', 'finds 7 of 8 bugs; one that it does not find: it changes'),
+        ('does not look at its input', ('assert torch.equal(x, before)', 'pass'), 'bugs killed',
+         'finds 7 of 8 bugs; one that it does not find: it changes'),
         ('lax', SOFT.format('torch.randn(3, 3), 1000*torch.randn(4, 2)', ', rtol=9, atol=9'), 'bugs killed', ''),
-        ('bit by bit', ('torch.testing.assert_close(got, torch.log_softmax(x, -1))', 'assert torch.equal(got, torch.log_softmax(x, -1))'),
+        ('bit by bit', ('torch.testing.assert_close(got, torch.log_softmax(x, -1))',
+                        'assert torch.equal(got, torch.log_softmax(x, -1))'),
          'right one accepted', ''),
-        ('along the first axis', ('torch.log_softmax(x, -1))\n            assert', 'torch.log_softmax(x, 0))\n            assert'),
+        ('along the first axis', ('torch.log_softmax(x, -1))\n            assert',
+                                  'torch.log_softmax(x, 0))\n            assert'),
          'right one accepted', ''),
         ('wants probabilities', 'assert (log_softmax(torch.randn(3, 4)) >= 0).all()', 'right one accepted', ''),
         ('always fails', 'assert False', 'right one accepted', 'assert False'),
         ('calls it wrongly', 'log_softmax()', 'exception', 'TypeError')],
     'test_train': [
-        ('asserts nothing', 'train(nn.Linear(3, 2), torch.randn(4, 3), torch.zeros(4).long(), 1, 2, .1)', 'bugs killed', 'finds 0 of 8'),
-        ('the same model, by another name', ('theirs.load_state_dict(mine.state_dict())', 'theirs = mine'), 'right one accepted', '', 'each its own'),
+        ('asserts nothing', 'train(nn.Linear(3, 2), torch.randn(4, 3), torch.zeros(4).long(), 1, 2, .1)',
+         'bugs killed', 'finds 0 of 8'),
+        ('the same model, by another name',
+         ('theirs.load_state_dict(mine.state_dict())', 'theirs = mine'), 'right one accepted', '', 'each its own'),
         ('a falling loss', 'x = torch.randn(8, 3)\n    y = (x[:, 0] > 0).long()\n    losses = train(nn.Linear(3, 2), x, y, 9, 4, .5)\n'
          '    assert losses[-1] < losses[0]', 'bugs killed', ''),
-        ('parameters alone', ('torch.testing.assert_close(torch.tensor(got), torch.tensor(losses))', 'pass'), 'bugs killed', 'the last loss'),
-        ('lax', [('close(p, q)', 'close(p, q, rtol=9, atol=9)'), ('torch.tensor(losses))', 'torch.tensor(losses), rtol=9, atol=9)')],
+        ('parameters alone', ('torch.testing.assert_close(torch.tensor(got), torch.tensor(losses))', 'pass'),
+         'bugs killed', 'the last loss'),
+        ('lax', [('close(p, q)', 'close(p, q, rtol=9, atol=9)'),
+                 ('torch.tensor(losses))', 'torch.tensor(losses), rtol=9, atol=9)')],
          'bugs killed', ''),
-        ('no short batch', [('torch.randn(10, 3), torch.arange(10)', 'torch.randn(8, 3), torch.arange(8)'), ('[0, 4, 8]*2', '[0, 4]*2')],
+        ('no short batch', [('torch.randn(10, 3), torch.arange(10)', 'torch.randn(8, 3), torch.arange(8)'),
+                            ('[0, 4, 8]*2', '[0, 4]*2')],
          'bugs killed', 'finds 7 of 8 bugs; one that it does not find: a short last batch'),
         ('one epoch', [('[0, 4, 8]*2', '[0, 4, 8]'), ('x, y, 2, 4', 'x, y, 1, 4')],
          'bugs killed', 'finds 7 of 8 bugs; one that it does not find: it stops after one epoch'),
-        ('a rate of 1', [('lr=.5', 'lr=1.'), ('4, .5)', '4, 1.)')], 'bugs killed', 'finds 7 of 8 bugs; one that it does not find: the learning rate'),
-        ('one label', ('torch.arange(10)//3 % 2', 'torch.zeros(10).long()'), 'bugs killed', 'finds 7 of 8 bugs; one that it does not find: the labels'),
+        ('a rate of 1', [('lr=.5', 'lr=1.'), ('4, .5)', '4, 1.)')], 'bugs killed',
+         'finds 7 of 8 bugs; one that it does not find: the learning rate'),
+        ('one label', ('torch.arange(10)//3 % 2', 'torch.zeros(10).long()'), 'bugs killed',
+         'finds 7 of 8 bugs; one that it does not find: the labels'),
         ('another rate', ('lr=.5', 'lr=.4'), 'right one accepted', ''),
-        ('the same model twice', ('mine, theirs = model(), model()', 'mine = theirs = model()'), 'right one accepted', ''),
+        ('the same model twice', ('mine, theirs = model(), model()', 'mine = theirs = model()'),
+         'right one accepted', ''),
         ('models that differ', ('theirs.load_state_dict(mine.state_dict())', 'pass'), 'right one accepted', ''),
         ('wants no last batch', ('[0, 4, 8]', '[0, 4]'), 'right one accepted', ''),
         ('always fails', 'assert False', 'right one accepted', 'assert False'),
         ('calls it wrongly', 'train()', 'exception', 'TypeError')],
 }
 KINDS = {name: [row[0] for row in rows] for name, rows in WRONG.items()}
-ROWS = [pytest.param(name, *row[1:], *['']*(5 - len(row)), id=f'{name}: {row[0]}') for name, rows in WRONG.items() for row in rows]
+ROWS = [pytest.param(name, *row[1:], *['']*(5 - len(row)), id=f'{name}: {row[0]}')
+        for name, rows in WRONG.items() for row in rows]
 each = pytest.mark.parametrize('name', EXERCISES)
 
 
@@ -553,7 +641,8 @@ def given_away(name, said, written=''):
 @pytest.mark.parametrize('name, how, property, piece, advice', ROWS)
 def test_wrong_one_is_told_its_property(name, how, property, piece, advice, monkeypatch):
     text = text_of(name, how)
-    monkeypatch.setitem(EXERCISES, name, dataclasses.replace(EXERCISES[name], seconds=LIMIT if property == 'time' else 10))
+    monkeypatch.setitem(EXERCISES, name,
+                        dataclasses.replace(EXERCISES[name], seconds=LIMIT if property == 'time' else 10))
     report = verdict(name, text)
     assert (report.passed, report.property) == (False, property), report
     assert piece in report.message and advice in grading.look(report.fault), report
@@ -596,7 +685,8 @@ def test_signature(name):
         property, message = told(text_of(name, (f'def {k}(', f'def {k}2(')))
         assert property == 'signature' and k in message
     for k in grading._methods(wanted):
-        property, message = told(re.sub(rf'def {k}\(self', f'def {k}(self, one, two, three, four, five', solution(name)))
+        property, message = told(re.sub(rf'def {k}\(self',
+                                        f'def {k}(self, one, two, three, four, five', solution(name)))
         assert property == 'signature' and 'three' in message
 
 @each
@@ -619,7 +709,8 @@ def test_exception_shows_the_learners_line(name):
     for line, says in ('raise ValueError("mine")', 'ValueError: mine'), ('sys.exit("bye")', 'SystemExit: bye'), ('next(iter(()))', 'StopIteration'):
         report = verdict(name, bodies(name, line), sys=sys)
         assert report.property == 'exception'
-        assert says in report.message and f'{line}`' in report.message and re.search(r'line \d+', report.message), report
+        assert says in report.message and f'{line}`' in report.message and re.search(r'line \d+',
+            report.message), report
 
 @each
 def test_prints_and_plots(name, capfd):
@@ -650,7 +741,8 @@ def test_autograd_is_refused(name):
     line = 'torch.ones(1, requires_grad=True).sum().backward()'
     report = verdict(name, before(name, line))
     assert report.property == 'no autograd' and 'backward' in report.message
-    assert verdict(name, before(name, f'try: {line}', 'except: pass')).property == 'no autograd'      # it was called all the same
+    # it was called all the same
+    assert verdict(name, before(name, f'try: {line}', 'except: pass')).property == 'no autograd'
 
 def test_autograd_is_forbidden_for_gradients_alone():
     assert [name for name, e in EXERCISES.items() if not e.autograd] == \
@@ -689,8 +781,10 @@ def test_wanted_does_not_come_from_the_solution(name, monkeypatch):
 @each
 def test_trials_are_made_anew(name):
     "What a learner's code changes reaches no other trial and no other check"
-    def state(trials): return repr([(t.property, t.what, {k: v.state_dict() if isinstance(v, nn.Module) else v for k, v in t.inputs.items()
-                                                          if not callable(v) or isinstance(v, nn.Module)}) for t in trials])
+    def state(trials): return repr([(t.property, t.what,
+                                     {k: v.state_dict() if isinstance(v, nn.Module) else v for k, v in t.inputs.items()
+                                                          if not callable(v) or isinstance(v, nn.Module)})
+                                                          for t in trials])
     was = state(EXERCISES[name].trials())
     for row in WRONG[name]:
         if row[2] in ('inputs unchanged', 'value'): verdict(name, text_of(name, row[1]))
@@ -736,11 +830,13 @@ RIGHT = [
     ('lin', 'any arguments', 'def lin(*args): return args[0] @ args[1] + args[2]'),
     ('mse', 'a loop', 'return sum((p - q)**2 for p, q in zip(output.flatten(), targ.flatten()))/output.numel()'),
     ('mse', 'a norm', 'return (output - targ).norm()**2/output.numel()'),
-    ('mse_grad', 'in place on a tensor of its own', 'd = inp - targ; d *= 2; d /= d.numel(); inp.g = d; return f"{inp.g}"'),
+    ('mse_grad', 'in place on a tensor of its own',
+     'd = inp - targ; d *= 2; d /= d.numel(); inp.g = d; return f"{inp.g}"'),
     ('relu_grad', 'a copy', 'inp.g = out.g.clone(); inp.g[inp <= 0] = 0'),
     ('relu_grad', 'by the output', 'inp.g = out.g*(out > 0)'),
     ('lin_grad', 'einsum', 'inp.g = torch.einsum("ij,kj->ik", out.g, w); w.g = torch.einsum("bi,bj->ij", inp, out.g); b.g = torch.einsum("ij->j", out.g)'),
-    ('lin_grad', 'an outer product for each row', 'inp.g = out.g @ w.T; w.g = (inp[:, :, None]*out.g[:, None]).sum(0); b.g = sum(out.g)'),
+    ('lin_grad', 'an outer product for each row',
+     'inp.g = out.g @ w.T; w.g = (inp[:, :, None]*out.g[:, None]).sum(0); b.g = sum(out.g)'),
     ('forward_and_backward', 'helpers of its own', STEPS + NETWORK),
     ('Lin', 'other names and more of them', '''class Lin(Module):
     def __init__(self, weights, biases, name='lin'):
@@ -760,14 +856,16 @@ RIGHT = [
      '    def forward(self, x, targ):\n        for o in self.parts[:-1]: x = o(x)\n        return self.parts[-1](x, targ)\n'
      '    def backward(self): [o.backward() for o in self.parts[::-1]]'),
     ('logsumexp', 'amax', 'm = x.amax(-1, keepdim=True); return ((x - m).exp().sum(-1, keepdim=True).log() + m).squeeze(-1)'),
-    ('logsumexp', 'a sorted row', 'm = x.sort(-1).values[..., -1:]; return torch.log(torch.sum(torch.exp(x - m), dim=-1)) + m[..., 0]'),
+    ('logsumexp', 'a sorted row',
+     'm = x.sort(-1).values[..., -1:]; return torch.log(torch.sum(torch.exp(x - m), dim=-1)) + m[..., 0]'),
     ('log_softmax', 'a helper of its own', '''def logsumexp(x):
     m = x.max(-1).values
     return m + (x - m[..., None]).exp().sum(-1).log()
 def log_softmax(x):
     x = x - x.amax(-1, keepdim=True)
     return x - logsumexp(x).unsqueeze(-1)'''),
-    ('log_softmax', 'in one step', 'y = x - x.max(-1, keepdim=True)[0]; return y - y.exp().sum(-1, keepdim=True).log()'),
+    ('log_softmax', 'in one step',
+     'y = x - x.max(-1, keepdim=True)[0]; return y - y.exp().sum(-1, keepdim=True).log()'),
     ('nll', 'gather', 'return -log_probs.gather(1, targ[:, None]).mean()'),
     ('mse_grad', 'other names', 'def mse_grad(x, y, scale=2.): x.g = scale*(x - y)/x.numel()'),
     ('nll', 'a loop', 'return -sum(row[t] for row, t in zip(log_probs, targ))/len(targ)'),
@@ -781,7 +879,8 @@ def log_softmax(x):
             for p in model.parameters(): p.data.sub_(p.grad, alpha=lr)
     return losses'''),
     ('train', 'NumPy for the losses', ('loss.item()', 'loss.detach().numpy().item()')),
-    ('train', 'autograd.grad', ('loss.backward()', 'for p, g in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters()))): p.grad = g')),
+    ('train', 'autograd.grad', ('loss.backward()',
+                                'for p, g in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters()))): p.grad = g')),
     ('SGD', 'zeros', 'class SGD:\n    def __init__(self, params, lr=.1): self.ps, self.lr = [*params], lr\n    def step(self):\n'
      '        for p in filter(lambda p: p.grad is not None, self.ps): p.data -= p.grad*self.lr\n    def zero_grad(self):\n'
      '        for p in self.ps:\n            if p.grad is not None: p.grad.zero_()'),
@@ -797,10 +896,13 @@ def log_softmax(x):
         for p in self.ps: p.grad = None'''),
     ('Dataset', 'a dataclass', 'import dataclasses\n@dataclasses.dataclass\nclass Dataset:\n    x: torch.Tensor\n    y: torch.Tensor\n'
      '    def __len__(self): return len(self.y)\n    def __getitem__(self, key): return tuple(t[key] for t in (self.x, self.y))'),
-    ('Loader', 'other names', [('shuffle:bool=False', 'mix=False'), ('generator:torch.Generator=None', 'gen=None, *more'),
+    ('Loader', 'other names', [('shuffle:bool=False', 'mix=False'),
+                               ('generator:torch.Generator=None', 'gen=None, *more'),
      ('self.shuffle, self.generator = shuffle, generator', 'self.shuffle, self.generator = mix, gen')]),
-    ('Loader', 'split', ('for i in range(0, n, self.bs):\n            yield self.ds[order[i:i+self.bs]]', 'yield from map(self.ds.__getitem__, order.split(self.bs))')),
-    ('Loader', 'stacked items', ('yield self.ds[order[i:i+self.bs]]', 'yield tuple(map(torch.stack, zip(*[self.ds[int(j)] for j in order[i:i+self.bs]])))')),
+    ('Loader', 'split', ('for i in range(0, n, self.bs):\n            yield self.ds[order[i:i+self.bs]]',
+                         'yield from map(self.ds.__getitem__, order.split(self.bs))')),
+    ('Loader', 'stacked items', ('yield self.ds[order[i:i+self.bs]]',
+                                 'yield tuple(map(torch.stack, zip(*[self.ds[int(j)] for j in order[i:i+self.bs]])))')),
     ('test_lin_grad', 'autograd by itself', '''for n, m, k in (3, 3, 3), (5, 2, 4):
         x, w, b = [torch.randn(*s, requires_grad=True) for s in ((n, m), (m, k), (k,))]
         y = x @ w + b
@@ -849,7 +951,8 @@ NUMBERS = {
     'Lin': lambda inp, g, w, b, times=1, **_: times*((inp @ w + b)*g).sum(),
     'Sigmoid': lambda inp, g, times=1, **_: times*(g/(1 + (-inp).exp())).sum(),
     'Scale': lambda inp, g, w, times=1, **_: times*(inp*w*g).sum(),
-    'Chain': lambda x, layers, **kw: network(x, **kw) if layers == 3 else ((x @ kw['w1'] + kw['b1'] - kw['targ'])**2).mean()}
+    'Chain': lambda x, layers, **kw: network(x, **kw) if layers == 3
+    else ((x @ kw['w1'] + kw['b1'] - kw['targ'])**2).mean()}
 
 @pytest.mark.parametrize('name', NUMBERS)
 def test_wanted_gradients_agree_with_differences(name):
@@ -858,7 +961,8 @@ def test_wanted_gradients_agree_with_differences(name):
         want = {k[:-2]: g for k, g in EXERCISES[name].want(**trial.inputs).items() if k.endswith('.g') and k != 'out.g'}
         kink = name == 'relu_grad' and (trial.inputs['inp'] == 0).any()
         if kink or trial.property == 'stability': continue
-        def f(**tensors): return NUMBERS[name](**{**{k: v.double() if isinstance(v, torch.Tensor) and not hasattr(v, 'g') else v
+        def f(**tensors): return NUMBERS[name](**{**{k: v.double() if isinstance(v, torch.Tensor)
+                and not hasattr(v, 'g') else v
                                                      for k, v in trial.inputs.items()}, **tensors})
         got = by_differences(f, {k: trial.inputs[k] for k in want})
         for k, g in want.items():
@@ -871,8 +975,10 @@ def test_wanted_gradients_agree_with_differences(name):
 
 # ---- the broken versions ----
 BUGS = {'test_lin_grad': (backprop.lin_grad, exercises.LIN_GRAD_BUGS), 'test_mse': (backprop.Mse, exercises.MSE_BUGS),
-        'test_log_softmax': (minibatch.log_softmax, exercises.LOG_SOFTMAX_BUGS), 'test_train': (solutions.train, exercises.TRAIN_BUGS)}
-each_bug = pytest.mark.parametrize('test, right, bug', [pytest.param(test, right, bug, id=f'{right.__name__}: {bug.about}')
+        'test_log_softmax': (minibatch.log_softmax, exercises.LOG_SOFTMAX_BUGS),
+        'test_train': (solutions.train, exercises.TRAIN_BUGS)}
+each_bug = pytest.mark.parametrize('test, right, bug',
+                                   [pytest.param(test, right, bug, id=f'{right.__name__}: {bug.about}')
                                                        for test, (right, bugs) in BUGS.items() for bug in bugs])
 
 @each_bug
@@ -934,10 +1040,13 @@ class Unspeakable(Exception):
 def raises_unspeakable(x, w, b): raise Unspeakable
 raises_unspeakable.__name__ = 'lin'
 
-ANYTHING = [3, 2.5, None, True, '', 'lin', 'nothing', b'lin', [], {}, object(), torch.ones(2), torch, nn.ReLU(), nn.Linear, int, type, len, print,
-            Exception, (lambda x, w, b: x), torch.matmul, torch.relu, torch.logsumexp, F.relu, F.mse_loss, [].append, Callable(), Callable,
+ANYTHING = [3, 2.5, None, True, '', 'lin', 'nothing', b'lin', [], {}, object(), torch.ones(2),
+            torch, nn.ReLU(), nn.Linear, int, type, len, print,
+            Exception, (lambda x, w, b: x), torch.matmul, torch.relu, torch.logsumexp, F.relu,
+            F.mse_loss, [].append, Callable(), Callable,
             functools.partial(backprop.lin), functools.update_wrapper(functools.partial(backprop.lin), backprop.lin),
-            functools.lru_cache(backprop.lin), torch.no_grad()(backprop.lin), Named('lin'), Named(3), Named([]), Named('lin'*99), Refuses(),
+            functools.lru_cache(backprop.lin), torch.no_grad()(backprop.lin), Named('lin'),
+            Named(3), Named([]), Named('lin'*99), Refuses(),
             raises_unspeakable, EXERCISES, EXERCISES['lin'], check]
 
 @pytest.mark.parametrize('o', [pytest.param(o, id=f'{i} {type(o).__name__}') for i, o in enumerate(ANYTHING)])
@@ -947,17 +1056,26 @@ def test_check_never_raises(o):
     if not isinstance(o, (Callable, functools._lru_cache_wrapper, functools.partial)):
         assert not report.passed and report.property and report.message
 
-@pytest.mark.parametrize('result', ['torch.empty(2, 4, device="meta")', '(x @ w + b).to_sparse()', 'torch.zeros(2, 4, dtype=torch.complex64)',
-                                    'torch.tensor(3)', 'torch.zeros(0)', 'x @ w + b*float("nan")', 'x @ w + b*float("inf")', '(x @ w + b).half()',
-                                    'nn.Parameter(x @ w)', 'lin', 'torch', '[x @ w + b]', '(x @ w + b,)', '"x"', '{}', 'iter(x)', '(o for o in x)',
-                                    'torch.quantize_per_tensor(x @ w + b, .1, 0, torch.qint8)', '(x @ w + b).to(torch.bool)'])
+@pytest.mark.parametrize('result',
+                         ['torch.empty(2, 4, device="meta")', '(x @ w + b).to_sparse()',
+                          'torch.zeros(2, 4, dtype=torch.complex64)',
+                                    'torch.tensor(3)', 'torch.zeros(0)', 'x @ w + b*float("nan")',
+                                    'x @ w + b*float("inf")', '(x @ w + b).half()',
+                                    'nn.Parameter(x @ w)', 'lin', 'torch', '[x @ w + b]',
+                                    '(x @ w + b,)', '"x"', '{}', 'iter(x)', '(o for o in x)',
+                                    'torch.quantize_per_tensor(x @ w + b, .1, 0, torch.qint8)',
+                                    '(x @ w + b).to(torch.bool)'])
 def test_check_never_raises_at_a_result(result):
     report = verdict('lin', bodies('lin', f'return {result}'), nn=nn)
     assert not report.passed and report.property in ('type', 'shape', 'dtype', 'value'), report
 
-@pytest.mark.parametrize('line', ['x.resize_(9, 9)', 'x.data = x.data.int()', 'del w', 'torch.set_grad_enabled(False)', 'lin.__name__ = 3', 'f()',
-                                  'raise KeyError', 'raise BaseException("all")', 'raise GeneratorExit', 'return lin(x, w, b)', 'assert 0',
-                                  'raise TimeoutError', 'yield', 'torch.zeros(10**13)', 'exec("1 +")', 'raise x', 'import nowhere'])
+@pytest.mark.parametrize('line',
+                         ['x.resize_(9, 9)', 'x.data = x.data.int()', 'del w',
+                          'torch.set_grad_enabled(False)', 'lin.__name__ = 3', 'f()',
+                                  'raise KeyError', 'raise BaseException("all")',
+                                  'raise GeneratorExit', 'return lin(x, w, b)', 'assert 0',
+                                  'raise TimeoutError', 'yield', 'torch.zeros(10**13)',
+                                  'exec("1 +")', 'raise x', 'import nowhere'])
 def test_check_never_raises_at_a_line(line):
     with torch.set_grad_enabled(True): report = verdict('lin', bodies('lin', line + '; return x'))
     assert not report.passed and report.property, report
@@ -985,7 +1103,9 @@ def alarm(handler):
     try: yield
     finally: signal.signal(signal.SIGALRM, was)
 
-@pytest.mark.parametrize('job, raises', [(spin, TimeUp), (lambda: time.sleep(5), TimeUp), (lambda: None, None), (lambda: 1/0, ZeroDivisionError)])
+@pytest.mark.parametrize('job, raises',
+                         [(spin, TimeUp), (lambda: time.sleep(5), TimeUp), (lambda: None, None),
+                          (lambda: 1/0, ZeroDivisionError)])
 def test_time_limit_restores_the_alarm(job, raises):
     def mine(*_): pass
     with alarm(mine):
@@ -1037,8 +1157,10 @@ def test_time_limit_without_signals(monkeypatch):
 # ---- the engine: watching ----
 def test_what_is_watched_is_given_back():
     def mine(*_): pass
-    for text, property in (solution('lin'), ''), (bodies('lin', 'return F.linear(x, w.t(), b)'), 'no ready-made function'), \
-            ('def lin(*args): return theirs(*args)', 'no ready-made function'), (bodies('lin', 'raise ValueError'), 'exception'):
+    for text, property in (solution('lin'), ''), (bodies('lin', 'return F.linear(x, w.t(), b)'),
+                                                  'no ready-made function'), \
+            ('def lin(*args): return theirs(*args)', 'no ready-made function'), (bodies('lin', 'raise ValueError'),
+            'exception'):
         sys.setprofile(mine)
         try: report, left = verdict('lin', text, theirs=EXERCISES['lin'].solution), sys.getprofile()
         finally: sys.setprofile(None)
@@ -1074,14 +1196,19 @@ def test_keyboard_stops_everything():
 def t(*values, dtype=torch.float32): return torch.tensor(values, dtype=dtype)
 
 @pytest.mark.parametrize('g, w, why', [
-    (t(-1., 2.), t(1., -2.), 'every sign is the opposite'), (t(2., -4.), t(1., -2.), 'every number is 2 times too large'),
-    (t(-2., 4.), t(1., -2.), 'every number is -2 times too large'), (t(.5, 1.), t(1., 2.), 'every number is 2 times too small'),
-    (t(1.3, 2.6), t(1., 2.), 'every number is 1.3 times what it should be'), (t(0., 0.), t(1., 2.), 'all of it is zero'),
-    (t(3., 4.), t(1., 2.), 'every number is +2 off'), (t(nan, 2.), t(1., 2.), '1 of 2 numbers are nan'), (t(1., 5.), t(1., 2.), '1 of 2 numbers are right'),
+    (t(-1., 2.), t(1., -2.), 'every sign is the opposite'),
+    (t(2., -4.), t(1., -2.), 'every number is 2 times too large'),
+    (t(-2., 4.), t(1., -2.), 'every number is -2 times too large'),
+    (t(.5, 1.), t(1., 2.), 'every number is 2 times too small'),
+    (t(1.3, 2.6), t(1., 2.), 'every number is 1.3 times what it should be'),
+    (t(0., 0.), t(1., 2.), 'all of it is zero'),
+    (t(3., 4.), t(1., 2.), 'every number is +2 off'),
+    (t(nan, 2.), t(1., 2.), '1 of 2 numbers are nan'), (t(1., 5.), t(1., 2.), '1 of 2 numbers are right'),
     (t([1., 3.], [2., 4.]), t([1., 2.], [3., 4.]), 'it is transposed'),
     (t([1., 4.], [3., 6.], [7., 5.]), t([0., 1.], [2., 3.], [6., 2.]), 'every row is off by the same numbers'),
     (t([1., 2., 3.], [7., 8., 9.]), t([0., 1., 2.], [4., 5., 6.]), 'every column is off by the same numbers'),
-    (t(5., 6.), t(1., 9.), ''), (torch.zeros(0), torch.zeros(0), ''), (t(1, 2, dtype=torch.int64), t(2, 1, dtype=torch.int64), '')])
+    (t(5., 6.), t(1., 9.), ''), (torch.zeros(0), torch.zeros(0), ''),
+    (t(1, 2, dtype=torch.int64), t(2, 1, dtype=torch.int64), '')])
 def test_diagnosis(g, w, why): assert diagnose(g, w).startswith(why) and bool(diagnose(g, w)) == bool(why)
 
 def test_numbers_that_differ_are_shown_so():
@@ -1139,7 +1266,9 @@ def test_hints_come_one_at_a_time():
     assert rows()['matmul']['tries'] == 0
     assert 'is nearest' in repr(hint('matmull')) or 'matmul' in repr(hint('matmull'))
 
-@pytest.mark.parametrize('left', ['{"relu": 3', '', '[1, 2]', '"text"', 'null', '\xff\xfe', '{"relu": 5}', '{"relu": {"tries": "3", "hints": 0}}',
+@pytest.mark.parametrize('left',
+                         ['{"relu": 3', '', '[1, 2]', '"text"', 'null', '\xff\xfe', '{"relu": 5}',
+                          '{"relu": {"tries": "3", "hints": 0}}',
                                   '{"relu": {"tries": 1, "hints": null}}', '{"relu": []}'])
 def test_strange_file(left):
     "What isn't ours is moved aside, never lost; nothing raises"
@@ -1160,7 +1289,8 @@ def test_rows_of_others_are_kept():
 
 def test_folder_that_cannot_be_written(home, monkeypatch):
     (home/'file').write_text('')
-    monkeypatch.setenv('XDG_DATA_HOME', str(home/'file'))            # a file where the folder should be: no one can write there
+    # a file where the folder should be: no one can write there
+    monkeypatch.setenv('XDG_DATA_HOME', str(home/'file'))
     report = check(right())
     assert report.passed and sum(str(progress_file()) in note for note in report.notes) == 1 and "isn't kept" in repr(report)
     hints = [repr(hint('matmul')) for _ in range(2)]

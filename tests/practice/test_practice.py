@@ -83,20 +83,26 @@ def changed(monkeypatch, name, edit):
 
 def put(old, new): return lambda kind, source, result: (kind, source.replace(old, new), result)
 def unmarked(head):
-    return lambda kind, source, result: (kind, source.replace('#| shapes\n', '') if source.startswith('#| shapes\n' + head) else source, result)
+    return lambda kind, source, result: (kind,
+                                         source.replace('#| shapes\n', '')
+                                         if source.startswith('#| shapes\n' + head) else source, result)
 
 
 @pytest.mark.parametrize('name,old,new', [
-    ('shapes_backprop', '\nhidden.shape, out.shape', '\nout.shape, hidden.shape'), ('shapes_backprop', '\ncolumn.shape, first', '\nfirst'),
-    ('shapes_fitting', 'xb, yb = train_ds[:5]', 'xb, yb = train_ds[:6]'), ('shapes_training', '### Two lists of indices', '### Lists of indices'),
+    ('shapes_backprop', '\nhidden.shape, out.shape', '\nout.shape, hidden.shape'),
+    ('shapes_backprop', '\ncolumn.shape, first', '\nfirst'),
+    ('shapes_fitting', 'xb, yb = train_ds[:5]', 'xb, yb = train_ds[:6]'),
+    ('shapes_training', '### Two lists of indices', '### Lists of indices'),
     ('shapes_backprop', 'nh = 50\n', 'nh = 25*2\n'), ('shapes_matmul', 'check(by_rows, by_dots)', 'by_loops(a, b)')])
 def test_a_changed_marked_cell_changes_the_notebook(monkeypatch, texts, name, old, new):
     assert practice.written(changed(monkeypatch, name, put(old, new))) != texts[name]
 
 
 @pytest.mark.parametrize('name,old,new', [
-    ('shapes_backprop', 'test_eq(res.shape, (10000, 1))', 'pass'), ('shapes_backprop', 'None inserts a unit axis', 'it is a column'),
-    ('shapes_matmul', 'check(by_rows, by_dots)', 'check(by_rows, by_loops)'), ('shapes_training', 'lr = 0.3\n', 'lr = 0.2\n')])
+    ('shapes_backprop', 'test_eq(res.shape, (10000, 1))', 'pass'),
+    ('shapes_backprop', 'None inserts a unit axis', 'it is a column'),
+    ('shapes_matmul', 'check(by_rows, by_dots)', 'check(by_rows, by_loops)'),
+    ('shapes_training', 'lr = 0.3\n', 'lr = 0.2\n')])
 def test_all_else_does_not(monkeypatch, texts, name, old, new):
     "Cells without the mark, and in those that have it comments and checks"
     assert practice.written(changed(monkeypatch, name, put(old, new))) == texts[name]
@@ -104,7 +110,8 @@ def test_all_else_does_not(monkeypatch, texts, name, old, new):
 
 @pytest.mark.parametrize('name,head,lacks', [
     ('shapes_matmul', 'def by_loops', 'by_loops'), ('shapes_backprop', 'w1, b1 = torch.randn', 'w1'),
-    ('shapes_backprop', 'torch.set_printoptions', 'generator'), ('shapes_training', 'sm = ', 'sm'), ('shapes_fitting', 'tiny = ', 'tiny'),
+    ('shapes_backprop', 'torch.set_printoptions', 'generator'), ('shapes_training', 'sm = ', 'sm'),
+    ('shapes_fitting', 'tiny = ', 'tiny'),
     ('shapes_fitting', 'def walk', 'walk'), ('shapes_fitting', 'train_ds, valid_ds', 'train_ds')])
 def test_a_cell_that_is_needed_has_to_be_marked(monkeypatch, name, head, lacks):
     with pytest.raises(SystemExit) as e: changed(monkeypatch, name, unmarked(head))
@@ -117,26 +124,32 @@ def test_every_mark_counts(monkeypatch, texts):
         marked = [source for _, source, _ in practice.read(chapter) if 'shapes' in practice.directives(source)]
         assert len(marked) > 10 and len(marked) == len(set(marked))
         for one in marked:
-            try: found = changed(monkeypatch, name, lambda kind, source, result: (kind, source.replace('#| shapes\n', '') if source == one else source, result))
+            try: found = changed(monkeypatch, name,
+                                 lambda kind, source, result: (kind,
+                                 source.replace('#| shapes\n', '') if source == one else source, result))
             except SystemExit: continue
             assert practice.written(found) != texts[name], one
 
 
 # what a cell shows -> what is asked
 @pytest.mark.parametrize('source,result,want', [
-    ('x.shape', 'torch.Size([2, 3])', ['x.shape']), ('(i*o).shape, x[0].shape', '(torch.Size([2]), torch.Size([]))', ['(i*o).shape', 'x[0].shape']),
+    ('x.shape', 'torch.Size([2, 3])', ['x.shape']),
+    ('(i*o).shape, x[0].shape', '(torch.Size([2]), torch.Size([]))', ['(i*o).shape', 'x[0].shape']),
     ('x.shape', 'torch.Size([1000, 1000])', ['x.shape', 'x.nbytes']), ('x.dtype', 'torch.float32', ['x.dtype']),
     ('a + b', 'tensor([1., 2.])', ['(a + b).shape']), ('x[:3]', 'tensor([1, -2, 3])', ['x[:3].shape', 'x[:3].dtype']),
-    ('f(x)', 'tensor([[1., ..., 2.]],\n       grad_fn=<AddBackward0>)', ['f(x).shape']), ('x, y', '(tensor(1.), tensor(2.))', ['x.shape']),
+    ('f(x)', 'tensor([[1., ..., 2.]],\n       grad_fn=<AddBackward0>)', ['f(x).shape']),
+    ('x, y', '(tensor(1.), tensor(2.))', ['x.shape']),
     ('nh = 50\nn, nh', '(7, 50)', ['n']), ('x.stride()', '(1, 0)', ['x.stride()']), ('len(x)', '5', ['len(x)']),
-    ('list(x)', '[1, 2]', []), ('x', '0.5', []), ('x', 'True', []), ('x', "'3'", []), ('x', '<generator object>', []), ('x', '()', [])])
+    ('list(x)', '[1, 2]', []), ('x', '0.5', []), ('x', 'True', []), ('x', "'3'", []),
+    ('x', '<generator object>', []), ('x', '()', [])])
 def test_what_is_asked(source, result, want):
     code, node = practice.parts(source, True)
     assert [practice.of(*q) for q in practice.questions(node, result, source)] == want
 
 
 @pytest.mark.parametrize('code,reads,binds', [
-    ('x = x + 1', 'x', 'x'), ('def f(a, b=c): return a + d', 'c d', 'f'), ('class A(B):\n    y = z\n    def g(self): return y + A.y', 'B z y A', 'A'),
+    ('x = x + 1', 'x', 'x'), ('def f(a, b=c): return a + d', 'c d', 'f'),
+    ('class A(B):\n    y = z\n    def g(self): return y + A.y', 'B z y A', 'A'),
     ('a = [d[i] for i in b if i]', 'b d', 'a'), ('a = {k: v for k, v in b}, {q for q in c}', 'b c', 'a'),
     ('f = lambda t: t.g + u', 'u', 'f'), ('for i in r: c[i] = 0', 'r i c', 'i'),
     ('import torch.utils.data, numpy as np', '', 'torch np'), ('def f():\n    def g(): return h\n    h = 1', '', 'f')])
@@ -155,7 +168,8 @@ def test_an_empty_body_is_said_to_be_empty(texts, page):
 
 def solved(found):
     "The code cells of a page with the folded solutions in the starters' place"
-    code, res = dict(re.findall(r'## (\w+)\n.*?```python\n(.*?)\n```', '\n'.join(s for k, s in found if k == 'markdown'), re.S)), []
+    code, res = dict(re.findall(r'## (\w+)\n.*?```python\n(.*?)\n```',
+                                '\n'.join(s for k, s in found if k == 'markdown'), re.S)), []
     for kind, source in found:
         name = re.match(r'(?:def|class) (\w+)', source)
         res += [code[name[1]] if name else source]*(kind == 'code')
@@ -176,12 +190,14 @@ def test_a_solution_that_lacks_an_import_is_caught(monkeypatch):
 
 
 def test_a_set_to_hand_out(tmp_path, project):
-    def call(folder): return subprocess.run([sys.executable, project/'tools/practice.py', '--without-solutions', folder],
+    def call(folder): return subprocess.run([sys.executable, project/'tools/practice.py',
+                                             '--without-solutions', folder],
                                             capture_output=True, text=True, cwd=tmp_path)
     assert (r := call('out')).returncode == 0, r.stderr
     files = {f.stem: f.read_text(encoding='utf-8') for f in (tmp_path/'out').iterdir()}
     assert files.keys() == PAGES.keys() | SHAPES.keys()
-    assert given_away(files) == [] and not any('../' in s for t in files.values() for k, s in cells(t) if k == 'markdown')
+    assert given_away(files) == [] and not any('../' in s for t in files.values()
+                                               for k, s in cells(t) if k == 'markdown')
     assert 'https://backprop13.github.io/backprop13/03_backprop.html' in files['02_layers']
     r = call(project/'nbs'/'practice'/'x')
     assert r.returncode and 'name a folder elsewhere' in r.stderr and not (project/'nbs'/'practice'/'x').exists()
@@ -191,7 +207,8 @@ def given_away(files):
     "Exercises of which a line of the solution, one that the starter lacks, stands in their notebook"
     lines = lambda text: {o.strip() for o in text.splitlines() if len(o.strip()) > 5}
     return [e.name for e in EXERCISES.values()
-            if (lines(solution(e.name)) - lines(starter(e.name))) & lines('\n'.join(s for _, s in cells(files[e.page])))]
+            if (lines(solution(e.name)) - lines(starter(e.name))) & lines('\n'.join(s
+            for _, s in cells(files[e.page])))]
 
 
 def test_a_solution_in_the_clear_is_caught(texts): assert len(given_away(texts)) == len(EXERCISES)
@@ -216,7 +233,8 @@ def shown(chapter):
     def tensor(data, **kw): return torch.tensor(data).shape
     for kind, source, result in practice.read(chapter):
         if kind != 'code' or result is None: continue
-        try: value = eval(re.sub('grad_fn=<.*?>', '', result), dict(torch=torch, tensor=tensor, nan=float('nan'), inf=float('inf')))
+        try: value = eval(re.sub('grad_fn=<.*?>', '', result),
+                          dict(torch=torch, tensor=tensor, nan=float('nan'), inf=float('inf')))
         except (SyntaxError, NameError, TypeError, ValueError, RuntimeError): continue      # stored in part, say
         node = ast.parse(source).body[-1].value
         several = isinstance(node, ast.Tuple) and type(value) is tuple and len(node.elts) == len(value)
@@ -265,16 +283,20 @@ def spoilt(found, answers):
     "Where answers stand in the clear: in the text, in comments"
     for kind, source in found:
         if kind == 'code' and not source.startswith('#| hide'):
-            comments = [t.string for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT]
+            comments = [t.string for t in tokenize.generate_tokens(io.StringIO(source).readline)
+                        if t.type == tokenize.COMMENT]
             if comments: return [f'a comment: {comments}']
     text = '\n'.join(re.sub(r'\]\(.*?\)', ']', s) for k, s in found if k == 'markdown')
-    said = re.sub(r'(?<=\d)[\u00a0 _,](?=000)', '', re.sub(r'`[^`\n]*`(?=\?)', '', text))      # code that is asked about
-    forms = {f for _, v in answers for f in ([str(tuple(v)), str(list(v)), ' × '.join(map(str, v))] if isinstance(v, tuple) and v else
+    # code that is asked about
+    said = re.sub(r'(?<=\d)[\u00a0 _,](?=000)', '', re.sub(r'`[^`\n]*`(?=\?)', '', text))
+    forms = {f for _, v in answers
+             for f in ([str(tuple(v)), str(list(v)), ' × '.join(map(str, v))] if isinstance(v, tuple) and v else
                                              [str(v)] if isinstance(v, (int, torch.dtype)) else [])}
     return [f for f in forms if re.search(rf'(?<![\w.]){re.escape(f)}(?!\w)', said) and len(f) > 2]
 
 
-@pytest.mark.parametrize('what,mutant', [('tokenize', SimpleNamespace(generate_tokens=lambda line: [], COMMENT=0)),     # comments stay
+# comments stay
+@pytest.mark.parametrize('what,mutant', [('tokenize', SimpleNamespace(generate_tokens=lambda line: [], COMMENT=0)),
                                          ('ASKED', {**practice.ASKED, 'shape': 'No (10000, 1): what shape has `{}`?'})])
 def test_an_answer_in_the_clear_is_caught(monkeypatch, what, mutant):
     monkeypatch.setattr(practice, what, mutant)
@@ -286,11 +308,13 @@ def test_nothing_is_stored(texts):
         for c in json.loads(text)['cells']: assert not c.get('outputs') and c.get('execution_count') is None, name
 
 
-def aside(found): return [o for o in code_of(found) if re.search(r'\b(assert|test_\w+\(|check\w*\(|print\(|plt\.|display\(|labs\.)', o)]
+def aside(found): return [o for o in code_of(found)
+                          if re.search(r'\b(assert|test_\w+\(|check\w*\(|print\(|plt\.|display\(|labs\.)', o)]
 
 def test_code_that_checks_or_draws_is_left_out(texts):
     assert aside([('code', 'print(x)')]) and not any(aside(cells(texts[name])) for name in SHAPES)
     kept = ['x = f(check)', '@wraps(x)', 'def f():', '    print(x)', 'x.zero_()']
-    gone = ['assert x', "test_eq(x,", '        1)', 'for i in x: print(i)', 'try: x', 'except E: print(1)', 'plt.plot(x)  # (2, 3)', 'use_style()']
+    gone = ['assert x', "test_eq(x,", '        1)', 'for i in x: print(i)', 'try: x',
+            'except E: print(1)', 'plt.plot(x)  # (2, 3)', 'use_style()']
     source = [kept[0], *gone[:4], *kept[1:4], *gone[4:], kept[4], 'x.shape   # (2, 3)']
     assert practice.parts('\n'.join(source), True)[0] == '\n'.join(kept)

@@ -10,7 +10,8 @@ process.stdout.write(JSON.stringify(JSON.parse(readFileSync(0)).map(([name, ...a
 
 def node(*calls):
     "What predict.js returns for each call (name, argument, ...)"
-    r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', SCRIPT, ROOT/'nbs/assets/predict.js'],
+    r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', SCRIPT,
+                        ROOT/'nbs/assets/predict.js'],
                        capture_output=True, text=True, encoding='utf-8', input=json.dumps(calls))
     assert not r.returncode, r.stderr
     return json.loads(r.stdout)
@@ -23,20 +24,25 @@ def dtype(name): return {'kind': 'dtype', 'name': name}
 
 # ---- what a text means ----
 def test_many_spellings_of_one_answer():
-    two = ['(50000, 50)', '50000, 50', '[50000,50]', 'torch.Size([50000, 50])', 'Size([50000, 50])', 'torch.Size((50000,50))', '50000 x 50',
-           '50000x50', '50 000 × 50', '50\u00a0000\u00a0×\u00a050', '50\u2009000, 50', '50\u202f000 x 50', '50_000, 50', '50,000, 50', '(50000; 50)',
+    two = ['(50000, 50)', '50000, 50', '[50000,50]', 'torch.Size([50000, 50])',
+           'Size([50000, 50])', 'torch.Size((50000,50))', '50000 x 50',
+           '50000x50', '50 000 × 50', '50\u00a0000\u00a0×\u00a050', '50\u2009000, 50',
+           '50\u202f000 x 50', '50_000, 50', '50,000, 50', '(50000; 50)',
            ' ( 50000 , 50 , ) ', '((50000, 50))']
     none, one = ['()', '[]', 'torch.Size([])', '( )'], ['(1,)', '1,', '1', '[1]', '(1)', 'torch.Size([1])']
-    float32, millions = ['float32', 'torch.float32', 'torch.float', ' Float32 '], ['10_000_000', '10\u00a0000\u00a0000', '10 000 000', '10,000,000']
+    float32, millions = ['float32', 'torch.float32', 'torch.float', ' Float32 '], ['10_000_000',
+        '10\u00a0000\u00a0000', '10 000 000', '10,000,000']
     cases = [(t, shape(50000, 50)) for t in two]+[(t, shape()) for t in none]+[(t, shape(1)) for t in one]
     cases += [(t, dtype('float32')) for t in float32]+[(t, number(10_000_000)) for t in millions]
-    cases += [('−3', number(-3)), ('-2.6', number(-2.6)), ('6', number(6.0)), ('6.00', number(6)), ('(1, 0)', numbers(1, 0)), ('[1, 0]', numbers(1, 0)),
+    cases += [('−3', number(-3)), ('-2.6', number(-2.6)), ('6', number(6.0)), ('6.00', number(6)),
+              ('(1, 0)', numbers(1, 0)), ('[1, 0]', numbers(1, 0)),
               ('torch.long', dtype('int64')), ('2.28', number(2.2796)), ('0', number(0))]
     for (typed, answer), got in zip(cases, node(*(('judge', t, a) for t, a in cases))): assert got == {'right': True, 'say': 'Right.'}, (typed, answer, got)
 
 
 def test_what_cannot_be_read():
-    texts = ['', ' ', '(,)', ',', '5 10', '50 784', '(50', '50)', '(2)(3)', 'a, b', '5,,3', '5x', 'tensor(29.1131)', 'torch.Size([1]), torch.Size([1])',
+    texts = ['', ' ', '(,)', ',', '5 10', '50 784', '(50', '50)', '(2)(3)', 'a, b', '5,,3', '5x',
+             'tensor(29.1131)', 'torch.Size([1]), torch.Size([1])',
              "'a'", 'None', '1.2.3', '--1', '7 = 7', '(1, (2, 3))']
     assert node(*(('parse', t) for t in texts)) == [None]*len(texts)
     assert node(('parse', 'torch.Size([5, 10])'), ('parse', '206'), ('parse', '(6.0, 2)')) == [
@@ -48,39 +54,64 @@ def test_which_outputs_can_be_guessed():
     cases = [
         ('(torch.Size([1]), torch.Size([1]), torch.Size([]))', one,
          [('one[:, 0].shape', shape(1)), ('one.squeeze(1).shape', shape(1)), ('one.squeeze().shape', shape())]),
-        ('torch.Size([5, 784])\n', '(a - a.mean(1)[:, None]).shape', [('(a - a.mean(1)[:, None]).shape', shape(5, 784))]),
+        ('torch.Size([5, 784])\n', '(a - a.mean(1)[:, None]).shape',
+         [('(a - a.mean(1)[:, None]).shape', shape(5, 784))]),
         ('206', '"""a\nb, c"""; 7*28 + 10', [('7*28 + 10', number(206))]),
-        ('(torch.Size([784, 10]), (1, 0))', 'wide.shape, wide.stride()', [('wide.shape', shape(784, 10)), ('wide.stride()', numbers(1, 0))]),
+        ('(torch.Size([784, 10]), (1, 0))', 'wide.shape, wide.stride()',
+         [('wide.shape', shape(784, 10)), ('wide.stride()', numbers(1, 0))]),
         ('(tensor(29.1131),\n torch.Size([784, 50]),\n torch.Size([50]))', 'loss, f("a, (b", g[0, 1]).shape,  # , loss\n', None),     # two pieces, three parts
-        ('(torch.Size([784, 50]),\n tensor(29.1131))', 'f("a, (b",\n  g[0, 1]).shape, loss', [('f("a, (b", g[0, 1]).shape', shape(784, 50))]),
-        ('(6.0, 2.0)', 'f([2, 0, 3]), f([2, -3])', [('f([2, 0, 3])', {**number(6), 'whole': False}), ('f([2, -3])', {**number(2), 'whole': False})]),
+        ('(torch.Size([784, 50]),\n tensor(29.1131))', 'f("a, (b",\n  g[0, 1]).shape, loss',
+         [('f("a, (b", g[0, 1]).shape', shape(784, 50))]),
+        ('(6.0, 2.0)', 'f([2, 0, 3]), f([2, -3])',
+         [('f([2, 0, 3])', {**number(6), 'whole': False}), ('f([2, -3])', {**number(2), 'whole': False})]),
         ('(6.0, 2.0)', 'both', [('both', {**numbers(6, 2), 'whole': False})]),
-        ('torch.float32', 'x = 1\nx.dtype', [('x.dtype', dtype('float32'))]), ('(5, 10)', 'print(tuple(x.shape))', [('tuple(x.shape)', numbers(5, 10))]),
-        ('7', 'for i in x:\n    print(i)', [('', number(7))]), ('torch.Size([2, 2, 2, 2, 2])', 'x.shape', [('x.shape', shape(2, 2, 2, 2, 2))])]
+        ('torch.float32', 'x = 1\nx.dtype', [('x.dtype', dtype('float32'))]),
+        ('(5, 10)', 'print(tuple(x.shape))', [('tuple(x.shape)', numbers(5, 10))]),
+        ('7', 'for i in x:\n    print(i)', [('', number(7))]),
+        ('torch.Size([2, 2, 2, 2, 2])', 'x.shape', [('x.shape', shape(2, 2, 2, 2, 2))])]
     for (output, source, wanted), got in zip(cases, node(*(('answers', o, s) for o, s, _ in cases))):
         if wanted is None: assert [p['label'] for p in got] == ['Part 2', 'Part 3'], got
         else: assert got == [{'label': label, 'answer': answer} for label, answer in wanted], output
-    never = ['tensor(2.2796, grad_fn=<NegBackward0>)', '(tensor(1), tensor(2))', '[4.0, -2.6, 5.32, -4.18, 7.22, -6.46]', '28 bytes:\n000 001', 'int', "('a', 3)",
-             'The size of tensor a (784) must match', 'torch.Size([5, 784, 10]) 1.57 GB', '', 'nan', '[torch.Size([1])]']
+    never = ['tensor(2.2796, grad_fn=<NegBackward0>)', '(tensor(1), tensor(2))',
+             '[4.0, -2.6, 5.32, -4.18, 7.22, -6.46]', '28 bytes:\n000 001', 'int', "('a', 3)",
+             'The size of tensor a (784) must match', 'torch.Size([5, 784, 10]) 1.57 GB', '',
+             'nan', '[torch.Size([1])]']
     assert node(*(('answers', o, 'x') for o in never)) == [None]*len(never)
 
 
 # ---- what is said of a wrong guess ----
 WRONG = [
     # typed, the answer, what the sentence must hold
-    ('', shape(5, 10), 'Type a shape such as (50, 10)'), ('five', shape(50, 10), 'such as (3, 4)'), ('-5, 10', shape(5, 10), 'Type a shape'), ('5.5, 10', shape(5, 10), 'Type a shape'),
-    ('float32', shape(5), 'Type a shape'), ('5 10', shape(5, 10), 'Type a shape'), ('torch.float32', number(3), 'Type a number such as'), ('?', number(12), 'such as 30'),
-    ('?', numbers(3, 4), 'such as (5, 6)'), ('(5, 10)', dtype('float32'), 'Type a dtype such as torch.float64'), ('?', dtype('float64'), 'such as torch.int8'),
-    ('(10000,)', shape(10000, 10000), 'You typed one axis; this shape has more'), ('5, 6, 7', shape(5, 6), 'three axes; this shape has fewer'), ('(5,)', shape(), 'fewer'), ('()', shape(5), 'no axes'),
-    ('(50, 50000)', shape(50000, 50), 'wrong order'), ('(1, 50)', shape(50, 1), 'wrong order'), ('3, 1, 2', shape(1, 2, 3), 'wrong order'),
-    ('(10000, 1)', shape(10000), 'length one is too many'), ('(50000, 50)', shape(50000, 50, 1), 'length one is missing'), ('(1,)', shape(), 'length one is too many'),
-    ('()', shape(1), 'length one is missing'), ('(1, 5, 1)', shape(5), 'length one are too many'), ('7', shape(1, 7, 1), 'length one are missing'),
-    ('(10000, 1)', shape(10000, 10000), 'One of two axes is right; look at the second'), ('(2, 7, 8)', shape(2, 3, 4), 'One of three axes is right; look at the second and third'),
-    ('(9, 3, 4)', shape(2, 3, 4), 'Two of three axes are right; look at the first'), ('(7, 8)', shape(2, 3), 'none of the lengths'), ('(7,)', shape(3), 'the length is not'),
-    ('824', number(206), 'factor of four'), ('412', number(206), 'factor of two'), ('25.75', number(206), 'factor of eight'), ('20600', number(206), 'zeros'), ('207', number(206), 'off by one'),
-    ('-206', number(206), 'sign'), ('300', number(206), 'Too large'), ('100', number(206), 'Too small'), ('-300', number(-206), 'Too small'), ('206, 1', number(206), 'One number'), ('3', number(0), 'Too large'),
-    ('2.4', number(2.2796), 'Too large'), ('(0, 1)', numbers(1, 0), 'wrong order'), ('(1, 5)', numbers(1, 3), 'second number: too large'), ('(7, 5)', numbers(1, 3), 'first and second'), ('7', numbers(1, 3), 'there are more'),
-    ('float64', dtype('float32'), 'number of bits'), ('int64', dtype('float32'), 'another kind'), ('bool', dtype('int64'), 'another kind'), ('bfloat16', dtype('float16'), 'another kind'), ('uint8', dtype('int8'), 'another kind')]
+    ('', shape(5, 10), 'Type a shape such as (50, 10)'), ('five', shape(50, 10), 'such as (3, 4)'),
+    ('-5, 10', shape(5, 10), 'Type a shape'), ('5.5, 10', shape(5, 10), 'Type a shape'),
+    ('float32', shape(5), 'Type a shape'), ('5 10', shape(5, 10), 'Type a shape'),
+    ('torch.float32', number(3), 'Type a number such as'), ('?', number(12), 'such as 30'),
+    ('?', numbers(3, 4), 'such as (5, 6)'),
+    ('(5, 10)', dtype('float32'), 'Type a dtype such as torch.float64'), ('?', dtype('float64'), 'such as torch.int8'),
+    ('(10000,)', shape(10000, 10000), 'You typed one axis; this shape has more'),
+    ('5, 6, 7', shape(5, 6), 'three axes; this shape has fewer'), ('(5,)', shape(), 'fewer'),
+    ('()', shape(5), 'no axes'),
+    ('(50, 50000)', shape(50000, 50), 'wrong order'), ('(1, 50)', shape(50, 1), 'wrong order'),
+    ('3, 1, 2', shape(1, 2, 3), 'wrong order'),
+    ('(10000, 1)', shape(10000), 'length one is too many'),
+    ('(50000, 50)', shape(50000, 50, 1), 'length one is missing'), ('(1,)', shape(), 'length one is too many'),
+    ('()', shape(1), 'length one is missing'), ('(1, 5, 1)', shape(5), 'length one are too many'),
+    ('7', shape(1, 7, 1), 'length one are missing'),
+    ('(10000, 1)', shape(10000, 10000), 'One of two axes is right; look at the second'),
+    ('(2, 7, 8)', shape(2, 3, 4), 'One of three axes is right; look at the second and third'),
+    ('(9, 3, 4)', shape(2, 3, 4), 'Two of three axes are right; look at the first'),
+    ('(7, 8)', shape(2, 3), 'none of the lengths'), ('(7,)', shape(3), 'the length is not'),
+    ('824', number(206), 'factor of four'), ('412', number(206), 'factor of two'),
+    ('25.75', number(206), 'factor of eight'), ('20600', number(206), 'zeros'), ('207', number(206), 'off by one'),
+    ('-206', number(206), 'sign'), ('300', number(206), 'Too large'),
+    ('100', number(206), 'Too small'), ('-300', number(-206), 'Too small'),
+    ('206, 1', number(206), 'One number'), ('3', number(0), 'Too large'),
+    ('2.4', number(2.2796), 'Too large'), ('(0, 1)', numbers(1, 0), 'wrong order'),
+    ('(1, 5)', numbers(1, 3), 'second number: too large'),
+    ('(7, 5)', numbers(1, 3), 'first and second'), ('7', numbers(1, 3), 'there are more'),
+    ('float64', dtype('float32'), 'number of bits'), ('int64', dtype('float32'), 'another kind'),
+    ('bool', dtype('int64'), 'another kind'), ('bfloat16', dtype('float16'), 'another kind'),
+    ('uint8', dtype('int8'), 'another kind')]
 
 def test_what_is_wrong_is_said():
     for (typed, answer, part), got in zip(WRONG, node(*(('judge', t, a) for t, a, _ in WRONG))):
@@ -89,9 +120,13 @@ def test_what_is_wrong_is_said():
 
 def test_no_sentence_holds_the_answer():
     "Only an example holds figures, and it is not the answer; whatever is typed and whatever is the answer"
-    some = [shape(), shape(1), shape(50, 10), shape(3, 4), shape(10, 50), shape(50, 10, 1), shape(2, 3, 4), shape(1, 2), number(0), number(1), number(12), number(30), number(206), number(-4), number(2.5),
-            numbers(1, 0), numbers(3, 4), numbers(5, 6), numbers(1, 2, 3), dtype('float64'), dtype('int8'), dtype('float32'), dtype('bool')]
-    texts = ['', '?', '()', '1', '2', '4', '12', '48', '30', '(50, 10)', '(10, 50)', '(1, 50, 10)', '3, 4', '(4, 3, 2)', '0, 1', '5, 6', '2.5', 'float64', 'int8', 'bool', '1, 2, 3, 4, 5, 6, 7, 8']
+    some = [shape(), shape(1), shape(50, 10), shape(3, 4), shape(10, 50), shape(50, 10, 1),
+            shape(2, 3, 4), shape(1, 2), number(0), number(1), number(12), number(30), number(206),
+            number(-4), number(2.5),
+            numbers(1, 0), numbers(3, 4), numbers(5, 6), numbers(1, 2, 3), dtype('float64'),
+            dtype('int8'), dtype('float32'), dtype('bool')]
+    texts = ['', '?', '()', '1', '2', '4', '12', '48', '30', '(50, 10)', '(10, 50)', '(1, 50, 10)',
+             '3, 4', '(4, 3, 2)', '0, 1', '5, 6', '2.5', 'float64', 'int8', 'bool', '1, 2, 3, 4, 5, 6, 7, 8']
     calls = [('judge', t, a) for t in texts for a in some]+[('judge', t, a) for t, a, _ in WRONG]
     wrong = [(t, a, got['say']) for (_, t, a), got in zip(calls, node(*calls)) if not got['right']]
     assert len(wrong) > 300
@@ -147,12 +182,15 @@ def test_a_guess_is_typed_and_judged(backprop):
 def test_each_part_has_its_field(backprop):
     page = backprop()
     form, answer = asked(page, 'a single image')
-    fields = [form.get_by_label(name, exact=True) for name in ('one[:, 0].shape', 'one.squeeze(1).shape', 'one.squeeze().shape')]
+    fields = [form.get_by_label(name, exact=True)
+              for name in ('one[:, 0].shape', 'one.squeeze(1).shape', 'one.squeeze().shape')]
     for field, text in zip(fields, ('(1,)', '(1, 1)', '1')): field.fill(text)
     fields[0].press('Enter')
-    assert form.locator('.said').all_inner_texts() == ['✓ Right.', '✗ An axis of length one is too many.', '✗ An axis of length one is too many.']
+    assert form.locator('.said').all_inner_texts() == ['✓ Right.',
+        '✗ An axis of length one is too many.', '✗ An axis of length one is too many.']
     assert form.locator('.verdict').inner_text() == '1 of 3 right.' and not answer.locator('.cell-output').is_visible()
-    assert page.evaluate('document.activeElement.id') == fields[1].get_attribute('id')          # the first that is wrong
+    # the first that is wrong
+    assert page.evaluate('document.activeElement.id') == fields[1].get_attribute('id')
     fields[1].fill('[1]')
     fields[2].fill('()')
     page.keyboard.press('Enter')
@@ -164,7 +202,8 @@ def test_a_question_for_words_has_no_field(backprop):
     for words in ('What is a[0]*b', 'does a - a.mean(1) work'):
         form, answer = asked(page, words)
         assert answer.count() == 1 and not form.count()
-    for address, words in (('data.html', 'row 7 and column 10'), ('fitting.html', 'How many parameters'), ('minibatch_training.html', 'a slice in place')):
+    for address, words in (('data.html', 'row 7 and column 10'),
+                           ('fitting.html', 'How many parameters'), ('minibatch_training.html', 'a slice in place')):
         assert asked(backprop(address), words)[0].count() == 1, words
 
 
@@ -180,7 +219,8 @@ def test_the_shapes_of_a_page_are_guessed_at_will(backprop):
     assert not page.locator('.reveal form').count() and button.get_attribute('aria-pressed') == 'true' and len(gone) == n > 6 and counter.inner_text() == f'0 of {n} right'
     assert all(re.search(r'torch\.(Size|\w+\d)', text) for text in gone)
     other = page.evaluate("[...document.querySelectorAll('main .cell:not(.reveal *) > .cell-output:not([hidden])')].map(o => o.textContent.trim())")
-    assert not [text for text in other if re.fullmatch(r'torch\.Size\(\[[\d, ]*\]\)', text)]                            # none is left over
+    # none is left over
+    assert not [text for text in other if re.fullmatch(r'torch\.Size\(\[[\d, ]*\]\)', text)]
     form = page.locator('.cell', has_text='hidden.shape, out.shape').locator('form.guess').first
     output = form.locator('xpath=following-sibling::*[1]')
     assert form.evaluate("f => f.previousElementSibling.matches('.sourceCode, :has(.sourceCode)')") and not output.is_visible()
@@ -257,7 +297,8 @@ def test_paper_shows_answers_and_no_field(backprop):
     assert gone.count() and not gone.first.is_visible() and forms.first.is_visible()
     page.emulate_media(media='print')
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert all(o.is_visible() for o in gone.all()) and not any(f.is_visible() for f in [*forms.all(), page.locator('.guesses')])
+    assert all(o.is_visible() for o in gone.all()) and not any(f.is_visible()
+        for f in [*forms.all(), page.locator('.guesses')])
     assert all(o.is_visible() for o in page.locator('details.reveal .cell-output').all())
 
 
@@ -277,7 +318,8 @@ def test_fields_are_accessible(backprop, scheme, width):
         if (i % 3) form.requestSubmit()                                    // some wrong, some untouched, all looked up
         form.querySelector('[type=button]')?.click() }""")
     assert page.locator('form.guess button', has_text='Hide').count() > 2 and page.locator('form.guess [aria-invalid=true]').count() > 2
-    found = axe.run(page, {'include': [['form.guess'], ['.guesses'], ['.cell:has(> form.guess)']]}).response['violations']
+    found = axe.run(page, {'include': [['form.guess'], ['.guesses'],
+                                       ['.cell:has(> form.guess)']]}).response['violations']
     assert not found, [(v['id'], [n['target'] for n in v['nodes']][:4]) for v in found]
     wide, room = page.evaluate('[document.documentElement.scrollWidth, innerWidth]')
     assert wide <= room

@@ -13,7 +13,8 @@ from backprop13.practice import submissions
 from backprop13.practice.exercises import EXERCISES, PAGES, starter
 from backprop13.practice.submissions import Limits, Row, by_exercise, by_student, collect, run_all, to_csv
 
-pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='processes are looked up in /proc, and only Linux limits their memory')
+pytestmark = pytest.mark.skipif(sys.platform != 'linux',
+                                reason='processes are looked up in /proc, and only Linux limits their memory')
 CELL_SECONDS = 4
 
 IMPORTS = 'import torch\nfrom backprop13.practice.exercises import check, hint, progress'
@@ -26,7 +27,8 @@ NAMES = 'lin', 'relu', 'mse'
 
 def notebook(*cells):
     return json.dumps(dict(cells=[dict(cell_type='markdown', source=['# Practice'], metadata={})] + [
-        dict(cell_type='code', source=o.splitlines(True), metadata={}, outputs=[], execution_count=None) for o in cells],
+        dict(cell_type='code', source=o.splitlines(True), metadata={}, outputs=[],
+             execution_count=None) for o in cells],
         metadata={}, nbformat=4, nbformat_minor=4))
 
 
@@ -52,10 +54,13 @@ HOSTILE = dict(
     stays='import os, subprocess\nsubprocess.Popen(["sleep", "600"])\nif not os.fork():\n    import time\n    time.sleep(600)',
     asks='import os\nos.read(0, 1)\nname = input("your name? ")')
 SAID = dict(                                          # what the command says about them, in sentences
-    loops=[f'cell 3 was stopped after {CELL_SECONDS} seconds'], prints=[f'cell 3 was stopped after {CELL_SECONDS} seconds'],
+    loops=[f'cell 3 was stopped after {CELL_SECONDS} seconds'],
+    prints=[f'cell 3 was stopped after {CELL_SECONDS} seconds'],
     waits=[f'cell 3 was stopped after {CELL_SECONDS} seconds'],
-    allocates=['cell 3 needed more than 1000 MB, and was stopped'], fills=['cell 3 needed more than 1000 MB, and was stopped'],
-    exits_at_once=['cell 3 ended its process'], kills_itself=['cell 3 ended its process'], closes=['cell 3 ended its process'])
+    allocates=['cell 3 needed more than 1000 MB, and was stopped'],
+    fills=['cell 3 needed more than 1000 MB, and was stopped'],
+    exits_at_once=['cell 3 ended its process'], kills_itself=['cell 3 ended its process'],
+    closes=['cell 3 ended its process'])
 
 
 def hand_in(folder):
@@ -64,12 +69,16 @@ def hand_in(folder):
         (folder/name).parent.mkdir(parents=True, exist_ok=True)
         (folder/name).write_text(text, encoding='utf-8')
     for name, deed in HOSTILE.items(): put(f'{name}.ipynb', between(deed))
-    put('ada.ipynb', notebook(IMPORTS, *GOOD, 'check(lin)', 'hint("relu")', 'progress()', 'from backprop13.backprop import lin'))
+    put('ada.ipynb', notebook(IMPORTS, *GOOD, 'check(lin)', 'hint("relu")', 'progress()',
+                              'from backprop13.backprop import lin'))
     put('zoe.ipynb', notebook(IMPORTS, *GOOD))
     put('ben.ipynb', notebook(IMPORTS, LIN.replace('+', '-'), starter('relu'), 'from backprop13.backprop import mse'))
-    put('gina.ipynb', notebook(IMPORTS, 'import os\n' + LIN.replace('return', 'while True: pass;'), RELU.replace('return', 'os._exit(5);'), MSE))
-    put('hugo.ipynb', notebook(IMPORTS, LIN + '\n1/0\n' + RELU, LIN.replace('+', '-'), 'def f(:', MSE + '\nwhile True: pass'))
-    put('kim.ipynb', notebook('%pip install nothing\n!touch here\nx = %timeit -n1 -r1 1', IMPORTS, '%%time\n' + LIN, '%%bash\nexit 1', RELU,
+    put('gina.ipynb', notebook(IMPORTS, 'import os\n' + LIN.replace('return', 'while True: pass;'),
+                               RELU.replace('return', 'os._exit(5);'), MSE))
+    put('hugo.ipynb', notebook(IMPORTS, LIN + '\n1/0\n' + RELU, LIN.replace('+', '-'), 'def f(:',
+                               MSE + '\nwhile True: pass'))
+    put('kim.ipynb', notebook('%pip install nothing\n!touch here\nx = %timeit -n1 -r1 1', IMPORTS,
+                              '%%time\n' + LIN, '%%bash\nexit 1', RELU,
                               'def another(output, targ): return 0\nmse = another'))
     put('mia.ipynb', notebook(IMPORTS, '%%writefile own.py\n' + LIN, 'from own import lin', '%%capture\n' + RELU,
                               MSE.replace('return', 'display(output); torch.tensor(1); return')))
@@ -89,13 +98,15 @@ def hand_in(folder):
 
 
 def sums(folder):
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else '' for p in folder.rglob('*')}
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file()
+            else '' for p in folder.rglob('*')}
 
 
 def start(folder, mark, *words, stdin=subprocess.DEVNULL, **more):
     "The command, in a process of its own; whatever comes of it has `mark` in its environment, and `more`"
     for o in 'home', 'tmp': (folder/o).mkdir(exist_ok=True)
-    env = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1', MARK=mark, HOME=str(folder/'home'), TMPDIR=str(folder/'tmp'),
+    env = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1', MARK=mark,
+               HOME=str(folder/'home'), TMPDIR=str(folder/'tmp'),
                MPLCONFIGDIR=str(folder/'matplotlib'), BACKPROP13_DATA='synthetic', **more)
     for o in 'XDG_CACHE_HOME', 'XDG_DATA_HOME', 'TQDM_DISABLE': env.pop(o, None)
     code = 'from backprop13.practice.submissions import grade; grade()'
@@ -149,7 +160,8 @@ def said(graded, student):
 @pytest.mark.parametrize('student', HOSTILE)
 def test_a_hostile_one_is_graded_around_what_it_does(graded, student):
     assert results(graded, student) == dict.fromkeys(NAMES, 'passed')
-    heard = [o.split(' (')[0] for o in said(graded, student)]       # who told the exit code may have been ended by a neighbour
+    # who told the exit code may have been ended by a neighbour
+    heard = [o.split(' (')[0] for o in said(graded, student)]
     assert heard == SAID.get(student, [])
 
 
@@ -166,10 +178,12 @@ def test_a_wrong_one_is_wrong(graded):
 
 def test_what_happens_inside_a_solution(graded):
     found = results(graded, 'gina')
-    assert found.pop('lin') in ('stopped', 'failed')        # by the command or, where that is slower, by check's own limit
+    # by the command or, where that is slower, by check's own limit
+    assert found.pop('lin') in ('stopped', 'failed')
     assert found == dict(relu='ended', mse='passed')
     assert graded['rows']['gina', 'lin']['property'] == 'time'
-    assert graded['rows']['gina', 'relu']['message'] in ('relu ended its process (exit code 5)', 'relu ended its process')
+    assert graded['rows']['gina', 'relu']['message'] in ('relu ended its process (exit code 5)',
+        'relu ended its process')
 
 
 def test_the_cells_of_one_that_raises(graded):
@@ -194,8 +208,10 @@ def test_a_folder_is_one_student(graded):
 
 
 @pytest.mark.parametrize('student,why', [
-    ('broken', "broken.ipynb can't be read as a notebook: Expecting"), ('list', "list.ipynb can't be read as a notebook: it has no cells"),
-    ('deep', "deep.ipynb can't be read as a notebook: maximum recursion"), ('nobody', 'nobody has no .ipynb and no .py file')])
+    ('broken', "broken.ipynb can't be read as a notebook: Expecting"),
+    ('list', "list.ipynb can't be read as a notebook: it has no cells"),
+    ('deep', "deep.ipynb can't be read as a notebook: maximum recursion"),
+    ('nobody', 'nobody has no .ipynb and no .py file')])
 def test_what_cannot_be_read_is_told_and_in_the_table(graded, student, why):
     assert results(graded, student) == dict.fromkeys(NAMES, 'missing')
     assert [o for o in graded['out'].splitlines() if o.startswith(why)]
@@ -215,13 +231,16 @@ def test_no_process_and_no_file_is_left(graded):
     assert left(graded['mark']) == []
     assert list((graded['folder']/'tmp').iterdir()) == []
     assert sums(graded['folder']/'home') == sums(graded['folder']/'home as it was'), 'progress, or something else, was written'
-    assert {p.name for p in graded['folder'].iterdir()} <= {'handed in', 'home', 'home as it was', 'tmp', 'matplotlib', 'results.csv'}
+    assert {p.name for p in graded['folder'].iterdir()} <= {'handed in', 'home', 'home as it was',
+        'tmp', 'matplotlib', 'results.csv'}
 
 
 def test_the_table(graded):
     out, students = graded['out'], len({s for s, _ in graded['rows']})
     lines = out.split('\n\n')[0].splitlines()
-    assert lines[0].split() == ['student', *(p.partition('_')[0] for p in PAGES if any(e.page == p for e in EXERCISES.values())), 'all']
+    assert lines[0].split() == ['student',
+                                *(p.partition('_')[0] for p in PAGES
+                                  if any(e.page == p for e in EXERCISES.values())), 'all']
     assert len([o for o in lines[1:] if not o.startswith(('pages:', '0'))]) == students and 'ada' in out
     row = next(o for o in lines if o.startswith('ben ')).split()
     page = sum(e.page == EXERCISES['lin'].page for e in EXERCISES.values())
@@ -232,7 +251,8 @@ def test_the_table(graded):
 def test_the_lesson_to_give_next(graded):
     rows, out = graded['rows'].values(), graded['out']
     line = next(o for o in out.splitlines() if o.startswith('mse '))
-    n = {k: sum(r['exercise'] == 'mse' and r['result'] == k for r in rows) for k in ('passed', 'failed', 'empty', 'missing')}
+    n = {k: sum(r['exercise'] == 'mse' and r['result'] == k for r in rows)
+         for k in ('passed', 'failed', 'empty', 'missing')}
     assert line.split() == ['mse', *map(str, n.values()), 'signature', '1']
     assert re.search(r'^lin .* value 2, time 1, exception 1$|^lin .* value 2, exception 1, time 1$', out, re.M)
     assert f'handed in by nobody: {len(EXERCISES) - 3} more' in out
@@ -259,12 +279,15 @@ THINGS = {                                              # -> cells, and what is 
     'a semicolon': ['"nine";', '"nine" not in Out.values()'],
     'await': ['import asyncio\nx = await asyncio.sleep(0, 10)', 'x == 10'],
     'async for': ['async def numbers():\n    yield 11', 'async for x in numbers(): pass', 'x == 11'],
-    'async with': ['import contextlib\n@contextlib.asynccontextmanager\nasync def twelve(): yield 12', 'async with twelve() as x: pass', 'x == 12'],
+    'async with': ['import contextlib\n@contextlib.asynccontextmanager\nasync def twelve(): yield 12',
+                   'async with twelve() as x: pass', 'x == 12'],
     'a task': ['import asyncio\ntask = asyncio.create_task(asyncio.sleep(0, 13))', 'x = await task', 'x == 13'],
     'the loop': ['import asyncio\nloop = asyncio.get_running_loop()', 'loop is asyncio.get_running_loop()'],
     'a thread': ['import asyncio\nx = await asyncio.to_thread(lambda: 14)', 'x == 14'],
-    'a process': ['import multiprocessing\ndef f(i): return 2*i', 'with multiprocessing.get_context("fork").Pool(1) as pool: x = pool.map(f, [1, 2])', 'x == [2, 4]'],
-    'workers': ['import torch\nx = [int(o) for o in torch.utils.data.DataLoader([1, 2], num_workers=1)]', 'x == [1, 2]'],
+    'a process': ['import multiprocessing\ndef f(i): return 2*i',
+                  'with multiprocessing.get_context("fork").Pool(1) as pool: x = pool.map(f, [1, 2])', 'x == [2, 4]'],
+    'workers': ['import torch\nx = [int(o) for o in torch.utils.data.DataLoader([1, 2], num_workers=1)]',
+                'x == [1, 2]'],
     'get_ipython': ['x = get_ipython().user_ns', 'x is globals()'],
     'get_ipython, imported': ['import IPython\nx = IPython.get_ipython()', 'x is get_ipython()'],
     'a hook': ['ran = []\nget_ipython().events.register("post_execute", lambda: ran.append(1))', '1', 'len(ran) == 2'],
@@ -286,11 +309,14 @@ THINGS = {                                              # -> cells, and what is 
     '%who': ['a = 23\n%whos\nx = %who_ls', '"a" in x'],
     '%history': ['%history -n 1-2\n%precision 3\n%xmode Minimal\n%autosave 60\nok = 24', 'ok == 24'],
     '%run': ['%%writefile other.py\nname = __name__', '%run other.py', 'name == "__main__"'],
-    '%run of a notebook': ['%%writefile other.ipynb\n' + notebook('number = 25').replace('"source": ["# Practice"]', '"source": []'), '%run other.ipynb', 'number == 25'],
+    '%run of a notebook': ['%%writefile other.ipynb\n'
+                           + notebook('number = 25').replace('"source": ["# Practice"]', '"source": []'),
+                           '%run other.ipynb', 'number == 25'],
     '%%writefile': ['%%writefile half.py\nhalf = .5', 'from half import half', 'half == .5'],
     '%%html': ['%%html\n<b>1</b>', '%%javascript\n1', '%%latex\n$x$', '%%markdown\n*x*', 'True'],
     '%%bash': ['%%bash --out said\necho 26', 'said == "26\\n"'],
-    '%%script': ['%%script false --no-raise-error\n1', '%%python3\nopen("made", "w").write("x")', 'open("made").read() == "x"'],
+    '%%script': ['%%script false --no-raise-error\n1', '%%python3\nopen("made", "w").write("x")',
+                 'open("made").read() == "x"'],
     'a magic of its own': ['from IPython.core.magic import register_line_magic\n@register_line_magic\ndef twice(line): return 2*line', 'x = %twice ab', 'x == "abab"'],
     'automagic': ['pwd', 'mkdir here', 'cd here', 'cd ..', '__import__("os").path.isdir("here")'],
     'alias': ['%alias greet echo %s\n%greet you\nok = 27', 'ok == 27'],
@@ -311,7 +337,8 @@ THINGS = {                                              # -> cells, and what is 
     'an underscore': ['_, x = 1, 37', 'x == 37'],
     'text': ['import logging, sys, warnings\nprint("✓")\nprint("✓", file=sys.stderr)\nlogging.warning("✓")\nwarnings.warn("✓")\nok = 38', 'ok == 38'],
     'an error': ['1/0', 'def f(:', 'class Bad:\n    def __repr__(self): raise ValueError\nBad()', 'True'],
-    'bars': ['from tqdm.auto import tqdm\nfrom tqdm.notebook import tqdm as other\nx = list(tqdm(other(range(3))))', 'x == [0, 1, 2]'],
+    'bars': ['from tqdm.auto import tqdm\nfrom tqdm.notebook import tqdm as other\nx = list(tqdm(other(range(3))))',
+             'x == [0, 1, 2]'],
     'a widget': ['import ipywidgets\nx = []\ndef show(i): x.append(i)\nipywidgets.interact(show, i=3)', 'x == [3]'],
     'a lab': ['from backprop13.support.labs import wheels\nwheels()', 'True']}
 
@@ -320,10 +347,12 @@ ANSWERED = {                                            # what Jupyter would wai
     'getpass': ['import getpass, warnings\nx = getpass.getpass()', 'x == ""'],
     'exit': ['exit', 'quit()', 'exit()\nok = 2', 'ok == 2'],
     'sys.exit': ['import sys\nsys.exit()', 'True'],
-    'a debugger': ['def f():\n    breakpoint()\n    return 3\nok = f()', '%debug', 'import pdb\npdb.set_trace()', 'ok == 3'],
+    'a debugger': ['def f():\n    breakpoint()\n    return 3\nok = f()', '%debug',
+                   'import pdb\npdb.set_trace()', 'ok == 3'],
     'a magic that is not there': ['%tensorflow_version 2.x\n%load_ext nobody_has_this\nok = 4', 'ok == 4'],
     'an editor': ['%matplotlib widget\n%matplotlib qt\n%gui qt\nok = 5', 'ok == 5'],
-    '%pip': ['%pip install nothing\n%conda install nothing\nok = 6', 'pip install nothing', 'ok == 6 and "_exit_code" not in globals()'],
+    '%pip': ['%pip install nothing\n%conda install nothing\nok = 6', 'pip install nothing',
+             'ok == 6 and "_exit_code" not in globals()'],
     'a package': [f"""import zipfile
 with zipfile.ZipFile('x-1-py3-none-any.whl', 'w') as z:
     z.writestr('x.py', '')
@@ -336,7 +365,8 @@ with zipfile.ZipFile('x-1-py3-none-any.whl', 'w') as z:
 def told(things, folder):
     "A notebook that does these things, and writes a file for each: True if it did what it should"
     cells = []
-    for i, (*before, true) in enumerate(things.values()): cells += [*before, f'with open(r"{folder}/{i}", "w") as told: told.write(repr(bool({true})))']
+    for i, (*before, true) in enumerate(things.values()): cells += [*before,
+            f'with open(r"{folder}/{i}", "w") as told: told.write(repr(bool({true})))']
     return notebook(*cells)
 
 def read(things, folder):
@@ -353,8 +383,10 @@ def done(shared):
         plain = dict(TERM='dumb', LC_ALL='C', PYTHONCOERCECLOCALE='0', PYTHONUTF8='0')
         with start(folder, uuid.uuid4().hex, 'in', '--jobs', 2, **plain) as p:
             book = nbformat.reads(told(THINGS, folder/'jupyter'), 4)
-            kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))      # no kernelspec of the user's
-            NotebookClient(book, kernel, timeout=120, allow_errors=True, resources=dict(metadata=dict(path=str(folder/'there')))) \
+            # no kernelspec of the user's
+            kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+            NotebookClient(book, kernel, timeout=120, allow_errors=True,
+                           resources=dict(metadata=dict(path=str(folder/'there')))) \
                 .execute(env={k: v for k, v in os.environ.items() if k != 'MPLBACKEND'})
             said = p.communicate(timeout=300)
         for things, where in (THINGS, 'command'), (ANSWERED, 'answered'), (THINGS, 'jupyter'):
@@ -388,8 +420,10 @@ def test_a_message_keeps_its_lines():
 
 
 def test_fifty_students_fit_a_terminal():
-    kinds = [('passed', '', ''), ('failed', 'no ready-made function', 'm'), ('failed', 'inputs unchanged', 'm'), ('stopped', 'time', 'm'),
-             ('failed', 'right one accepted', 'm'), ('ended', 'process ended', 'm'), ('empty', 'empty', 'm'), ('missing', '', '')]
+    kinds = [('passed', '', ''), ('failed', 'no ready-made function', 'm'),
+             ('failed', 'inputs unchanged', 'm'), ('stopped', 'time', 'm'),
+             ('failed', 'right one accepted', 'm'), ('ended', 'process ended', 'm'),
+             ('empty', 'empty', 'm'), ('missing', '', '')]
     rows = [Row(f'a student with a long name, number {i}', name, *kinds[(i + j) % len(kinds)])
             for i in range(50) for j, name in enumerate(EXERCISES)]
     one, two = by_student(rows), by_exercise(rows)
@@ -404,7 +438,8 @@ def test_names_cannot_move_the_cursor():
 def test_a_babbling_process_is_not_believed():
     file = submissions.File('a', Path('a.ipynb'), None, ['1', '2'])
     heard = submissions._Heard(file, {})
-    heard.hear(b'["cell", 5, 0]\n["check", "none"]\n["graded", "lin", "passed"]\n["graded", "lin", 1, 2, 3]\n' + b'['*100_000 + b'\n{}\n3\n\xff\n')
+    heard.hear(b'["cell", 5, 0]\n["check", "none"]\n["graded", "lin", "passed"]\n["graded", "lin", 1, 2, 3]\n'
+               + b'['*100_000 + b'\n{}\n3\n\xff\n')
     assert heard.at is None and heard.graded == {} and not heard.said
     heard.hear(b'["cell", 1, 0]\n["graded", "lin", "pas')
     heard.hear(b'sed", "", ""]\n')
@@ -497,7 +532,8 @@ def test_another_way_of_making_processes_will_do(tmp_path, monkeypatch):
 def test_stopped(tmp_path, sign, code):
     "What ends the command ends its processes. (Its name is short: it is a part of the path of a socket, which has 107 letters at most.)"
     (tmp_path/'in').mkdir()
-    for o in 'ab': (tmp_path/'in'/f'{o}.ipynb').write_text(between(HOSTILE['stays'] + '\nopen("../here", "w").close()\nwhile True: pass'))
+    for o in 'ab': (tmp_path/'in'/f'{o}.ipynb').write_text(between(HOSTILE['stays']
+            + '\nopen("../here", "w").close()\nwhile True: pass'))
     mark = uuid.uuid4().hex
     with start(tmp_path, mark, 'in', '--jobs', 2, '--cell-seconds', 100, '--csv', 'r.csv') as p:
         until = time.monotonic() + 60
@@ -512,11 +548,15 @@ def test_stopped(tmp_path, sign, code):
 
 
 @pytest.mark.parametrize('words,why', [
-    (['nowhere'], 'nowhere is no folder; name one that is there'), (['empty'], 'empty has no submission: no .ipynb, no .py, no folder'),
-    (['a.ipynb'], 'a.ipynb is no folder'), ([], 'the following arguments are required: FOLDER'), (['in', '--jobs', '0'], "--jobs: got '0'"),
-    (['in', '--cell-seconds', 'x'], "--cell-seconds: got 'x'"), (['in', '--memory', '5'], "--memory: got '5', wanted a whole number from 100"),
+    (['nowhere'], 'nowhere is no folder; name one that is there'),
+    (['empty'], 'empty has no submission: no .ipynb, no .py, no folder'),
+    (['a.ipynb'], 'a.ipynb is no folder'), ([], 'the following arguments are required: FOLDER'),
+    (['in', '--jobs', '0'], "--jobs: got '0'"),
+    (['in', '--cell-seconds', 'x'], "--cell-seconds: got 'x'"),
+    (['in', '--memory', '5'], "--memory: got '5', wanted a whole number from 100"),
     (['in', '--csv', 'a.txt'], "--csv: got 'a.txt'"), (['in', '--csv', 'no/a.csv'], "--csv: got 'no/a.csv'"),
-    (['in', '--data', 'nowhere'], '/nowhere; set BACKPROP13_DATA to the folder'), (['in', 'in'], 'unrecognized arguments: in'),
+    (['in', '--data', 'nowhere'], '/nowhere; set BACKPROP13_DATA to the folder'),
+    (['in', 'in'], 'unrecognized arguments: in'),
     ([''], 'wanted a folder of submissions'), (['in', '--memory', '9'*20], 'from 100 to 1000000')])
 def test_what_is_refused_is_a_sentence(tmp_path, monkeypatch, capsys, words, why):
     for o in 'empty', 'in': (tmp_path/o).mkdir()

@@ -2,7 +2,8 @@
 `formulas` stands in for Excel here: what it takes for an error is checked, what Excel shows for it isn't."""
 import io, math, re, zipfile
 
-import formulas, pytest, torch                   # formulas: without it nothing here is proved, so its absence is an error
+# formulas: without it nothing here is proved, so its absence is an error
+import formulas, pytest, torch
 import torch.nn.functional as F
 from conftest import visit
 from openpyxl import load_workbook
@@ -32,7 +33,8 @@ def typed(outputs, target=None):
 
 def number(v): return math.nan if isinstance(v, str) else v              # an error is no number
 
-def column(cells, name, letter, c): return torch.tensor([number(cells[name, f'{letter}{5+i}']) for i in range(c)], dtype=torch.float64)
+def column(cells, name, letter, c): return torch.tensor([number(cells[name, f'{letter}{5+i}'])
+        for i in range(c)], dtype=torch.float64)
 
 def wrong(cells, outputs, k):
     "The columns and the losses, in cells as recalculated, that aren't PyTorch's for these outputs and this target"
@@ -45,7 +47,8 @@ def wrong(cells, outputs, k):
     for name, cols in want.items():
         one |= {(name, f'{k}{end}'): v.sum() for k, v in cols.items() if (name, f'{k}{end}') in cells}
     def close(got, want): return torch.allclose(torch.as_tensor(got, dtype=torch.float64), want, rtol=1e-9, atol=1e-9)
-    return ([(name, k) for name, cols in want.items() for k, v in cols.items() if not close(column(cells, name, k, c), v)]
+    return ([(name, k) for name, cols in want.items() for k, v in cols.items()
+             if not close(column(cells, name, k, c), v)]
             + [at for at, v in one.items() if not close(number(cells[at]), v)])
 
 
@@ -63,7 +66,8 @@ def test_other_outputs_and_targets(recalculate):
 @pytest.mark.parametrize('c', [1, 2, 10])
 def test_other_numbers_of_classes(c):
     g = torch.Generator().manual_seed(c)
-    names, x = [str(i) for i in range(c)], torch.randn(c, generator=g).double().tolist()       # as digits: text all the same
+    # as digits: text all the same
+    names, x = [str(i) for i in range(c)], torch.randn(c, generator=g).double().tolist()
     data = cross_entropy_workbook(names, x, str(c - 1)).data
     assert wrong(recalculator(data)(), x, c - 1) == [] and sheet(data)['B3'].number_format == '@'
 
@@ -76,7 +80,8 @@ def test_an_edited_file_is_recalculated(book):
 def test_large_outputs_break_the_first_sheet_and_not_the_second(recalculate):
     x = [100*v for v in OUTPUTS]
     for k, name in enumerate(NAMES):
-        cells, want = recalculate(typed(x, name)), F.cross_entropy(torch.tensor([x], dtype=torch.float64), torch.tensor([k]))
+        cells, want = recalculate(typed(x, name)), F.cross_entropy(torch.tensor([x],
+            dtype=torch.float64), torch.tensor([k]))
         # exp(260) is a number still, but a softmax below 1e-323 is 0, has no ln, and 0 times an error is an error
         assert cells[FIRST, 'C6'] > 1e100 and cells[FIRST, 'D5'] == 0 and cells[FIRST, 'F5'] == cells[FIRST, 'G11'] == '#NUM!'
         assert cells[STABLE, 'H11'] == pytest.approx(want.item(), rel=1e-9, abs=1e-9)
@@ -100,8 +105,10 @@ def spoilt(data, at, old, new):
     return out.getvalue()
 
 @pytest.mark.parametrize('at,old,new', [
-    ((FIRST, 'F'), 'LN(', 'LOG('), ((STABLE, 'G'), 'LN(', 'LOG('), ((FIRST, 'G'), '=-G10', '=G10'), ((FIRST, 'D'), '/C$10', '/C$5'),
-    ((FIRST, 'C'), 'SUM(C5:C9)', 'SUM(C5:C8)'), ((FIRST, 'E'), 'A6=', 'A7='), ((STABLE, 'C'), 'MAX', 'MIN'), ((FIRST, 'G'), 'E5*', ''),
+    ((FIRST, 'F'), 'LN(', 'LOG('), ((STABLE, 'G'), 'LN(', 'LOG('), ((FIRST, 'G'), '=-G10', '=G10'),
+    ((FIRST, 'D'), '/C$10', '/C$5'),
+    ((FIRST, 'C'), 'SUM(C5:C9)', 'SUM(C5:C8)'), ((FIRST, 'E'), 'A6=', 'A7='),
+    ((STABLE, 'C'), 'MAX', 'MIN'), ((FIRST, 'G'), 'E5*', ''),
     ((STABLE, 'B'), '!B8', '!B9'), ((STABLE, 'H'), '=-H10', '=-H9'), ((FIRST, 'G'), 'LOG(', 'LN(')])
 def test_a_wrong_formula_is_caught(book, at, old, new, record_property):
     record_property('mutant', 'workbook')
@@ -140,7 +147,8 @@ def test_stored_values_are_the_formulas_own(book, recalculate):
             got, want, n = stored[cell.coordinate].value, cells[name, cell.coordinate], n + 1
             if want == '': assert got is None, (name, cell.coordinate); continue       # a message with nothing to say
             assert got is not None, (name, cell.coordinate)
-            assert got == want if isinstance(want, str) else got == pytest.approx(want, abs=1e-9), (name, cell.coordinate)
+            assert got == want if isinstance(want, str) else got == pytest.approx(want,
+                abs=1e-9), (name, cell.coordinate)
     assert n > 60
     over = sheet(cross_entropy_workbook(['a', 'b'], [800., 0.], 'a').data, data_only=True)
     assert over['C5'].value is None and over['G8'].value is None        # an error is left to the spreadsheet
@@ -161,7 +169,8 @@ def test_its_form(book):
     ws = wb[FIRST]
     choices = {str(v.sqref): v for v in ws.data_validations.dataValidation}
     assert choices['B3'].type == 'list' and choices['B3'].formula1 == '$A$5:$A$9' and choices['B5:B9'].type == 'decimal'
-    inputs = {c.coordinate for c in filled(ws) if c.border.left and c.border.left.style}                # bordered: to be changed
+    # bordered: to be changed
+    inputs = {c.coordinate for c in filled(ws) if c.border.left and c.border.left.style}
     assert inputs == {'B3', *(f'B{r}' for r in range(5, 10))}
     for ws in wb:
         assert ws.freeze_panes == 'B5' and ws.page_setup.orientation == 'landscape' and ws.print_title_rows
@@ -178,9 +187,12 @@ def test_a_name_is_text_whatever_it_looks_like():
 @pytest.mark.parametrize('names,outputs,target,says', [
     (NAMES, OUTPUTS[:4], 'dog', 'got 5 names and outputs of shape (4,)'), ([], [], 'dog', 'got 0 names'),
     (['a', 'b'], [[1., 2.]], 'a', 'outputs of shape (1, 2)'), (['a'], 1., 'a', 'outputs of shape ()'),
-    (NAMES, OUTPUTS, 'cod', "no class 'cod'; choose one of ['cat', 'dog'"), (NAMES, OUTPUTS, 1, 'no class 1; choose one of'),
-    (['a', 'b'], [0., math.inf], 'a', 'outputs must be finite'), (['a', 'b'], [0., math.nan], 'a', 'outputs must be finite'),
-    (['a', 'A'], [0., 1.], 'a', 'names must differ, capitals aside'), (['a', ' '], [0., 1.], 'a', 'names must be text, and not empty'),
+    (NAMES, OUTPUTS, 'cod', "no class 'cod'; choose one of ['cat', 'dog'"),
+    (NAMES, OUTPUTS, 1, 'no class 1; choose one of'),
+    (['a', 'b'], [0., math.inf], 'a', 'outputs must be finite'),
+    (['a', 'b'], [0., math.nan], 'a', 'outputs must be finite'),
+    (['a', 'A'], [0., 1.], 'a', 'names must differ, capitals aside'),
+    (['a', ' '], [0., 1.], 'a', 'names must be text, and not empty'),
     ([1, 2], [0., 1.], 1, 'names must be text'), (['a', 'b'], ['x', 'y'], 'a', 'outputs must be numbers')])
 def test_bad_input_gets_one_sentence(names, outputs, target, says):
     with pytest.raises(ValueError, match='cross_entropy_workbook: .*' + re.escape(says)) as e:
@@ -197,7 +209,8 @@ def test_the_link_holds_the_file():
 
 @pytest.mark.parametrize('scripts', [True, False])
 def test_the_page_offers_it(browser, server, book, tmp_path, scripts):
-    page, said, asked = visit(browser, server+'minibatch_training.html', java_script_enabled=scripts, viewport={'width': 360, 'height': 800})
+    page, said, asked = visit(browser, server+'minibatch_training.html',
+                              java_script_enabled=scripts, viewport={'width': 360, 'height': 800})
     link = page.locator('a[download="cross_entropy.xlsx"]')
     assert link.count() == 1
     link.focus()

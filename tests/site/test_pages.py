@@ -46,12 +46,14 @@ def test_nothing_is_loaded_from_elsewhere(pages, docs):
 
 def policy(page):
     "The page's content-security policy, {directive: its words}; it stands before whatever it must rule"
-    head = [a for t, a in page.tags if t in ('script', 'link', 'style') or a.get('http-equiv') == 'Content-Security-Policy']
+    head = [a for t, a in page.tags if t in ('script', 'link', 'style') or a.get('http-equiv')
+            == 'Content-Security-Policy']
     return {k: words for k, *words in map(str.split, filter(None, head[0].get('content', '').split(';')))}
 
 def inline(page):
     "What in the page only 'unsafe-inline' would allow: scripts and styles without a file, event handlers"
-    return [(t, a) for t, a in page.tags if t == 'style' or any(k.startswith('on') for k in a) or a.get('href', '').startswith('javascript:')
+    return [(t, a) for t, a in page.tags if t == 'style' or any(k.startswith('on') for k in a)
+            or a.get('href', '').startswith('javascript:')
             or t == 'script' and 'src' not in a and a.get('type') != 'application/json']
 
 def test_every_page_runs_and_loads_only_files_of_the_site(pages):
@@ -139,15 +141,18 @@ def test_code_leads_to_the_reference(docs, pages):
 
 
 def test_code_leads_to_what_its_names_mean_there(docs, pages):
-    ids = [i for i in pages['reference.html'].ids if re.fullmatch(r'backprop13\.[\w.]+|(softmax|evaluate|fit|watch|record)(-\d)?', i)]
-    module = {i: max((m for m in ids[:ids.index(i)] if '.' in m), key=ids.index).split('.')[-1] for i in ids if '.' not in i}
+    ids = [i for i in pages['reference.html'].ids
+           if re.fullmatch(r'backprop13\.[\w.]+|(softmax|evaluate|fit|watch|record)(-\d)?', i)]
+    module = {i: max((m for m in ids[:ids.index(i)] if '.' in m), key=ids.index).split('.')[-1]
+              for i in ids if '.' not in i}
     def homes(page, name, tag):
         html = (docs/f'{page}.html').read_text(encoding='utf-8')
         return {module[i] for i in re.findall(rf'<a{tag} href="(?:../)?reference.html#([^"]+)">(?:<code>)?{name}(?:\(\))?<', html)}
     code, prose = ' class="ref"', ''
     assert homes('minibatch_training', 'softmax', code) == homes('speed', 'softmax', code) == {'minibatch'}
     assert homes('support/labs', 'softmax', code) == {'labs'}
-    assert homes('derivatives', 'evaluate', code) == {'derivatives'} and homes('fitting', 'evaluate', code) == {'fitting'}
+    assert homes('derivatives', 'evaluate', code) == {'derivatives'} and homes('fitting',
+        'evaluate', code) == {'fitting'}
     assert homes('fitting', 'fit', code) == homes('fitting', 'fit', prose) == {'fitting'}
     assert homes('backprop', 'fit', code) == homes('backprop', 'fit', prose) == set()            # that page's own
     html = (docs/'backprop.html').read_text(encoding='utf-8')
@@ -157,9 +162,12 @@ def test_code_leads_to_what_its_names_mean_there(docs, pages):
 
 
 @pytest.mark.parametrize('code, means, inner', [
-    ('from backprop13.fitting import fit as f', {'f': ('fitting', 'fit')}, set()), ('from torch import softmax', {'softmax': None}, set()),
-    ('import torch.nn.functional as F, os.path', {'F': None, 'os': None}, set()), ('def fit(lin): relu = lin', {'fit': None}, {'lin', 'relu'}),
-    ('mse = lambda out: out', {'mse': None}, {'out'}), ('fit(x); [relu for relu in y]', {}, {'relu'}), ('for lin in x: pass', {'lin': None}, set()),
+    ('from backprop13.fitting import fit as f', {'f': ('fitting', 'fit')}, set()),
+    ('from torch import softmax', {'softmax': None}, set()),
+    ('import torch.nn.functional as F, os.path', {'F': None, 'os': None}, set()),
+    ('def fit(lin): relu = lin', {'fit': None}, {'lin', 'relu'}),
+    ('mse = lambda out: out', {'mse': None}, {'out'}),
+    ('fit(x); [relu for relu in y]', {}, {'relu'}), ('for lin in x: pass', {'lin': None}, set()),
     ('%time fit(1)\nfit = 2', {'fit': None}, set()), ('def (', {}, set())])
 def test_what_a_cell_gives_a_meaning(code, means, inner): assert load_tool('site').bound(code, '') == (means, inner)
 
@@ -186,7 +194,8 @@ def faults(page):
             return [s.color, s.backgroundColor, s.opacity, s.fontSize, p.closest('div')?.className].join() })
           p.classList.toggle('seen', looks.every(o => seen.has(o)))
           for (const o of looks) seen.add(o) } }""")
-    def run(**options): return axe.run(page, {'exclude': [['.katex']]}, {'resultTypes': ['violations'], **options}).response['violations']
+    def run(**options): return axe.run(page, {'exclude': [['.katex']]},
+                                       {'resultTypes': ['violations'], **options}).response['violations']
     scrolled = run(runOnly={'type': 'rule', 'values': ['scrollable-region-focusable']})
     page.evaluate("document.querySelectorAll('.katex, pre.seen').forEach(e => e.remove())")
     return scrolled + run()
@@ -207,7 +216,8 @@ def test_every_page_in_a_browser(browser, server, docs, pages, scheme, width, na
         if known.get(name) == seen[name]: continue
         page, said, asked = visit(browser, server+name, viewport={'width': width, 'height': 800}, color_scheme=scheme)
         weight = page.evaluate("performance.getEntries().reduce((sum, e) => sum + (e.transferSize ?? 0), 0)")
-        assert 30_000 < weight < 1_000_000, (name, weight)            # before anything is scrolled, compressed as GitHub Pages does
+        # before anything is scrolled, compressed as GitHub Pages does
+        assert 30_000 < weight < 1_000_000, (name, weight)
         wake(page)
         page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
         page.evaluate("Promise.all([...document.images].map(i => i.decode().catch(() => {})))")
@@ -225,10 +235,12 @@ def test_every_page_in_a_browser(browser, server, docs, pages, scheme, width, na
             assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), (name, w)
         page.set_viewport_size({'width': width, 'height': 800})
         found = faults(page)
-        bad = [(v['id'], v['help'], [n['target'] for n in v['nodes']][:5]) for v in found if v['impact'] in ('serious', 'critical')]
+        bad = [(v['id'], v['help'], [n['target'] for n in v['nodes']][:5]) for v in found
+               if v['impact'] in ('serious', 'critical')]
         assert not bad, (name, bad)
         assert not said, (name, said)
-        assert all(u.startswith((server, 'data:')) for u in asked), (name, [u for u in asked if not u.startswith(server)])
+        assert all(u.startswith((server, 'data:')) for u in asked), (name,
+            [u for u in asked if not u.startswith(server)])
         page.close()
     if note: note.write_text(json.dumps(seen))
 
@@ -247,12 +259,14 @@ def test_nothing_moves_under_a_reader_s_eyes_on_a_phone(browser, server):
         page.evaluate('document.fonts.ready')
         page.wait_for_timeout(300)
         for lab in page.locator('.lab').all():
-            lab.evaluate("e => scrollTo({top: e.offsetTop - 1300, behavior: 'instant'})")             # it wakes before it is seen
+            # it wakes before it is seen
+            lab.evaluate("e => scrollTo({top: e.offsetTop - 1300, behavior: 'instant'})")
             lab.evaluate("e => new Promise(ok => { const t = setInterval(() => { if (e.dataset.live) { clearInterval(t); ok() } }, 20) })")
             lab.evaluate("e => e.scrollIntoView({behavior: 'instant'})")
             page.wait_for_timeout(100)
         found[name] = page.evaluate('shift')
-        if name == 'matmul':                                                                # it can fail: the contents opened and closed
+        # it can fail: the contents opened and closed
+        if name == 'matmul':
             for opened in 'true', 'false':
                 page.evaluate("scrollTo({top: 0, behavior: 'instant'})")
                 page.evaluate(f"document.querySelector('.toc').open = {opened}")

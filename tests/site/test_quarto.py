@@ -76,11 +76,13 @@ def test_only_practice_stays_out_of_quartos_search(books):
 
 def test_names_in_back_ticks_lead_to_the_reference(books, pages):
     "The site without Quarto has the same headings, and pandoc gives them the same addresses"
-    said = {name: '\n'.join([c.source for c in nb.cells if c.cell_type == 'markdown'] + [o.get('text/markdown', '') for o in outputs(nb)])
+    said = {name: '\n'.join([c.source for c in nb.cells if c.cell_type == 'markdown']
+                            + [o.get('text/markdown', '') for o in outputs(nb)])
             for name, nb in books.items()}
     links = {name: re.findall(r'\]\((?:\.\./)*reference\.ipynb#([^)]+)\)', s) for name, s in said.items()}
     assert sum(map(len, links.values())) > 200 and not [n for n, s in said.items() if 'backprop13.github.io' in s]
-    assert not {(n, i) for n, found in links.items() for i in found} - {(n, i) for n in books for i in pages['reference.html'].ids}
+    assert not {(n, i) for n, found in links.items() for i in found} - {(n, i) for n in books
+        for i in pages['reference.html'].ids}
 
 
 def promised():
@@ -93,7 +95,8 @@ def test_where_other_projects_are_led_is_a_definition(books, pages):
     assert not {(page, i) for page, i in promised() if i not in pages[page].ids}
     for name, nb in books.items():
         page = re.sub(r'(^|/)\d+_', r'\1', name).replace('.ipynb', '.html')
-        given = re.findall(r'<span id="([^"]+)"></span>', '\n'.join(c.source for c in nb.cells if c.cell_type == 'markdown'))
+        given = re.findall(r'<span id="([^"]+)"></span>',
+                           '\n'.join(c.source for c in nb.cells if c.cell_type == 'markdown'))
         assert len(given) == len(set(given)) and set(given) == {i for p, i in promised() if p == page}, name
     before = books['03_backprop.ipynb'].cells
     at = next(i for i, c in enumerate(before) if '<span id="lin_grad">' in c.source)
@@ -119,7 +122,8 @@ def test_what_bootstrap_says_of_elements_is_undone_in_labs():
     "Of captions, legends and tables, which labs have; and inline code and links have the colours of both schemes"
     rules = (ROOT/'nbs/assets/quarto.scss').read_text(encoding='utf-8').partition('/*-- scss:rules --*/')[2]
     lab = re.search(r'\.lab \{(.*?\} *\n.*?)\} *\}', rules, re.S)[1]
-    used = re.findall(r'(?<![\w.-])(caption|legend|table)\b', re.sub(r'\{[^{}]*\}', ' ', (ROOT/'backprop13/static/lab.css').read_text(encoding='utf-8')))
+    used = re.findall(r'(?<![\w.-])(caption|legend|table)\b',
+                      re.sub(r'\{[^{}]*\}', ' ', (ROOT/'backprop13/static/lab.css').read_text(encoding='utf-8')))
     assert set(used) and all(re.search(rf'\b{o}\b[^{{}}]*\{{', lab) for o in set(used))
     assert re.search(r'a:not\(\.btn\) \{ color: var\(--link\)', rules) and re.search(r'code:not\(\.sourceCode\) \{ color: inherit; background-color: var\(--box\)', rules)
 
@@ -135,7 +139,8 @@ def test_what_to_do_is_told_in_a_sentence(clone, tmp_path, command, quarto, with
         if f.name not in ('teaching.ipynb', 'reference.ipynb'): f.unlink()
     for o in PARTS:
         if o != without: (clone/'nbs/assets'/o).mkdir(exist_ok=True)
-    for o in 'sudo', 'pip', 'curl': program(tmp_path/'programs', o, 'exit 1')         # by which nbdev would install Quarto
+    # by which nbdev would install Quarto
+    for o in 'sudo', 'pip', 'curl': program(tmp_path/'programs', o, 'exit 1')
     if quarto: program(tmp_path/'programs', 'quarto', 'exit 0')
     rc, said = nbdev(command, clone, tmp_path/'programs')
     assert rc == 1 and said.strip().splitlines()[-1] == want and 'Traceback' not in said, said
@@ -146,7 +151,8 @@ def test_what_to_do_is_told_in_a_sentence(clone, tmp_path, command, quarto, with
 def unproved(flow, tests):
     "Why the workflow `flow` might publish another site than the one that the workflow `tests` reads in a browser"
     on = flow[True]                                              # YAML reads the key `on` as true
-    if set(on) != {'workflow_run'} or on['workflow_run'] != {'workflows': [tests['name']], 'types': ['completed'], 'branches': ['main']}: yield 'when'
+    if set(on) != {'workflow_run'} or on['workflow_run'] != {'workflows': [tests['name']],
+            'types': ['completed'], 'branches': ['main']}: yield 'when'
     build, steps = flow['jobs']['build'], flow['jobs']['build']['steps']
     if not {"github.event.workflow_run.conclusion == 'success'", "github.event.workflow_run.event == 'push'"} <= set(build.get('if', '').split(' && ')): yield 'if'
     checkout = next(o for o in steps if o.get('uses', '').startswith('actions/checkout@'))
@@ -164,6 +170,7 @@ def flow(name, old='', new=''):
 def test_the_site_that_the_tests_read_is_published(): assert not list(unproved(flow('deploy.yml'), flow('test.yml')))
 
 @pytest.mark.parametrize('old,new', [
-    ('workflow_run: {', 'push: {branches: [main]}\n  workflow_run: {'), ('[test]', '[weekly]'), ("conclusion == 'success'", "conclusion != 'x'"), (" && github.event.workflow_run.event == 'push'", ''),
+    ('workflow_run: {', 'push: {branches: [main]}\n  workflow_run: {'), ('[test]', '[weekly]'),
+    ("conclusion == 'success'", "conclusion != 'x'"), (" && github.event.workflow_run.event == 'push'", ''),
     ('head_sha', 'head_branch'), ('      - run: make site', '      - uses: quarto-dev/quarto-actions/setup@8a96df13519ee81fd526f2dfca5962811136661b\n      - run: make site'), ('make site', 'nbdev_docs')])
 def test_another_site_is_caught(old, new): assert list(unproved(flow('deploy.yml', old, new), flow('test.yml')))

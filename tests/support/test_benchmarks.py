@@ -9,7 +9,8 @@ from torch import nn
 
 from backprop13.support import benchmarks
 from backprop13.backprop import Linear
-from backprop13.support.benchmarks import (CONTENDERS, THREADS, Problem, Ratio, compare, images, interleaved, lesson, line, load, machine,
+from backprop13.support.benchmarks import (CONTENDERS, THREADS, Problem, Ratio, compare, images,
+                                           interleaved, lesson, line, load, machine,
                                    main, missing, plan, ratios)
 from backprop13.support.checks import check_close
 
@@ -39,7 +40,8 @@ def test_each_runs_once_in_a_round(monkeypatch):
     monkeypatch.setattr(benchmarks.time, 'perf_counter', clock.__next__)
     times = interleaved({name: lambda name=name: ran.append(name) for name in 'abcd'}, 50)
     turns = [ran[i:i + 4] for i in range(0, len(ran), 4)]
-    assert len(turns) == 51 and all(sorted(turn) == [*'abcd'] for turn in turns)                      # one isn't counted
+    # one isn't counted
+    assert len(turns) == 51 and all(sorted(turn) == [*'abcd'] for turn in turns)
     assert times == {name: [2.]*50 for name in 'abcd'}
     assert len({*map(tuple, turns)}) > 15 and {turn[0] for turn in turns} == {*'abcd'}                # of 24 orders
     again, ran[:] = [*ran], []
@@ -95,7 +97,8 @@ def by_autograd(p, epochs):
 
 def trains_right(name, p):
     contender, before = CONTENDERS[name](p), [t.clone() for t in (p.x, p.y)]
-    for a, b in zip(contender.weights(), p.model().parameters()): check_close(a.detach(), b.detach(), f'{name}, before', 1e-6)
+    for a, b in zip(contender.weights(), p.model().parameters()): check_close(a.detach(),
+            b.detach(), f'{name}, before', 1e-6)
     for epochs in 1, 2:
         contender.run()
         for q, a, b in zip(('w1', 'b1', 'w2', 'b2'), contender.weights(), by_autograd(p, epochs), strict=True):
@@ -103,7 +106,9 @@ def trains_right(name, p):
     assert all(map(torch.equal, before, (p.x, p.y)))
 
 
-@pytest.mark.parametrize('name', [name for name in CONTENDERS if name not in ('the yardstick', 'the yardstick, not recorded', 'JAX, scan')])
+@pytest.mark.parametrize('name',
+                         [name for name in CONTENDERS if name not in ('the yardstick',
+                         'the yardstick, not recorded', 'JAX, scan')])
 @pytest.mark.parametrize('n', [39, 32, 5])
 def test_each_trains_as_the_loop_does(name, n, uncompiled): trains_right(name, problem(n))
 
@@ -150,14 +155,16 @@ def test_compare(small):
 @pytest.mark.parametrize('wrong,what', [
     (lambda p: lesson(p._replace(lr=1.01*p.lr)), 'w1'),
     (lambda p: lesson(p._replace(bs=p.bs + 1)), 'w1'),
-    (lambda p: lesson(p._replace(x=p.x[:len(p.x)//p.bs*p.bs], y=p.y[:len(p.x)//p.bs*p.bs])), 'w1'),      # forgets the short batch
+    # forgets the short batch
+    (lambda p: lesson(p._replace(x=p.x[:len(p.x)//p.bs*p.bs], y=p.y[:len(p.x)//p.bs*p.bs])), 'w1'),
     (lambda p: lesson(p)._replace(run=lambda: None), 'w1'),
     (lambda p: (one := lesson(p))._replace(weights=lambda: [*one.weights()[:3], one.weights()[3] + .01]), 'b2'),
     (lambda p: (one := lesson(p))._replace(weights=lambda: [q.t() for q in one.weights()]), 'w1')])
 def test_a_wrong_contender_is_refused(wrong, what, small, monkeypatch):
     monkeypatch.setitem(CONTENDERS, 'wrong', wrong)
     monkeypatch.setattr(benchmarks, 'interleaved', lambda *args: pytest.fail('it was measured'))
-    with pytest.raises(AssertionError, match=f'^wrong, {what}: '): compare(small, ['the yardstick', 'our fast network', 'wrong'])
+    with pytest.raises(AssertionError, match=f'^wrong, {what}: '): compare(small,
+            ['the yardstick', 'our fast network', 'wrong'])
 
 
 def test_the_check_leaves_what_is_measured_alone(small, monkeypatch):
@@ -188,7 +195,8 @@ def test_missing(monkeypatch):
 
 
 def test_what_is_missing_is_left_out(small, monkeypatch):
-    monkeypatch.setattr(benchmarks, 'missing', lambda name, device: 'not today' if name not in ('the yardstick', 'NumPy') else '')
+    monkeypatch.setattr(benchmarks, 'missing',
+                        lambda name, device: 'not today' if name not in ('the yardstick', 'NumPy') else '')
     found = compare(small, rounds=1)
     assert [*found['times']] == ['the yardstick', 'NumPy']
     assert found['missing'] == {name: 'not today' for name in CONTENDERS if name not in ('the yardstick', 'NumPy')}
@@ -211,10 +219,12 @@ def test_plan(monkeypatch):
         assert len(found) == want == len({tuple(q.items()) for q in found})                 # none twice
         assert all({*q} == {'bs', 'nh', 'threads', 'device'} and q['device'] == device for q in found)
         assert dict(bs=64, nh=50, threads=1, device=device) in found
-        assert all((q['bs'] == 64) + (q['nh'] == 50) for q in found)                        # one thing changes at a time
+        # one thing changes at a time
+        assert all((q['bs'] == 64) + (q['nh'] == 50) for q in found)
         assert {q['threads'] for q in found} == ({1, cores} if device == 'cpu' else {1})
         several = [q for q in found if q['threads'] > 1]
-        assert all(q | {'threads': 1} in found for q in several)                            # each has its like on one core
+        # each has its like on one core
+        assert all(q | {'threads': 1} in found for q in several)
         assert max(q['bs'] for q in found) == (16384 if device == 'cuda' else 4096)
     assert plan() == plan('cpu')
 
@@ -224,7 +234,8 @@ def test_images():
     for bs, nh in sizes:
         if (bs, nh) == (64, 50): continue
         n = images(bs, nh)
-        assert n % bs == 0 and 3*bs <= n <= 50000                                           # whole batches, and enough for the check
+        # whole batches, and enough for the check
+        assert n % bs == 0 and 3*bs <= n <= 50000
         if n > 3*bs: assert n <= min(400*bs, 50000*50/nh)
     assert [images(bs, 50) for bs in (16, 64, 256, 4096)] == [6400, 50000, 49920, 49152]
     assert [images(64, nh) for nh in (128, 2048)] == [19520, 1216]
@@ -243,10 +254,12 @@ def test_measure(bs, nh, want, digits, monkeypatch):
     data, asked = digits, []
     monkeypatch.setattr(benchmarks, 'mnist', lambda: data)
     monkeypatch.setattr(benchmarks, 'images', lambda *sizes: 10*sum(sizes))
-    monkeypatch.setattr(benchmarks, 'compare', lambda *args, **kw: asked.append((args, kw)) or dict(times={}, missing={}))
+    monkeypatch.setattr(benchmarks, 'compare',
+                        lambda *args, **kw: asked.append((args, kw)) or dict(times={}, missing={}))
     monkeypatch.setattr(torch, 'set_num_threads', asked.append)
     n = 10*(bs + nh)
-    assert benchmarks.measure(bs, nh, 3, 'cpu', 4) == dict(bs=bs, nh=nh, threads=3, device='cpu', images=n, data=data.source, times={}, missing={})
+    assert benchmarks.measure(bs, nh, 3, 'cpu', 4) == dict(bs=bs, nh=nh, threads=3, device='cpu',
+        images=n, data=data.source, times={}, missing={})
     (threads, ((p,), kw)) = asked
     assert threads == 3 and kw == dict(rounds=want) and p[2:] == (nh, bs, .3, 10) and p.x.equal(data.x_train[:n]) and p.y.equal(data.y_train[:n])
 
@@ -280,9 +293,12 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     found = load(out)
     assert found == load(str(out)) and [*found] == ['machine', 'results'] and found['machine'] == machine()
     assert [{k: r[k] for k in tiny[0]} for r in found['results']] == tiny and len(asked) == 2
-    assert [r['images'] for r in found['results']] == [256, 32] and {r['data'] for r in found['results']} <= {'MNIST', 'synthetic'}
-    for r, rounds in zip(found['results'], (6, 2)):                                         # the one of the chapter's picture has more
-        assert {name: len(ts) for name, ts in r['times'].items()} == dict.fromkeys(['the yardstick', 'our fast network', 'NumPy'], rounds)
+    assert [r['images'] for r in found['results']] == [256, 32] and {r['data']
+        for r in found['results']} <= {'MNIST', 'synthetic'}
+    # the one of the chapter's picture has more
+    for r, rounds in zip(found['results'], (6, 2)):
+        assert {name: len(ts) for name, ts in r['times'].items()} == dict.fromkeys(['the yardstick',
+            'our fast network', 'NumPy'], rounds)
         assert r['missing'] == {} and all(t > 0 for ts in r['times'].values() for t in ts)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None
         assert r['had'] == [cores and min(cores, r['threads']), *[str(r['threads'])]*len(THREADS)]
@@ -303,7 +319,8 @@ def test_a_process_that_fails_ends_the_command(tmp_path, monkeypatch, capfd):
     said = capfd.readouterr().err
     assert e.value.code == 2 and said.startswith('backprop13-bench: ') and '/nowhere; set BACKPROP13_DATA' in said and said.count('\n') == 1
     killed = [sys.executable, '-c', 'import os, signal; os.kill(os.getpid(), signal.SIGKILL)']
-    monkeypatch.setattr(benchmarks.subprocess, 'run', lambda command, **kw: run(killed if command[0] == sys.executable else command, **kw))
+    monkeypatch.setattr(benchmarks.subprocess, 'run',
+                        lambda command, **kw: run(killed if command[0] == sys.executable else command, **kw))
     with pytest.raises(SystemExit) as e: main(['--out', str(tmp_path/'results.json')])
     said = capfd.readouterr().err
     assert e.value.code == 2 and 'was ended by signal 9; is there memory enough?' in said and said.count('\n') == 1
@@ -363,8 +380,10 @@ def test_what_is_stored(monkeypatch):
         rounds = 3*7 if (r['bs'], r['nh']) == (64, 50) else 7
         assert all(len(ts) == rounds and all(t > 0 and math.isfinite(t) for t in ts) for ts in r['times'].values())
         assert line(r)
-    assert all(r['missing'] == dict.fromkeys(('the yardstick, not recorded', 'our fast network, not recorded'), 'only a GPU records')
-               for r in stored['results'])                                                  # the chapter draws all others
+    assert all(r['missing'] == dict.fromkeys(('the yardstick, not recorded',
+                                              'our fast network, not recorded'), 'only a GPU records')
+               # the chapter draws all others
+               for r in stored['results'])
 
 
 def test_it_is_a_file_of_the_package():

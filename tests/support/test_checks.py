@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from conftest import root
 
 from backprop13.backprop import Lin, Linear, Model, Module, Mse, Relu, add_grad, forward_and_backward, relu
-from backprop13.support.checks import (DIFFERENCE_TOLERANCE, STEP, all_tensors, autograd_grads, check_grads, check_op, difference_grads,
+from backprop13.support.checks import (DIFFERENCE_TOLERANCE, STEP, all_tensors, autograd_grads,
+                                       check_grads, check_op, difference_grads,
                                held_tensors, our_grads, relative_error)
 from backprop13.training import CrossEntropy, cross_entropy
 
@@ -14,7 +15,8 @@ f64 = torch.float64
 shapes = [(1,), (3,), (3, 1), (1, 3), (2, 3), (1, 1), ()]
 
 
-def rand(*shape, dtype=f64, seed=0): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+def rand(*shape, dtype=f64, seed=0): return torch.randn(*shape,
+        generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 # ---- the comparison
@@ -185,7 +187,8 @@ def test_layers_and_models(n, m, nh):
     check_op(Mse(), F.mse_loss, ['targ'], inp=rand(n, m), targ=rand(n, m, seed=1))
     d = dict(x=rand(n, m), targ=rand(n, 1, seed=1))
     model = Model(rand(m, nh), rand(nh), rand(nh, 1), rand(1))
-    errors = check_op(model, lambda x, targ, w1, b1, w2, b2: F.mse_loss((x @ w1 + b1).relu() @ w2 + b2, targ), ['targ'], **d)
+    errors = check_op(model, lambda x, targ, w1, b1, w2, b2: F.mse_loss((x @ w1 + b1).relu() @ w2
+        + b2, targ), ['targ'], **d)
     both = {f'{what}, {dtype}' for what in ('value', 'autograd', 'the reference') for dtype in ('float32', 'float64')}
     assert set(errors) == both | {'central differences, float64'}
 
@@ -194,7 +197,8 @@ def test_a_function_that_sets_g_itself():
     d = dict(inp=rand(5, 4), w1=rand(4, 3), b1=rand(3), w2=rand(3, 1), b2=rand(1))
     targ = rand(5, 1, seed=1)
     got = our_grads(forward_and_backward, targ=targ, **d)
-    check_grads(got, autograd_grads(lambda inp, w1, b1, w2, b2: F.mse_loss((inp @ w1 + b1).relu() @ w2 + b2, targ), **d))
+    check_grads(got, autograd_grads(lambda inp, w1, b1, w2, b2: F.mse_loss((inp @ w1 + b1).relu() @ w2 + b2, targ),
+                                    **d))
     check_op(forward_and_backward, targ=targ, **d)                  # its value, as a function
 
 
@@ -311,5 +315,6 @@ def test_other_text_is_plain():
     for path in {*(root/'backprop13').rglob('*.py')} - {root/'backprop13/support/cards.py'}:
         tree = ast.parse(path.read_text(encoding='utf-8'))
         docs = {id(o.value) for o in ast.walk(tree) if isinstance(o, ast.Expr)}
-        odd = [o.value for o in ast.walk(tree) if isinstance(o, ast.Constant) and isinstance(o.value, str) and not o.value.isascii() and id(o) not in docs]
+        odd = [o.value for o in ast.walk(tree) if isinstance(o, ast.Constant)
+               and isinstance(o.value, str) and not o.value.isascii() and id(o) not in docs]
         assert not odd or path.stem in shown + drawn, (path.name, odd)

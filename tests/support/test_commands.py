@@ -31,7 +31,8 @@ def environment(**env):
 
 def start(folder, name, *words, **env):
     "A command whose output goes to a log"
-    return subprocess.Popen(command(name, *words), cwd=folder, env=environment(**env), text=True, stdin=subprocess.DEVNULL,
+    return subprocess.Popen(command(name, *words), cwd=folder, env=environment(**env), text=True,
+                            stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -161,7 +162,8 @@ def test_the_worst_errors_are_the_worst(trained, digits):
 def test_no_errors_no_picture(trained, digits, tmp_path, capsys):
     model = network(trained[0]/'w.safetensors')
     with torch.no_grad(): right = model(digits.x_valid).argmax(1) == digits.y_valid
-    commands._draw_worst(tmp_path/'a.png', model, digits._replace(x_valid=digits.x_valid[right], y_valid=digits.y_valid[right]))
+    commands._draw_worst(tmp_path/'a.png', model,
+                         digits._replace(x_valid=digits.x_valid[right], y_valid=digits.y_valid[right]))
     assert 'no picture' in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
@@ -177,7 +179,8 @@ def test_both_backward_passes_workers_and_seeds(trained):
     folder, out, _ = trained
     two = '--epochs', 2, '--hidden', 20, '--lr', .05, '--no-picture'        # small steps: roundings stay small
     before = sorted(p.name for p in folder.iterdir())
-    runs = [shell(folder, 'train', *two, '--workers', 2), here('train', *two, '--backward', 'autograd'), here('train', *two, '--seed', 2)]
+    runs = [shell(folder, 'train', *two, '--workers', 2),
+            here('train', *two, '--backward', 'autograd'), here('train', *two, '--seed', 2)]
     assert [(code, err) for code, _, err in runs] == [(0, '')]*3
     workers, auto, other = (out for _, out, _ in runs)
     assert 'gradients by autograd' in auto and 'seed 2' in other
@@ -225,7 +228,8 @@ def on_terminal(folder, *words):
 
 
 def test_a_terminal_has_a_bar(tmp_path):
-    code, said = on_terminal(tmp_path, '--epochs', 1, '--hidden', 20, '--bs', 4, '--lr', .01, '--no-picture')  # longer than a bar waits
+    # longer than a bar waits
+    code, said = on_terminal(tmp_path, '--epochs', 1, '--hidden', 20, '--bs', 4, '--lr', .01, '--no-picture')
     assert code == 0 and re.search(r'\repoch 1 of 1: +[1-9]\d*%\|', said), said
     assert len(table(said.replace('\r\n', '\n'))) == 1
 
@@ -294,19 +298,30 @@ def test_a_loss_of_nan(tmp_path):
 
 BAD = [('--bs 0', "--bs: got '0', wanted a whole number from 1"), ('--bs 50001', '--bs is 50001, wanted at most 50000'),
        ('--bs x', 'a whole number'), ('--hidden 0', 'from 1'), ('--hidden 10000000000', '--hidden is 10000000000'),
-       (f'--hidden {10**19}', 'too many'), ('--epochs 0', 'from 1'), ('--epochs 1.5', "got '1.5'"), ('--lr -1', "got '-1'"),
-       ('--lr nan', "got 'nan'"), ('--lr inf', "got 'inf'"), ('--seed -1', 'from 0 to 4294967295'), ('--seed 4294967296', 'from 0 to'),
+       (f'--hidden {10**19}', 'too many'), ('--epochs 0', 'from 1'), ('--epochs 1.5', "got '1.5'"),
+       ('--lr -1', "got '-1'"),
+       ('--lr nan', "got 'nan'"), ('--lr inf', "got 'inf'"), ('--seed -1', 'from 0 to 4294967295'),
+       ('--seed 4294967296', 'from 0 to'),
        ('--workers -1', 'from 0'), ('--device abacus', "got 'abacus'"), ('--device meta', "got 'meta'"),
-       ('--backward both', 'ours or autograd'), ('--data nowhere', '/nowhere; set BACKPROP13_DATA'), ('--data=', 'or the word synthetic'),
-       ('--data ~nobody/x', 'there is no folder'), ('--data file', '(it is a file); set'), ('--workers 101', 'from 0 to 100'),
-       (f'--bs {"9"*5000}', "got '999"), ('--weights full.safetensors', 'a file, and that is none'), ('--weights pipe.safetensors', 'and that is none'),
-       ('--weights /dev/full', 'ends in .safetensors'), ('--weights file/w.safetensors', 'wanted a folder that is there'),
-       (f'--weights {"n"*240}.safetensors', 'refuses (File name too long)'), (f'--weights {"n"*300}.safetensors', 'refuses (File name too long)'),
-       (f'--weights {"n"*230}.safetensors', 'refuses (File name too long)'), ('--weights=', 'ends in .safetensors'), ('--picture full.png', 'and that is none'),
-       ('--picture /proc/p.png', '/proc refuses'), ('--weights nowhere/w.safetensors', 'wanted a folder that is there; make /'),
+       ('--backward both', 'ours or autograd'),
+       ('--data nowhere', '/nowhere; set BACKPROP13_DATA'), ('--data=', 'or the word synthetic'),
+       ('--data ~nobody/x', 'there is no folder'), ('--data file', '(it is a file); set'),
+       ('--workers 101', 'from 0 to 100'),
+       (f'--bs {"9"*5000}', "got '999"),
+       ('--weights full.safetensors', 'a file, and that is none'), ('--weights pipe.safetensors', 'and that is none'),
+       ('--weights /dev/full', 'ends in .safetensors'),
+       ('--weights file/w.safetensors', 'wanted a folder that is there'),
+       (f'--weights {"n"*240}.safetensors', 'refuses (File name too long)'),
+       (f'--weights {"n"*300}.safetensors', 'refuses (File name too long)'),
+       (f'--weights {"n"*230}.safetensors', 'refuses (File name too long)'),
+       ('--weights=', 'ends in .safetensors'), ('--picture full.png', 'and that is none'),
+       ('--picture /proc/p.png', '/proc refuses'),
+       ('--weights nowhere/w.safetensors', 'wanted a folder that is there; make /'),
        ('--weights w.pt', 'ends in .safetensors'), ('--weights d.safetensors', 'a file, and that is none'),
-       ('--weights /proc/w.safetensors', '/proc refuses'), ('--picture nowhere/p.png', 'nowhere'), ('--picture p.doc', 'ends in .png'),
-       ('--picture p', 'ends in .png'), ('--picture p.png --no-picture', 'not allowed with'), ('--epoch 3', 'unrecognized arguments: --epoch'),
+       ('--weights /proc/w.safetensors', '/proc refuses'), ('--picture nowhere/p.png', 'nowhere'),
+       ('--picture p.doc', 'ends in .png'),
+       ('--picture p', 'ends in .png'), ('--picture p.png --no-picture', 'not allowed with'),
+       ('--epoch 3', 'unrecognized arguments: --epoch'),
        ('--bs', 'expected one argument'), ('words', 'unrecognized arguments: words')]
 
 @pytest.mark.parametrize('line,why', BAD, ids=[o for o, _ in BAD])
@@ -333,19 +348,30 @@ def lay_out(folder):
 
 NONE = 'a file, and that is none'
 BAD_PLACES = [('full', NONE), ('d', NONE), ('nowhere/x', 'wanted a folder that is there; make /'),
-    ('file/x', 'wanted a folder that is there'), ('/proc/x', '/proc refuses'), ('n'*240, 'refuses (File name too long)')]
-OTHERS = [('data', '--data nowhere', '/nowhere; set BACKPROP13_DATA'), ('data', '--data file', '(it is a file); set'), ('data', '--data=', 'or the word synthetic'),
-          ('data', '--nope', 'unrecognized arguments: --nope'), ('data', 'words', 'unrecognized'), ('data', '--data', 'expected one argument'),
+    ('file/x', 'wanted a folder that is there'), ('/proc/x', '/proc refuses'),
+    ('n'*240, 'refuses (File name too long)')]
+OTHERS = [('data', '--data nowhere', '/nowhere; set BACKPROP13_DATA'),
+          ('data', '--data file', '(it is a file); set'), ('data', '--data=', 'or the word synthetic'),
+          ('data', '--nope', 'unrecognized arguments: --nope'), ('data', 'words', 'unrecognized'),
+          ('data', '--data', 'expected one argument'),
           ('data', '--data no\nwhere', '/no where; set BACKPROP13_DATA'),
-          ('grade', '', 'required: FOLDER'), ('grade', 'nowhere', 'nowhere is no folder'), ('grade', 'file', 'file is no folder'),
-          ('grade', 'none', 'none has no submission'), ('grade', 'in in', 'unrecognized'), ('grade', 'in --csv', 'expected one argument'),
+          ('grade', '', 'required: FOLDER'), ('grade', 'nowhere', 'nowhere is no folder'),
+          ('grade', 'file', 'file is no folder'),
+          ('grade', 'none', 'none has no submission'), ('grade', 'in in', 'unrecognized'),
+          ('grade', 'in --csv', 'expected one argument'),
           ('grade', 'in --csv a.txt', 'ends in .csv'), *(('grade', f'in --csv {o}.csv', why) for o, why in BAD_PLACES),
-          *(('grade', f'in --{o} {n}', f"got '{n}'") for o in ('jobs', 'seconds', 'cell-seconds', 'memory') for n in ('0', '-1', 'x', 'nan', '9'*20)),
-          ('grade', 'in --data nowhere', '/nowhere; set BACKPROP13_DATA'), ('grade', 'in --data file', '(it is a file); set'),
-          *(('bench', f'--out {o}.json', why) for o, why in BAD_PLACES), ('bench', '--out pipe.json', NONE), ('bench', '--out /dev/full', 'ends in .json'),
-          ('bench', '--out', 'expected one argument'), ('bench', '--out=', 'ends in .json'), ('bench', '--out .', 'ends in .json'),
-          *(('bench', f'--rounds {n}', f"got '{n}'") for n in ('0', '-1', '1.5', 'x', '9'*20)), ('bench', '--device tpu', 'cpu or cuda'),
-          ('bench', 'words', 'unrecognized'), ('bench', '--only {}', 'unrecognized'), ('bench', '--data nowhere', '/nowhere; set BACKPROP13_DATA')]
+          *(('grade', f'in --{o} {n}', f"got '{n}'")
+            for o in ('jobs', 'seconds', 'cell-seconds', 'memory') for n in ('0', '-1', 'x', 'nan', '9'*20)),
+          ('grade', 'in --data nowhere', '/nowhere; set BACKPROP13_DATA'),
+          ('grade', 'in --data file', '(it is a file); set'),
+          *(('bench', f'--out {o}.json', why) for o, why in BAD_PLACES),
+          ('bench', '--out pipe.json', NONE), ('bench', '--out /dev/full', 'ends in .json'),
+          ('bench', '--out', 'expected one argument'), ('bench', '--out=', 'ends in .json'),
+          ('bench', '--out .', 'ends in .json'),
+          *(('bench', f'--rounds {n}', f"got '{n}'") for n in ('0', '-1', '1.5', 'x', '9'*20)),
+          ('bench', '--device tpu', 'cpu or cuda'),
+          ('bench', 'words', 'unrecognized'), ('bench', '--only {}', 'unrecognized'),
+          ('bench', '--data nowhere', '/nowhere; set BACKPROP13_DATA')]
 
 @pytest.mark.parametrize('name,line,why', OTHERS, ids=[f'{name} {line[:40]!r}' for name, line, _ in OTHERS])
 def test_a_bad_input_of_the_others(tmp_path, monkeypatch, name, line, why):
@@ -371,12 +397,17 @@ def test_a_bad_variable(tmp_path, monkeypatch, name, line, source):
     monkeypatch.setenv('PWD', str(tmp_path))                      # from which it counts
     monkeypatch.setenv('BACKPROP13_DATA', source)
     code, out, err = here(name, *line.split())
-    what = dict(nowhere='/nowhere; set BACKPROP13_DATA', file='/file (it is a file); set', three='/three has no t10k-labels-idx1-ubyte (raw')
+    what = dict(nowhere='/nowhere; set BACKPROP13_DATA', file='/file (it is a file); set',
+                three='/three has no t10k-labels-idx1-ubyte (raw')
     assert code == 2 and out == '' and is_sentence(err, name) and what[source] in err, err
 
 
-@pytest.mark.parametrize('name,line', [('train', ''), ('data', ''), ('grade', 'in'), ('bench', ''), ('train', '--help'), ('bench', '--version')])
-@pytest.mark.parametrize('kind,want,why', [('closed', 2, 'stdout is closed'), ('full', 2, "stdout can't be written (No space left on device)"), ('left', 141, '')])
+@pytest.mark.parametrize('name,line',
+                         [('train', ''), ('data', ''), ('grade', 'in'), ('bench', ''),
+                          ('train', '--help'), ('bench', '--version')])
+@pytest.mark.parametrize('kind,want,why',
+                         [('closed', 2, 'stdout is closed'),
+                          ('full', 2, "stdout can't be written (No space left on device)"), ('left', 141, '')])
 def test_stdout_that_takes_nothing(tmp_path, monkeypatch, digits, name, line, kind, want, why):
     "`>&-`, `> /dev/full` and `| head -0`, before the work"
     lay_out(tmp_path)
@@ -387,7 +418,8 @@ def test_stdout_that_takes_nothing(tmp_path, monkeypatch, digits, name, line, ki
     monkeypatch.setattr(commands, '_verified', lambda source: (tmp_path, digits))
     a, b = os.pipe()
     os.close(a)
-    where = dict(closed=lambda: None, full=lambda: open('/dev/full', 'w'), left=lambda: open(b, 'w', closefd=False))[kind]()
+    where = dict(closed=lambda: None, full=lambda: open('/dev/full', 'w'),
+                 left=lambda: open(b, 'w', closefd=False))[kind]()
     code, _, err = here(name, *line.split(), stdout=where)
     if where: where.close()                                       # as Python does at its end: says nothing more
     os.close(b)
@@ -401,8 +433,11 @@ def test_closed_stderr(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('name,line,size,why', [
-    ('train', '--weights w.safetensors', 1000, 'refuses (File too large)'), ('train', '--weights w.safetensors', 100_000, "w.safetensors can't be written (File too large); make room"),
-    ('train', '--picture p.png', 1000, 'refuses (File too large)'), ('grade', 'in --csv r.csv', 1000, 'refuses (File too large)'), ('bench', '--out r.json', 1000, 'refuses (File too large)')])
+    ('train', '--weights w.safetensors', 1000, 'refuses (File too large)'),
+    ('train', '--weights w.safetensors', 100_000, "w.safetensors can't be written (File too large); make room"),
+    ('train', '--picture p.png', 1000, 'refuses (File too large)'),
+    ('grade', 'in --csv r.csv', 1000, 'refuses (File too large)'),
+    ('bench', '--out r.json', 1000, 'refuses (File too large)')])
 def test_a_full_disk(tmp_path, monkeypatch, digits, name, line, size, why):
     "Found out before the work; the weights by their own size"
     before = lay_out(tmp_path)
@@ -411,7 +446,8 @@ def test_a_full_disk(tmp_path, monkeypatch, digits, name, line, size, why):
     monkeypatch.setattr(commands, 'mnist', lambda *args, **kw: digits)
     begun = []
     monkeypatch.setattr(commands, 'fit', lambda *args, **kw: begun.append(1))
-    with a_full_disk(size): code, _, err = here(name, *line.split(), *['--no-picture']*(name == 'train' and 'picture' not in line))
+    with a_full_disk(size): code, _, err = here(name, *line.split(),
+                                                *['--no-picture']*(name == 'train' and 'picture' not in line))
     assert code == 2 and is_sentence(err, name) and why in err and not begun, err
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
@@ -446,11 +482,14 @@ def test_too_little_memory(monkeypatch, digits):
     assert code == 2 and err == 'backprop13-train: the memory here is too small for that; ask for less\n'
 
 
-@pytest.mark.parametrize('kind,why', [('>&-', 'stdout is closed'), ('>/dev/full', "stdout can't be written (No space left on device)")])
+@pytest.mark.parametrize('kind,why',
+                         [('>&-', 'stdout is closed'),
+                          ('>/dev/full', "stdout can't be written (No space left on device)")])
 def test_a_worker_that_can_print_nothing(tmp_path, kind, why):
     "As the commands: one sentence, and nothing more at Python's end"
     env = environment(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
-    p = subprocess.run(['sh', '-c', f'"$0" -m backprop13.parallel --cpu {kind}', sys.executable], cwd=tmp_path, env=env, capture_output=True, text=True)
+    p = subprocess.run(['sh', '-c', f'"$0" -m backprop13.parallel --cpu {kind}', sys.executable],
+                       cwd=tmp_path, env=env, capture_output=True, text=True)
     assert p.returncode in (1, 2) and why in p.stderr and p.stderr.count('\n') == 1, p.stderr
 
 
@@ -491,7 +530,8 @@ def test_help_and_version(tmp_path):
         assert code == 0 and err == '' and f'usage: backprop13-{name}' in out
         assert here(name, '--version')[1] == f'backprop13-{name} {config(root)["version"]}\n'
     out = ' '.join(here('train', '--help')[1].split())
-    for o in ('test set stays closed', 'learning rate; default: 0.5', 'images; default: 3', 'layer; default: 50', 'batch; default: 64',
+    for o in ('test set stays closed', 'learning rate; default: 0.5', 'images; default: 3',
+              'layer; default: 50', 'batch; default: 64',
               'default: cpu', 'default: worst-errors.png', 'autograd; default: ours'): assert o in out, o
 
 

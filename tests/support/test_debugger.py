@@ -11,7 +11,8 @@ from backprop13.support.debugger import Step, record, transcript, watch
 
 n, m, nh = 7, 5, 3
 SHAPES = 'p inp.shape, out.g.shape, w.shape'
-COMMANDS = ['p inp.shape', 'out.g.shape', SHAPES, 'p out.g[:3].squeeze()', 'n', 'p inp.g.shape', 'w', 'u', 'p loss.shape', 'd',
+COMMANDS = ['p inp.shape', 'out.g.shape', SHAPES, 'p out.g[:3].squeeze()', 'n', 'p inp.g.shape',
+            'w', 'u', 'p loss.shape', 'd',
             'c', SHAPES, 'w', 'n', 'p inp.g.shape', 'c']
 
 
@@ -47,7 +48,8 @@ def test_the_session_of_the_chapter():
     assert up.function == 'forward_and_backward' and up.shapes['l1'] == (n, nh) and up.shapes['loss'] == ()
     where = [s.answer for s in steps if s.command == 'w']
     assert 'lin_grad(l2, out, w2, b2)' in where[0] and 'lin_grad(inp, l1, w1, b1)' in where[1]
-    for w in where: assert re.findall(r'^. …\(\d+\)(\w+)', w, re.M) == ['<lambda>', 'forward_and_backward', 'lin_grad'][1:]
+    for w in where: assert re.findall(r'^. …\(\d+\)(\w+)', w, re.M) == ['<lambda>',
+            'forward_and_backward', 'lin_grad'][1:]
 
 
 def test_replayed_it_is_the_same(): assert held() == held()
@@ -74,7 +76,8 @@ def test_it_leaves_the_gradients_as_they_were():
 
 mutants = {
     'a transpose forgotten': lambda s: [o._replace(answer=o.answer.replace(f'[{nh}, 1]', f'[1, {nh}]')) for o in s],
-    'another number of images': lambda s: [o._replace(answer=o.answer.replace(f'[{n}, {m}]', f'[{n+1}, {m}]')) for o in s],
+    'another number of images': lambda s: [o._replace(answer=o.answer.replace(f'[{n}, {m}]',
+    f'[{n+1}, {m}]')) for o in s],
     'a recorded shape': lambda s: [o._replace(shapes={**o.shapes, 'w': (1, nh)}) for o in s],
     'the visits exchanged': lambda s: s[:1] + s[12:-1] + s[1:12] + s[-1:],
     'one visit': lambda s: s[:12] + s[-1:],
@@ -106,8 +109,10 @@ def strayed(run):
     d.stop_at(forward_and_backward)
     debugger.session(d, program)
     marks = {'call': '--Call--', 'return': '--Return--', 'line': '> …'}
-    bad = [i for i, (s, want) in enumerate(zip(run['steps'][1:], d.steps), 1) if not want.answer.startswith(marks[s['event']])]
-    return bad + [(a, b) for a, b in itertools.zip_longest(places(run)[1:] + [('<lambda>', 1)], [(s.function, s.line) for s in d.steps]) if a != b]
+    bad = [i for i, (s, want) in enumerate(zip(run['steps'][1:], d.steps), 1)
+           if not want.answer.startswith(marks[s['event']])]
+    return bad + [(a, b) for a, b in itertools.zip_longest(places(run)[1:] + [('<lambda>', 1)],
+        [(s.function, s.line) for s in d.steps]) if a != b]
 
 
 def recording(): return watch(lambda: forward_and_backward(*data()), WATCHED)
@@ -187,7 +192,8 @@ def nameless(x):
     return y
 
 def test_no_place_of_this_machine():
-    steps = record(lambda: nameless(Thing()), ['p x', 'w', 'n', 'n', 'w', 'p __file__', 'b nameless', 'u', 'c'], at=nameless)
+    steps = record(lambda: nameless(Thing()),
+                   ['p x', 'w', 'n', 'n', 'w', 'p __file__', 'b nameless', 'u', 'c'], at=nameless)
     said = transcript(steps, longest=99)
     for o in ('/', '\\', 'test_debugger.py', 'ipykernel', 'bdb'): assert o not in said, o
     assert not re.search('x[0-9a-f]{6}', said) and 'object at 0x…' in said and '--Return--' in said
@@ -228,7 +234,8 @@ def test_breakpoint_stops_each_time_and_can_go_up():
     values = []
     steps = record(lambda: values.append(outer()), ['p y', 'u', 'p a', 'd', 'n', 'c', 'p y', '!y = 10', 'c'])
     assert [s.answer for s in steps if s.command[:1] == 'p'] == ['2', '1', '4']
-    assert [s.function for s in steps] == ['inner', 'inner', 'outer', 'outer', 'inner', 'inner', 'inner', 'inner', 'inner', '']
+    assert [s.function for s in steps] == ['inner', 'inner', 'outer', 'outer', 'inner', 'inner',
+                                           'inner', 'inner', 'inner', '']
     assert values == [10]                                       # the variable itself was set, not a copy
 
 
@@ -255,7 +262,8 @@ def swallows(x):
     except Exception: return 0
 
 @pytest.mark.parametrize('f,commands,at,kind,says', [
-    (lambda: nameless(1), ['p x'], nameless, ValueError, 'ended at nameless, line 2; end them with c (go on) or q (quit)'),
+    (lambda: nameless(1), ['p x'], nameless, ValueError,
+     'ended at nameless, line 2; end them with c (go on) or q (quit)'),
     (lambda: nameless(1), [], nameless, ValueError, 'ended at nameless, line 2'),
     (lambda: swallows(1), ['n'], swallows, ValueError, 'ended at swallows, line 3'),
     (lambda: nameless(1), ['c', 'p x', 'c'], nameless, ValueError, "ended before ['p x', 'c']; leave them out"),
@@ -267,7 +275,8 @@ def swallows(x):
     (None, ['c'], nameless, TypeError, 'f is None, wanted a function'),
     (lambda: nameless(1), 'c', nameless, TypeError, "commands is 'c', wanted a list of strings"),
     (lambda: nameless(1), [1], nameless, TypeError, 'commands is [1], wanted a list of strings'),
-    (lambda: 1, ['c'], eval(compile('lambda: 1', '<nowhere>', 'eval')), ValueError, 'no source of <lambda>; define it in a cell or a file')])
+    (lambda: 1, ['c'], eval(compile('lambda: 1', '<nowhere>', 'eval')), ValueError,
+     'no source of <lambda>; define it in a cell or a file')])
 def test_what_does_not_fit_is_said(f, commands, at, kind, says):
     trace, hook = sys.gettrace(), sys.breakpointhook
     with pytest.raises(kind, match=re.escape(says)) as e: record(f, commands, at=at)

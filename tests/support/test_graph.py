@@ -46,7 +46,8 @@ def one_layer_twice():
     layer, act, loss = Lin(rand(4, 4), rand(4)), Relu(), Mse()
     first = layer(rand(6, 4, seed=1))
     second = layer(act(first))
-    return loss(second, rand(6, 4, seed=2)), [layer, act, loss], dict(w=layer.w), [loss, (layer, second), act, (layer, first)]
+    return loss(second, rand(6, 4, seed=2)), [layer, act, loss], dict(w=layer.w), [loss,
+        (layer, second), act, (layer, first)]
 
 def shortcut():
     layer, block, loss = Lin(rand(4, 4), rand(4)), Residual(Lin(rand(4, 4), rand(4))), Mse()
@@ -105,7 +106,8 @@ def test_the_edges_are_the_run(run):
     without = {n.name for n in g.nodes if n.kind != 'call'} - set(check(g))
     assert all(re.match('targ', name) for name in without), without               # only targets have no gradient
 
-def lost_edge(g): return g._replace(edges=[e for e in g.edges if e != (at(g, 'h'), g.edges[[a for a, _ in g.edges].index(at(g, 'h'))][1])])
+def lost_edge(g): return g._replace(edges=[e for e in g.edges
+                                           if e != (at(g, 'h'), g.edges[[a for a, _ in g.edges].index(at(g, 'h'))][1])])
 def other_edge(g): return g._replace(edges=[(at(g, 'inp') if a == at(g, 'h') else a, b) for a, b in g.edges])
 def drawn_twice(g):
     nodes, h = list(g.nodes), at(g, 'h')
@@ -126,7 +128,8 @@ def test_a_value_used_twice_is_one_node_with_two_ways():
     g = traced(two_heads)
     assert uses(g, 'h') == 2 and [n.name for n in g.nodes].count('h') == 1
     g = traced(one_layer_twice)
-    assert [uses(g, k) for k in ('w', 'b', 'inp', 'targ')] == [2, 2, 1, 1] and [n.name for n in g.nodes].count('Lin') == 2
+    assert [uses(g, k) for k in ('w', 'b', 'inp', 'targ')] == [2, 2, 1, 1] and [n.name
+        for n in g.nodes].count('Lin') == 2
     assert uses(traced(same_twice), 'x') == 2
 
 
@@ -151,7 +154,8 @@ def test_names_and_kinds():
     g = traced(network)
     assert list(tensors(g)) == ['x', 'w1', 'b1', 'out1', 'out2', 'w2', 'b2', 'out3', 'targ', 'loss']
     kinds = {n.name: n.kind for n in g.nodes}
-    assert (kinds['x'], kinds['w2'], kinds['out3'], kinds['loss'], kinds['Mse']) == ('inputs', 'weights', 'activations', 'loss', 'call')
+    assert (kinds['x'], kinds['w2'], kinds['out3'], kinds['loss'], kinds['Mse']) == ('inputs',
+        'weights', 'activations', 'loss', 'call')
     out, net, names, _ = network()
     mine = trace(out, net, w1=net.layers[2].w, out2=out)                        # a given name is never given again
     assert list(tensors(mine)) == ['inp', 'w', 'b1', 'out1', 'out3', 'w1', 'b2', 'out4', 'targ', 'out2']
@@ -254,7 +258,8 @@ def dark(rgb):
 @pytest.mark.parametrize('seen_as', [list, dark])
 def test_every_colour_can_be_read_on_its_box(seen_as):
     "WCAG's 4.5 to 1, for each colour on white with a little of it"
-    def light(rgb): return sum(k*(c/12.92 if c <= .04045 else ((c + .055)/1.055)**2.4) for k, c in zip((.2126, .7152, .0722), rgb))
+    def light(rgb): return sum(k*(c/12.92 if c <= .04045 else ((c + .055)/1.055)**2.4)
+                               for k, c in zip((.2126, .7152, .0722), rgb))
     rgb = {k: [int(c[i:i+2], 16)/255 for i in (1, 3, 5)] for k, c in COLORS.items()}
     tint, = {float(o) for o in re.findall('fill-opacity="(.*?)"', draw(traced(network)))}
     for k, c in rgb.items():
@@ -282,13 +287,15 @@ def test_no_edges_cross_where_none_need_to():
 
 def test_a_layer_that_is_missing():
     out, net, *_ = network()
-    with pytest.raises(ValueError, match=r'shape \(7, 3\) was made by a layer that is not among those given; pass every layer'):
+    with pytest.raises(ValueError,
+                       match=r'shape \(7, 3\) was made by a layer that is not among those given; pass every layer'):
         trace(out, [net.loss, net.layers[2]])
     with pytest.raises(ValueError, match='not among those given'): trace(out, Relu())
 
 def test_an_output_of_no_layer():
     out, net, *_ = network()
-    with pytest.raises(ValueError, match=r'no layer made the output of shape \(\); pass what a Module returned'): trace(out*2, net)
+    with pytest.raises(ValueError,
+                       match=r'no layer made the output of shape \(\); pass what a Module returned'): trace(out*2, net)
     with pytest.raises(ValueError, match='got no Module'): trace(out, [])
     with pytest.raises(ValueError, match='got no outputs'): trace([], net)
     with pytest.raises(TypeError, match='got float, wanted a tensor'): trace(1.5, net)
@@ -301,4 +308,5 @@ def test_a_layer_that_holds_what_came_of_it():
     layer, act = Lin(rand(3, 3), rand(3)), Relu()
     out = act(layer(rand(3, 3)))
     layer.w = out
-    with pytest.raises(ValueError, match='Lin holds a tensor that was made from its own output'): trace(out, [layer, act])
+    with pytest.raises(ValueError,
+                       match='Lin holds a tensor that was made from its own output'): trace(out, [layer, act])

@@ -18,7 +18,8 @@ modules = 'checks',                                 # the chapters' definitions 
 # ---- inputs
 
 _random = random.Random(13)
-shapes = [(3, 3, 3), (1, 1, 1), (1, 4, 3), (5, 1, 3), (5, 4, 1), *(tuple(_random.choices(range(1, 7), k=3)) for _ in range(3))]
+shapes = [(3, 3, 3), (1, 1, 1), (1, 4, 3), (5, 1, 3), (5, 4, 1),
+          *(tuple(_random.choices(range(1, 7), k=3)) for _ in range(3))]
 
 def layer_data(n, m, nh): return rand(n, m, seed=1), rand(m, nh, seed=2), rand(nh, seed=3)
 
@@ -87,7 +88,8 @@ def a_message_says_what_and_where(lib):
     fails('Lin, gradient of w: relative error 9.8e-01 against autograd, wanted at most 1e-04\n'
           'got (2, 4) [1, 2, 3, 4, 5, 6, …], wanted (2, 4) [1, 2, 3, 4, 5, 6, …]\n'
           'they differ most at [1, 2]: got -7, wanted 7',
-          lib.checks.check_grads, {'w': got}, {'w': want}, op=lib.checks.op_name(lib.backprop.Lin(got, want)), against='autograd')
+          lib.checks.check_grads, {'w': got}, {'w': want},
+          op=lib.checks.op_name(lib.backprop.Lin(got, want)), against='autograd')
     assert lib.checks.op_name(relu_like) == 'relu_like'
 
 def signs_have_stand_ins(lib):
@@ -99,7 +101,8 @@ def exp_sum_log(x): return x.exp().sum().log()
 
 def differences_are_central(lib):
     diff, x, g = lib.checks.difference_grads, rand(4, 3), rand(4, 3, seed=1)
-    check_grads(diff(exp_sum_log, x=x), {'x': x.view(-1).softmax(0).view(4, 3)}, 1e-9)            # one-sided: 1e-8 at best
+    # one-sided: 1e-8 at best
+    check_grads(diff(exp_sum_log, x=x), {'x': x.view(-1).softmax(0).view(4, 3)}, 1e-9)
     check_grads(diff(torch.exp, g, x=x), {'x': x.exp()*g}, 1e-9)
     check_grads(diff(exp_sum_log, x=x.float()), {'x': x.float().double().view(-1).softmax(0).view(4, 3)}, 1e-9)
     check_grads(diff(torch.exp, g.float(), x=x.float()), {'x': x.float().double().exp()*g.float()}, 1e-9)
@@ -117,7 +120,8 @@ def autograd_is_asked_right(lib):
     check_grads(auto(torch.exp, g, x=x), {'x': x.exp()*g})
     check_grads(auto(exp_sum_log, x=x), {'x': x.view(-1).softmax(0).view(4, 3)})
     check_grads(auto(lambda x, y: (x*2).sum(), x=x, y=g), {'x': x*0 + 2, 'y': g*0})
-    check_grads(auto(lambda x, k: x[k].sum(), x=x, k=torch.tensor(1)), {'x': torch.eye(4, dtype=f64)[1][:, None].expand(4, 3)})
+    check_grads(auto(lambda x, k: x[k].sum(), x=x, k=torch.tensor(1)),
+                {'x': torch.eye(4, dtype=f64)[1][:, None].expand(4, 3)})
     assert not x.requires_grad
     refuses(ValueError, 'no way from', lambda: auto(lambda x: x.detach().sum(), x=x))
     refuses(ValueError, 'pass out_g', lambda: auto(torch.exp, x=x))
@@ -192,7 +196,8 @@ def faulty(**changes):
 def bad_layers_do_not(lib):
     check, (x, w, b) = lib.checks.check_op, layer_data(4, 3, 3)
     def judge(layer, message, reference=None): fails(message, check, layer(w, b), reference, inp=x)
-    judge(faulty(w=lambda g: -g), 'Faulty, gradient of w: relative error 2.0e+00 against autograd, wanted at most 1e-09')
+    judge(faulty(w=lambda g: -g),
+          'Faulty, gradient of w: relative error 2.0e+00 against autograd, wanted at most 1e-09')
     judge(faulty(w=lambda g: g*(1 + 1e-8)), 'Faulty, gradient of w: relative error 1.0e-08 against autograd')
     judge(faulty(w=lambda g: g.float()), 'Faulty, gradient of w: got dtype torch.float32, wanted torch.float64')
     judge(faulty(b=lambda g: g[None]), 'Faulty, gradient of b: got shape (1, 3), wanted (3,)')
@@ -233,7 +238,8 @@ def bad_layers_do_not(lib):
     refuses(ValueError, 'wanted a floating-point tensor', lambda: check(lambda x: x.argmax(), x=x))
 
 
-in_torch = {name: entry.torch for name, entry in ENTRIES.items() if name not in ('network', 'classifier')}     # these take long
+# these take long
+in_torch = {name: entry.torch for name, entry in ENTRIES.items() if name not in ('network', 'classifier')}
 
 def formulas_are_right(lib):
     "The gradient that the chain rule finds for each operation, entry by entry, against autograd; and its matrix form"
@@ -273,7 +279,8 @@ def formulas_are_told_apart(lib):
                  (D.pick(D.chain(D.OPERATIONS['lin'], D.slope(D.OPERATIONS['lin'], D.b))), g[r, s])):
         assert D.same(a, a) and not D.same(a, b)
         fails('is not the same as', D.derivation, 'y', a, (b, 'why'))
-    for a, b in ((x[r, s]/n, x[r, s]/D.nh), (2*x[r, s], n*x[r, s]), (x[r, s]/4, x[r, s]/n), (1e-12*x[r, s], -1e-12*x[r, s])):
+    for a, b in ((x[r, s]/n, x[r, s]/D.nh), (2*x[r, s], n*x[r, s]), (x[r, s]/4, x[r, s]/n),
+                 (1e-12*x[r, s], -1e-12*x[r, s])):
         assert not D.same(a, b), (a, b)
     op, mse = D.OPERATIONS['lin'], D.OPERATIONS['mse']
     for arg in op.forms: assert not D.matrix_form_agrees(op._replace(forms={arg: -op.forms[arg]}), arg)
@@ -293,7 +300,8 @@ def the_ledger_sees(lib):
     class Wipes(B.Lin):
         def bwd(self, out, inp): super().bwd(out, inp); out.g.zero_()
     lin, right = L.ENTRIES['lin'], dict(Lin=L.by(B.Lin))
-    def worst(arg=D.w, **change): return L.worst_of(L.compare('lin', lin._replace(**{'ours': right, **change}), count=8), arg)
+    def worst(arg=D.w, **change): return L.worst_of(L.compare('lin',
+            lin._replace(**{'ours': right, **change}), count=8), arg)
     assert max(worst().values()) < 1e-7
     assert min(worst(D.x, ours=dict(wrong=L.by(Nan))).values()) == inf
     assert min(worst(ours=dict(wrong=L.by(Once))).values()) > .1
@@ -377,7 +385,8 @@ mutants = {
         ('wrong axis', 'ledger.worst_of', 'max(errors[way]', 'min(errors[way]')],
 
     errors_are_relative: [
-        ('loose check', 'checks.relative_error', '((a/largest - b/largest).norm()/(b/largest).norm())', '(a - b).norm()'),
+        ('loose check', 'checks.relative_error',
+         '((a/largest - b/largest).norm()/(b/largest).norm())', '(a - b).norm()'),
         ('loose check', 'checks.relative_error', '(b/largest).norm())', '(a/largest).norm())'),
         ('loose check', 'checks.relative_error', '/(b/largest).norm()', '/((a/largest).norm() + (b/largest).norm())'),
         ('sign', 'checks.relative_error', '(a/largest - b/largest)', '(a.abs()/largest - b.abs()/largest)'),
@@ -387,7 +396,8 @@ mutants = {
         ('no check', 'checks.relative_error', 'if not want.is_floating_point()', 'if False')],
     shapes_and_dtypes_count: [
         ('no check', 'checks.relative_error', 'if tuple(got.shape) != tuple(want.shape)', 'if False'),
-        ('keepdim dropped', 'checks.relative_error', 'tuple(got.shape) != tuple(want.shape)', 'got.numel() != want.numel()'),
+        ('keepdim dropped', 'checks.relative_error', 'tuple(got.shape) != tuple(want.shape)',
+         'got.numel() != want.numel()'),
         ('no check', 'checks.relative_error', 'if got.dtype != want.dtype', 'if False')],
     nan_never_passes: [
         ('loose check', 'checks.check_close', 'not error <= limit', 'error > limit'),
@@ -408,7 +418,8 @@ mutants = {
          'tolerance or TOLERANCE[want.dtype]')],
     a_message_says_what_and_where: [
         ('wrong place', 'checks.check_close', '.argmax()', '.argmin()'),
-        ('sign', 'checks.check_close', 'got {got[at]:.4g}, wanted {want[at]:.4g}', 'got {want[at]:.4g}, wanted {got[at]:.4g}'),
+        ('sign', 'checks.check_close', 'got {got[at]:.4g}, wanted {want[at]:.4g}',
+         'got {want[at]:.4g}, wanted {got[at]:.4g}'),
         ('wrong place', 'checks.show_values', '[:n]', '[-n:]'),
         ('wrong place', 'checks.op_name', "getattr(op, '__name__', type(op).__name__)", "type(op).__name__")],
     signs_have_stand_ins: [('wrong call', 'checks.printable', 'coding, _PLAIN', "coding, 'replace'"),
@@ -434,14 +445,17 @@ mutants = {
     autograd_is_asked_right: [
         ('missing factor', 'checks.autograd_grads', ', start, materialize', ', torch.ones_like(out), materialize'),
         ('no check', 'checks.autograd_grads', 'if not out.requires_grad', 'if False'),
-        ('no check', 'checks.start_gradient', '(out_g.shape, out_g.dtype) != (out.shape, out.dtype)', 'out_g.dtype != out.dtype'),
-        ('no check', 'checks.start_gradient', '(out_g.shape, out_g.dtype) != (out.shape, out.dtype)', 'out_g.shape != out.shape'),
+        ('no check', 'checks.start_gradient',
+         '(out_g.shape, out_g.dtype) != (out.shape, out.dtype)', 'out_g.dtype != out.dtype'),
+        ('no check', 'checks.start_gradient',
+         '(out_g.shape, out_g.dtype) != (out.shape, out.dtype)', 'out_g.shape != out.shape'),
         ('no check', 'checks.start_gradient', 'if not is_float(out)', 'if False')],
     held_tensors_are_found: [
         ('missing term', 'checks.is_float', ' and t.is_floating_point()', ''),
         ('missing term', 'checks.held_tensors', 'isinstance(o, (list, tuple))', 'isinstance(o, list)'),
         ('missing term', 'checks.held_tensors', 'isinstance(o, dict)', 'False'),
-        ('missing term', 'checks.held_tensors', 'if id(o) in seen: return', 'if id(o) in seen and not is_float(o): return'),
+        ('missing term', 'checks.held_tensors', 'if id(o) in seen: return',
+         'if id(o) in seen and not is_float(o): return'),
         ('wrong place', 'checks.held_tensors', 'path = path[:-1]', 'pass'),
         ('shared memory', 'checks.with_tensors', 'tensors.get(k, t.detach())', 't.detach()'),
         ('shared memory', 'checks.with_tensors', 'copy.deepcopy', '(lambda o, memo: o)'),
@@ -457,7 +471,8 @@ mutants = {
         ('missing term', 'checks.trusted_grads', "want['central differences'] = ", ''),
         ('missing term', 'checks.check_dtype', "errors['value'] = ", ''),
         ('missing factor', 'checks.our_grads', 'out.g = start', 'out.g = 2*start'),
-        ('wrong dtype', 'checks.check_dtype', 'copies(all_tensors(op, inputs), dtype)', 'copies(all_tensors(op, inputs))'),
+        ('wrong dtype', 'checks.check_dtype', 'copies(all_tensors(op, inputs), dtype)',
+         'copies(all_tensors(op, inputs))'),
         ('missing term', 'checks.random_like', 'torch.Generator().manual_seed(SEED)', 'torch.default_generator'),
         ('loose check', 'checks.random_like', 'manual_seed(SEED)', 'manual_seed(0)'),
         ('loose check', 'checks.SEED', 'SEED = ', 'SEED = 1 or '),
@@ -478,7 +493,9 @@ mutants = {
         ('loose check', 'checks.check_op', '(torch.float64, torch.float32)', '(torch.float32, torch.float64)'),
         ('no check', 'checks.check_dtype', 'if unknown := set(constants) - tensors.keys()', 'if unknown := ()'),
         ('shared memory', 'checks.copies', 'copy=True', 'copy=False'),
-        ('no check', 'checks.our_grads', "check_unchanged(op, {**mine, 'out.g': getattr(out, 'g', start)}", "check_unchanged(op, {**tensors, 'out.g': start}"),
+        ('no check', 'checks.our_grads',
+         "check_unchanged(op, {**mine, 'out.g': getattr(out, 'g', start)}",
+         "check_unchanged(op, {**tensors, 'out.g': start}"),
         ('no check', 'checks.our_grads', "'out.g': getattr(out, 'g', start)", "'out.g': start"),
         ('missing term', 'checks.copies', 'if isinstance(t, torch.Tensor) else t', 'if is_float(t) else t'),
         ('loose check', 'checks.check_op', "if hasattr(op, 'backward'): check_adds(op, out_g, inputs)", 'pass'),
@@ -486,7 +503,8 @@ mutants = {
         ('= for +=', 'checks.check_adds', 'check_grads(pass_on(now), twice', 'check_grads(twice, twice'),
         ('= for +=', 'checks.check_adds', '2*g for', 'g for'),
         ('no check', 'checks.output_of', 'check_unchanged(op, mine, inputs)', 'pass'),
-        ('no check', 'checks.check_unchanged', 'not torch.allclose(now[k], t, 0, 0, equal_nan=True)', 'now[k].shape != t.shape'),
+        ('no check', 'checks.check_unchanged',
+         'not torch.allclose(now[k], t, 0, 0, equal_nan=True)', 'now[k].shape != t.shape'),
         ('missing term', 'checks.our_grads', "if hasattr(twin, 'backward'): twin.backward()", 'pass')],
 }
 
@@ -513,7 +531,8 @@ def unproved(exported, rows):
 
 def own_names(module):
     "What the module exports, less what it passes on from another"
-    return [name for name in module.__all__ if getattr(getattr(module, name), '__module__', module.__name__) == module.__name__]
+    return [name for name in module.__all__
+            if getattr(getattr(module, name), '__module__', module.__name__) == module.__name__]
 
 exported = [f'{m}.{name}' for m in modules for name in own_names(importlib.import_module(f'backprop13.{m}'))]
 
@@ -531,5 +550,6 @@ def test_a_survivor_a_crash_and_a_stale_row_are_found():
     for where, old in [('backprop.lin', 'out * b'), ('backprop.lin', 'b'), ('backprop.line', 'out')]:
         with pytest.raises(AssertionError, match='stale row'): mutated(where, old, '')
     with Library(backprop=mutated(*row, 'return out - b')) as lib:
-        assert lib.minibatch.Module is lib.backprop.Module is not backprop.Module       # every module sees the changed one
+        # every module sees the changed one
+        assert lib.minibatch.Module is lib.backprop.Module is not backprop.Module
     assert not [k for k in sys.modules if k.startswith('mutant')]

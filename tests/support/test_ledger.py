@@ -44,7 +44,8 @@ class report(Square): "It has a bwd, and a name that is excused"
 
 @pytest.mark.parametrize('name,o', [('cube', cube), ('Square', Square), ('report', report)])
 def test_an_operation_without_a_row_is_found(name, o):
-    if hasattr(o, 'bwd'): assert without_row(dict(data=SimpleNamespace(__all__=[name], **{name: o}))) == [f'data.{name}']
+    if hasattr(o, 'bwd'): assert without_row(dict(data=SimpleNamespace(__all__=[name],
+            **{name: o}))) == [f'data.{name}']
     assert without_row(dict(fit=SimpleNamespace(__all__=[name], **{name: o}))) == [f'fit.{name}']
 
 
@@ -60,7 +61,9 @@ class Mean(Lin):
 class NoGate(Relu):
     def bwd(self, out, inp): add_grad(inp, out.g)
 
-@pytest.mark.parametrize('name,wrong,letter', [('lin', NoTranspose, 'x'), ('lin', OtherSign, 'w'), ('lin', Mean, 'b'), ('relu', NoGate, 'x')])
+@pytest.mark.parametrize('name,wrong,letter',
+                         [('lin', NoTranspose, 'x'), ('lin', OtherSign, 'w'), ('lin', Mean, 'b'),
+                          ('relu', NoGate, 'x')])
 def test_a_wrong_backward_pass_is_found(name, wrong, letter):
     worst = compare(name, ENTRIES[name]._replace(ours={'wrong': by(wrong)}))
     for (_, q), row in worst.items():
@@ -81,7 +84,8 @@ def test_nan_is_no_agreement():
 
 @pytest.mark.parametrize('wrong,message', [(NoSum, 'got shape'), (Single, 'got dtype')])
 def test_a_shape_or_dtype_is_never_forgiven(wrong, message):
-    with pytest.raises(AssertionError, match=message): compare('lin', ENTRIES['lin']._replace(ours={'wrong': by(wrong)}))
+    with pytest.raises(AssertionError, match=message): compare('lin',
+            ENTRIES['lin']._replace(ours={'wrong': by(wrong)}))
 
 
 @pytest.mark.parametrize('way,change', [('autograd', dict(torch=lambda x, w, b: F.linear(2*x, w.t(), b))),
@@ -99,8 +103,10 @@ def test_a_wrong_formula_is_found():
 
 def test_a_zero_gradient_must_be_zero():
     entry = Entry(lambda x: 0*x, lambda x: 0*x, dict(nearly=lambda g, x: [torch.full_like(x, 1e-9)]))
-    assert compare('relu', entry, d.OPERATIONS['relu']._replace(out=sp.Integer(0)))['nearly', 'x']['formula'] == float('inf')
+    assert compare('relu', entry, d.OPERATIONS['relu']._replace(out=sp.Integer(0)))['nearly',
+        'x']['formula'] == float('inf')
 
 
 def test_too_few_gradients_are_an_error():
-    with pytest.raises(AssertionError, match='1 gradients for'): compare('lin', ENTRIES['lin']._replace(ours={'one': lambda g, x, w, b: [x]}))
+    with pytest.raises(AssertionError, match='1 gradients for'): compare('lin',
+            ENTRIES['lin']._replace(ours={'one': lambda g, x, w, b: [x]}))
