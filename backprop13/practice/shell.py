@@ -16,11 +16,12 @@ except ModuleNotFoundError as e:
     e.msg += ': pip install "backprop13[grade]"'
     raise
 
-# %% ../../nbs/support/shell.ipynb #d4cf5391
+# %% ../../nbs/support/shell.ipynb #0d1e55a1
 def _no_memory(e):
     "Is that what the exception says?"
     with suppress(Exception): return isinstance(e, MemoryError) or "can't allocate memory" in str(e)
 
+# %% ../../nbs/support/shell.ipynb #d4cf5391
 class _Shell(InteractiveShell):
     "IPython's own, that tells of each statement, and keeps an error instead of showing it."
     system = InteractiveShell.system_raw                # its processes stay in this session
