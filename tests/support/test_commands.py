@@ -9,6 +9,7 @@ from conftest import a_full_disk, root
 from helpers import config
 from torch import nn
 
+from backprop13 import data
 from backprop13.practice import submissions
 from backprop13.support import benchmarks, commands
 from backprop13.backprop import Linear
@@ -103,8 +104,11 @@ def test_a_log_has_lines_only(trained):
 
 def test_what_it_trains_on_is_said(trained, digits):
     out = trained[1]
-    source = 'digits made by code' if digits.source == 'synthetic' else f"MNIST in {os.environ.get('BACKPROP13_DATA') or ''}"
-    assert f'data:     {source}' in out and '50000 images to train on, 10000 to validate' in out
+    source = re.search(r'^data:     (.+)$', out, re.M)[1]
+    if digits.source == 'synthetic': assert source == 'digits made by code'
+    else: assert Path(source.removeprefix('MNIST in '))\
+        .samefile(data._source() or data.cache_folder()/'mnist') and source.startswith('MNIST in ')
+    assert '50000 images to train on, 10000 to validate' in out
     assert '20 hidden units' in out and 'learning rate 0.05, seed 1, gradients by our layers' in out
 
 
@@ -600,7 +604,6 @@ def test_synthetic_digits_on_demand():
 
 def test_training_on_synthetic_digits_in_place_of_mnist_is_said(monkeypatch, tmp_path):
     "The data module's warning is a sentence on stderr"
-    from backprop13 import data
     def download(mirrors, name, wanted): raise ConnectionError(f'no mirror sent {name}')
     monkeypatch.delenv('BACKPROP13_DATA', raising=False)
     monkeypatch.setattr(data, 'download', download)
