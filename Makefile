@@ -31,6 +31,7 @@ readme: setup  ## make README.md from nbs/index.ipynb
 	@$(BIN)python tools/readme.py
 
 practice: setup  ## make the notebooks in nbs/practice from the chapters and the exercises
+	@$(BIN)nbdev_export
 	@$(BIN)python tools/practice.py
 
 bench:  ## compare ways to train on this machine, store the result (minutes; keep it idle); DEVICE=cuda measures a GPU

@@ -80,8 +80,9 @@ def modules(files, name):
 
 def needs(files, name):
     "The names of the files that the notebook or test file `name` depends on"
-    pattern = '|'.join([ALWAYS, *(KINDS[o] for o in reads(name))])
-    return {name} | modules(files, name) | {f for f in files if re.fullmatch(pattern, f)}
+    pattern, python = '|'.join([ALWAYS, *(KINDS[o] for o in reads(name))]), modules(files, name)
+    beside = {f'{o[:-3]}.json' for o in python} & {*files}               # what a module reads has its name
+    return {name} | python | beside | {f for f in files if re.fullmatch(pattern, f)}
 
 
 class Passed:

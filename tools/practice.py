@@ -1,5 +1,5 @@
 """The notebooks in nbs/practice, from the exercises and the chapters: `python tools/practice.py` writes them all, and removes what no
-longer belongs there. `--without-solutions FOLDER` writes the same set to FOLDER, to hand out: without the solutions, and with links
+longer belongs there; before that, it collects the exercises' tasks and hints for the library. `--without-solutions FOLDER` writes the same set to FOLDER, to hand out: without the solutions, and with links
 to the website.
 
 An exercise notebook has a task, an empty body and a check for each exercise of a page. A shape notebook asks for shapes, dtypes, whole
@@ -102,6 +102,19 @@ def merged(lines):
 
 
 # ---- exercises
+
+def tasks():
+    "name -> task and hints: the Markdown cells of nbs/support/exercises.ipynb with the name of a solution as heading, a paragraph, a list"
+    res = {}
+    for kind, source, _ in read('support/exercises'):
+        if kind != 'markdown' or not (m := re.match(r'#### `(\w+)` *(?:\n|$)', source)): continue
+        task, *hints = (' '.join(o.split()) for o in source[m.end():].split('\n- '))
+        if not (task and all(hints) and hints) or m[1] in res:
+            sys.exit(f"nbs/support/exercises.ipynb needs one cell '{m[0].strip()}', with the task as a paragraph and below it "
+                     "the hints, each on a line that begins with '- ': mend it.")
+        res[m[1]] = dict(task=task, hints=hints)
+    return res
+
 
 def exercise_notebook(name, solutions):
     "The cells of a page of exercises"
@@ -241,9 +254,12 @@ def steps(chapter):
 
 def notebooks(solutions=True):
     "name -> text, of every practice notebook"
-    try: from backprop13.practice.exercises import PAGES
-    except (ImportError, AttributeError) as e:
+    try: from backprop13.practice.exercises import EXERCISES, PAGES
+    except (ImportError, AttributeError, LookupError) as e:
         sys.exit(f'{e}. Exercises are made of the library: mend nbs/support/exercises.ipynb or what it imports, then nbdev_export.')
+    if more := [o for o in tasks() if o not in EXERCISES]:
+        sys.exit(f"`{more[0]}` has a task and is no exercise: write a cell with `add` below '#### `{more[0]}`' in "
+                 'nbs/support/exercises.ipynb, or take it out, then nbdev_export.')
     res = {name: exercise_notebook(name, solutions) for name in PAGES} | {name: shape_notebook(name) for name in SHAPES}
     if not solutions: res = {name: [(kind, site_links(s)) for kind, s in cells] for name, cells in res.items()}
     return {name: written(cells) for name, cells in res.items()}
@@ -256,6 +272,9 @@ def main():
     if out and (ROOT/'nbs').resolve() in (out.resolve(), *out.resolve().parents):
         sys.exit(f'{out} lies in nbs, whose notebooks are the site: name a folder elsewhere')
     sys.path.insert(0, str(ROOT))
+    if not out:                              # first, as the library reads it
+        text = json.dumps(tasks(), indent=1, ensure_ascii=False) + '\n'
+        (ROOT/'backprop13/practice/exercises.json').write_text(text, encoding='utf-8')
     folder, texts = out or ROOT/'nbs/practice', notebooks(solutions=not out)
     folder.mkdir(parents=True, exist_ok=True)
     for f in [] if out else folder.glob('*.ipynb'):

@@ -12,6 +12,7 @@ __all__ = ['THROUGH', 'EXERCISES', 'PRODUCTS', 'BACK', 'SOFTMAXES', 'LIN_GRAD_BU
 import copy, difflib, json, os
 from dataclasses import dataclass
 from datetime import date
+from importlib import resources
 from pathlib import Path
 import torch
 import torch.nn.functional as F
@@ -143,13 +144,18 @@ def layer_trials(**shapes):
 
 # %% ../../nbs/support/exercises.ipynb #bfe2c8d1
 EXERCISES = {}
+_texts = resources.files('backprop13')/'practice/exercises.json'
+_texts = json.loads(_texts.read_text(encoding='utf-8')) if _texts.is_file() else {}
 
-def add(solution, page, minutes, task, trials, want, hints='', banned=(), **options):
-    "Put an exercise into the list; `options` as in `Exercise`; each of the hints begins with -."
-    name, hints = solution.__name__, hints.split('\n    - ')[1:]
-    task, *hints = (' '.join(o.split()) for o in (task, *hints))
+def add(solution, page, minutes, trials, want, banned=(), **options):
+    "Put an exercise into the list; `options` as in `Exercise`. The cell above has task and hints."
+    name = solution.__name__
+    if name not in _texts:
+        raise LookupError(f"`{name}` has no task: write a Markdown cell '#### `{name}`' above it in "
+                          'nbs/support/exercises.ipynb, then make practice')
     if not options.get('autograd', True): banned = *banned, autograd_grads, difference_grads
     if page < '06': banned = *banned, *grading.NUMPY         # later, it does nothing for you
+    task, hints = _texts[name]['task'], _texts[name]['hints']
     options = {'drive': returns, 'hints': hints, 'banned': banned, **options}
     EXERCISES[name] = Exercise(name, page, minutes, task, solution, trials, want, **options)
 
@@ -164,18 +170,8 @@ def _matmul_trials():
             Trial(ab(2, 3, 4, dtype=torch.float64), 'dtype'), Trial(ab(1, 3, 1), 'batch of one'),
             Trial(ab(2, 784, 3), what='two images and three outputs')]
 
-# %% ../../nbs/support/exercises.ipynb #6877a65a
-add(solutions.matmul, '01_matmul', 20, '''
-    Write the product of two matrices yourself: entry (i, j) is the sum over k of `a[i, k]*b[k,
-    j]`. Loops or broadcasting, both are fine; `@` and its relatives are not. Shapes that don't
-    fit need no message of yours here.''',
-    _matmul_trials, gives(torch.matmul), banned=(*PRODUCTS, matmul.matmul),
-    hints='''
-    - Begin with one entry: which row of `a` meets which column of `b`?
-    - The result has as many rows as `a` and as many columns as `b`. Make it first, of zeros, in
-      the dtype of `a`; then fill it.
-    - Without loops: `a[:, :, None]` is (n, m, 1). What is it times `b`, and over which axis is
-      the sum?''')
+add(solutions.matmul, '01_matmul', 20, _matmul_trials, gives(torch.matmul),
+    banned=(*PRODUCTS, matmul.matmul))
 
 # %% ../../nbs/support/exercises.ipynb #99e0e672
 def _relu_trials():
@@ -185,18 +181,9 @@ def _relu_trials():
             Trial(dict(x=draw(1, 1)), 'batch of one'),
             Trial(dict(x=torch.tensor([-3e38, 3e38])), 'stability')]
 
-# %% ../../nbs/support/exercises.ipynb #5783fba9
-add(backprop.relu, '02_layers', 5, '''
-    Write the rectified linear unit: what is below zero becomes zero, the rest stays as it is.
-    It works on a tensor of any shape, with finite numbers of any size. The tensor that you are
-    given must not change.''',
-    _relu_trials, gives(F.relu),
+add(backprop.relu, '02_layers', 5, _relu_trials, gives(F.relu),
     banned=('relu', 'relu_', 'threshold', 'leaky_relu', 'rrelu', 'prelu', 'hardtanh', 'selu',
-        'elu', 'celu', 'threshold_backward'),
-    hints='''
-    - It compares each number with one other number.
-    - `x > 0` is a tensor of True and False. What can you do with it and `x`?
-    - Look up `torch.where`, `masked_fill` or `clamp`; check what each does to the dtype.''')
+        'elu', 'celu', 'threshold_backward'))
 
 # %% ../../nbs/support/exercises.ipynb #e9e35f8b
 def _lin_trials():
@@ -206,16 +193,8 @@ def _lin_trials():
             Trial(xwb(2, 3, 4, dtype=torch.float64), 'dtype'),
             Trial(xwb(1, 3, 1), 'batch of one')]
 
-# %% ../../nbs/support/exercises.ipynb #b1ac796b
-add(backprop.lin, '02_layers', 5, '''
-    Write a linear layer: each output is a weighted sum of a row's inputs, plus the output's own
-    bias. `x` holds one row for each image, `w` one column for each output. You may use the
-    matrix product here.''',
-    _lin_trials, gives(lambda x, w, b: F.linear(x, w.t(), b)),
-    banned=('linear', 'addmm', 'baddbmm', 'addbmm', nn.Linear),
-    hints='''
-    - Write the shapes under each other: (n, m), (m, nh), (nh,). Which product gives (n, nh)?
-    - The biases have one number for each column. Broadcasting adds them to each row.''')
+add(backprop.lin, '02_layers', 5, _lin_trials, gives(lambda x, w, b: F.linear(x, w.t(), b)),
+    banned=('linear', 'addmm', 'baddbmm', 'addbmm', nn.Linear))
 
 # %% ../../nbs/support/exercises.ipynb #57609a2c
 def _mse_trials():
@@ -225,17 +204,8 @@ def _mse_trials():
             Trial(pair(1, 1), 'batch of one'),
             Trial(dict(autograd=True, **pair(4, 1)), 'gradient', THROUGH)]
 
-# %% ../../nbs/support/exercises.ipynb #9ab0d54e
-add(backprop.mse, '02_layers', 5, '''
-    Write the mean squared error of predictions and targets of the same shape. The mean runs
-    over all numbers, also where there are several columns, and the result is a tensor without
-    axes, through which autograd finds its way. PyTorch's own `mse_loss` is not allowed.''',
-    _mse_trials, gives(F.mse_loss),
-    banned=('mse_loss', 'huber_loss', 'cdist', 'dist', 'smooth_l1_loss', nn.MSELoss),
-    hints='''
-    - Three steps, in the order of the name read backwards: error, squared, mean.
-    - A difference of tensors, its square, and a method that adds all up and divides by how many
-      there are.''')
+add(backprop.mse, '02_layers', 5, _mse_trials, gives(F.mse_loss),
+    banned=('mse_loss', 'huber_loss', 'cdist', 'dist', 'smooth_l1_loss', nn.MSELoss))
 
 # %% ../../nbs/support/exercises.ipynb #18304527
 def _pair_trials():
@@ -243,17 +213,9 @@ def _pair_trials():
     return [Trial(pair(4, 1)), Trial(pair(3, 2)), Trial(pair(4, 1, dtype=torch.float64), 'dtype'),
             Trial(pair(1, 1), 'batch of one')]
 
-# %% ../../nbs/support/exercises.ipynb #bce8b416
-add(solutions.mse_grad, '03_gradients', 10, '''
-    Set `inp.g` to the gradient of the mean squared error of `inp` and `targ`: how much that one
-    number changes for each entry of `inp`, whatever its shape. Derive it on paper first.
-    Nothing is returned, and autograd is off limits.''',
-    _pair_trials, lambda inp, targ: slopes(lambda inp: F.mse_loss(inp, targ), inp=inp),
-    drive=sets('inp'), autograd=False, banned=(backprop.Mse,),
-    hints='''
-    - What is the derivative of one squared difference, $(y - t)^2$, along $y$?
-    - The mean divides the sum by the number of entries. So each entry counts for how much?
-    - That number is `inp.numel()`, not the number of rows.''')
+add(solutions.mse_grad, '03_gradients', 10, _pair_trials,
+    lambda inp, targ: slopes(lambda inp: F.mse_loss(inp, targ), inp=inp), drive=sets('inp'),
+    autograd=False, banned=(backprop.Mse,))
 
 # %% ../../nbs/support/exercises.ipynb #1851bc96
 def _relu_grad_trials():
@@ -262,19 +224,10 @@ def _relu_grad_trials():
             Trial(pair(torch.tensor([-1., 0., 2.])), what='an input of exactly 0'),
             Trial(pair(draw(1, 1)), 'batch of one')]
 
-# %% ../../nbs/support/exercises.ipynb #4e893f24
-add(solutions.relu_grad, '03_gradients', 10, '''
-    `out` is `relu(inp)`, and `out.g` holds the gradient that the later layers found for it. Set
-    `inp.g`, by the chain rule. Where the input is exactly 0, take 0 as the slope, and leave
-    `out.g` as it is.''',
-    _relu_grad_trials,
+add(solutions.relu_grad, '03_gradients', 10, _relu_grad_trials,
     lambda inp, out: {**slopes(lambda inp: F.relu(inp), out.g, inp=inp),
-        'out.g afterwards': out.g},
-    drive=sets('inp', keeps='out'), autograd=False, banned=(backprop.Relu,),
-    hints='''
-    - What is the slope of relu to the left of 0, and to the right?
-    - The chain rule multiplies: the slope of relu, times the gradient that arrives.
-    - `inp > 0` counts as 1 and 0 when you multiply with it.''')
+        'out.g afterwards': out.g}, drive=sets('inp', keeps='out'), autograd=False,
+    banned=(backprop.Relu,))
 
 # %% ../../nbs/support/exercises.ipynb #1fb0064f
 def _lin_grad_trials():
@@ -290,18 +243,8 @@ def _lin_slopes(inp, out, w, b):
     grads = slopes(lambda inp, w, b: inp @ w + b, out.g, inp=inp, w=w, b=b)
     return {**grads, 'out.g afterwards': out.g}
 
-# %% ../../nbs/support/exercises.ipynb #11355618
-add(backprop.lin_grad, '03_gradients', 20, '''
-    `out` is `inp @ w + b`, and `out.g` holds the gradient that the later layers found for it.
-    Set `inp.g`, `w.g` and `b.g`, each in the shape of its tensor. Leave `out.g` as it is.''',
-    _lin_grad_trials, _lin_slopes, drive=sets('inp', 'w', 'b', keeps='out'), autograd=False,
-    banned=(backprop.Lin,),
-    hints='''
-    - Take one input, one output: `out = inp*w + b`. What are its three slopes?
-    - Now let the shapes lead you: `out.g` is (n, nh). From which product with it, and with
-      which transpose, comes (n, m)? And (m, nh)?
-    - One bias takes part in every row. What happens to gradients that come along several
-      ways?''')
+add(backprop.lin_grad, '03_gradients', 20, _lin_grad_trials, _lin_slopes,
+    drive=sets('inp', 'w', 'b', keeps='out'), autograd=False, banned=(backprop.Lin,))
 
 # %% ../../nbs/support/exercises.ipynb #d9a9b3dd
 def _network_trials():
@@ -324,53 +267,21 @@ def _network_drive(f, **d):
     loss = f(*d.values())
     return {'the loss': loss, **{f'{k}.g': getattr(d[k], 'g', None) for k in BACK}}
 
-# %% ../../nbs/support/exercises.ipynb #84224ef9
-add(backprop.forward_and_backward, '03_gradients', 30, '''
-    Walk through the whole network and back: a linear layer, relu, a linear layer, the mean
-    squared error. Return the loss, and leave in `.g` of the inputs and of all weights and
-    biases their gradients. Use `lin`, `relu` and `mse`, and your three functions from above; no
-    autograd.''',
-    _network_trials, _network_want, drive=_network_drive, autograd=False,
-    banned=(backprop.Model, Lin, Relu, Mse),
-    hints='''
-    - Forward first, and give each step a name of its own: you need them all on the way back.
-    - Backward starts at the loss: the gradient of the last outputs. Which of your functions
-      sets that?
-    - Then the layers in reverse. Each takes `.g` of what came out and sets `.g` of what went
-      in.''')
+add(backprop.forward_and_backward, '03_gradients', 30, _network_trials, _network_want,
+    drive=_network_drive, autograd=False, banned=(backprop.Model, Lin, Relu, Mse))
 
 # %% ../../nbs/support/exercises.ipynb #60040a7e
-add(backprop.Lin, '04_modules', 10, '''
-    Write a linear layer as a `Module`: it keeps its weights and biases, `forward` computes, and
-    `bwd` adds to the gradients by `add_grad(tensor, gradient)`. When `bwd` runs, `out.g` holds
-    the gradient that arrives, and `inp` and `out` are those of its call: the layer may have
-    been called again since. Gradients add up, so a second walk back doubles them.''',
-    layer_trials(w=(3, 2), b=(2,)), layer_want(lambda inp, w, b: inp @ w + b), drive=drive_layer,
-    autograd=False,
-    hints='''
-    - What does `bwd` need beside its arguments? Keep that in `__init__`.
-    - The formulas are those of `lin_grad`; only `.g =` becomes `add_grad`.''')
+add(backprop.Lin, '04_modules', 10, layer_trials(w=(3, 2), b=(2,)),
+    layer_want(lambda inp, w, b: inp @ w + b), drive=drive_layer, autograd=False)
 
 # %% ../../nbs/support/exercises.ipynb #37a22d7a
-add(solutions.Sigmoid, '04_modules', 15, '''
-    Write a layer that the lesson does not have: the sigmoid, $s(x) = 1/(1 + e^{-x})$, as a
-    `Module`, for inputs of any size. Find its slope on paper; it can be written with $s$ alone.
-    It has no weights, and in `bwd` it goes by what it is given.''',
-    layer_trials(), layer_want(torch.sigmoid), drive=drive_layer, autograd=False,
-    banned=('sigmoid', 'sigmoid_', 'logit', 'special_expit', 'log_sigmoid', 'logsigmoid'),
-    hints='''
-    - Differentiate by the quotient rule or the chain rule, then look for $s$ in what you have.
-    - The slope is $s(1 - s)$. Where in `bwd` is $s$ to be had without computing it again?''')
+add(solutions.Sigmoid, '04_modules', 15, layer_trials(), layer_want(torch.sigmoid),
+    drive=drive_layer, autograd=False,
+    banned=('sigmoid', 'sigmoid_', 'logit', 'special_expit', 'log_sigmoid', 'logsigmoid'))
 
 # %% ../../nbs/support/exercises.ipynb #deb75e77
-add(solutions.Scale, '04_modules', 15, '''
-    Write a layer with weights of its own: `Scale` multiplies each column of its input by that
-    column's weight. `w` has one number for each column. Both the input and the weights get a
-    gradient, in their own shapes.''',
-    layer_trials(w=(3,)), layer_want(torch.mul), drive=drive_layer, autograd=False,
-    hints='''
-    - Take one entry: `out = inp*w`. What are its two slopes?
-    - One weight takes part in a whole column. Which axis has to go?''')
+add(solutions.Scale, '04_modules', 15, layer_trials(w=(3,)), layer_want(torch.mul),
+    drive=drive_layer, autograd=False)
 
 # %% ../../nbs/support/exercises.ipynb #16217edc
 def _chain_trials():
@@ -403,16 +314,8 @@ def _chain_want(x, targ, w1, b1, w2, b2, layers):
     f, d = (three, d) if layers == 3 else (one, dict(x=x, w1=w1, b1=b1))
     return {'the loss': f(**d), **slopes(f, **d), 'the loss of a second call': f(**d)}
 
-# %% ../../nbs/support/exercises.ipynb #dc7f95b1
-add(solutions.Chain, '04_modules', 15, '''
-    Write a model of any number of layers: called on inputs and targets it hands the inputs from
-    layer to layer, and returns the loss of what comes out. `backward()` walks the same way
-    back. The layers and the loss remember their own inputs and outputs; call their
-    `backward()`. Each layer is in the list once.''',
-    _chain_trials, _chain_want, drive=_chain_drive, autograd=False, banned=(backprop.Model,),
-    hints='''
-    - What one layer returns is what the next one is called on.
-    - Who knows its gradient first? Then in which order do the layers come?''')
+add(solutions.Chain, '04_modules', 15, _chain_trials, _chain_want, drive=_chain_drive,
+    autograd=False, banned=(backprop.Model,))
 
 # %% ../../nbs/support/exercises.ipynb #44e806dd
 SOFTMAXES = tuple('''logsumexp logaddexp log_softmax softmax cross_entropy nll_loss logcumsumexp
@@ -436,31 +339,12 @@ def _score_trials():
             one(apart, 'stability', 'one row near 0, one near −1000'),
             one(torch.tensor([[0., -inf, 1.]]), 'stability', 'a score of −inf: impossible')]
 
-# %% ../../nbs/support/exercises.ipynb #711c5ae0
-add(minibatch.logsumexp, '05_cross_entropy', 15, '''
-    Write the logarithm of the sum of the exponentials along the last axis, for scores of any
-    size: ten thousand, too, and minus that. The last axis disappears. PyTorch has one; yours is
-    made of `exp`, `log` and sums.''',
-    _score_trials, gives(lambda x: torch.logsumexp(x, -1)), banned=SOFTMAXES,
-    hints=r'''
-    - Which is the largest number whose `exp` a float32 can hold? It is below 89.
-    - $\log(e^{a + x} + e^{a + y}) = a + \log(e^x + e^y)$, for every $a$. Which $a$ makes the
-      largest exponent 0?
-    - `x.max(-1, keepdim=True).values` keeps the axis, so that you can subtract it. Where does
-      it come back in, and without that axis?''')
+add(minibatch.logsumexp, '05_cross_entropy', 15, _score_trials,
+    gives(lambda x: torch.logsumexp(x, -1)), banned=SOFTMAXES)
 
 # %% ../../nbs/support/exercises.ipynb #5f641a91
-add(minibatch.log_softmax, '05_cross_entropy', 10, '''
-    Write the logarithm of the softmax along the last axis: each score minus the `logsumexp` of
-    its row. Take your own `logsumexp`. Large scores must not break it, nor cost it digits: two
-    equal ones of 10 000 get $\\log\\frac12$ each, as two of 0 do.''',
-    _score_trials, gives(lambda x: F.log_softmax(x, -1)), banned=(*SOFTMAXES, minibatch.softmax),
-    hints='''
-    - The result has the shape of `x`, `logsumexp(x)` has one axis less. How do you subtract a
-      number from a row?
-    - `[..., None]` adds an axis of length 1 at the end, whatever is before it.
-    - Near 10 000, float32 numbers are 0.001 apart. Softmax does not change when a row moves as
-      a whole: where would you move it, before anything else?''')
+add(minibatch.log_softmax, '05_cross_entropy', 10, _score_trials,
+    gives(lambda x: F.log_softmax(x, -1)), banned=(*SOFTMAXES, minibatch.softmax))
 
 # %% ../../nbs/support/exercises.ipynb #bc613a0f
 def _nll_trials():
@@ -474,16 +358,7 @@ def _nll_trials():
             Trial(never, 'stability', 'a class of −inf that no label names'),
             Trial(dict(autograd=True, **given(4, 3)), 'gradient', THROUGH)]
 
-# %% ../../nbs/support/exercises.ipynb #c6a78881
-add(minibatch.nll, '05_cross_entropy', 10, '''
-    Write the negative log likelihood: minus the mean of the log-probabilities that stand at the
-    labels. `log_probs` has one row for each example, `targ` the number of its class. Pick the
-    entries by indexing, so that autograd gets through.''',
-    _nll_trials, gives(F.nll_loss), banned=SOFTMAXES,
-    hints='''
-    - For row 0 you want column `targ[0]`, for row 1 column `targ[1]`, ...
-    - Two lists of indices are paired up; a slice and a list are not. Which list names the
-      rows?''')
+add(minibatch.nll, '05_cross_entropy', 10, _nll_trials, gives(F.nll_loss), banned=SOFTMAXES)
 
 # %% ../../nbs/support/exercises.ipynb #1ba69bcb
 def _logit_trials():
@@ -494,14 +369,8 @@ def _logit_trials():
             Trial(given(4, 3, 5000), 'stability', 'logits up to ±10000'),
             Trial(dict(autograd=True, **given(4, 3)), 'gradient', THROUGH)]
 
-# %% ../../nbs/support/exercises.ipynb #df5570ff
-add(minibatch.cross_entropy, '05_cross_entropy', 5, '''
-    Write the cross-entropy of logits and labels with your functions from above. It is one
-    number, the mean over the rows, through which autograd finds its way. Large logits must not
-    break it.''',
-    _logit_trials, gives(F.cross_entropy), banned=(*SOFTMAXES, minibatch.CrossEntropy),
-    hints='''
-    - Logits to log-probabilities, log-probabilities and labels to a number: two calls.''')
+add(minibatch.cross_entropy, '05_cross_entropy', 5, _logit_trials, gives(F.cross_entropy),
+    banned=(*SOFTMAXES, minibatch.CrossEntropy))
 
 # %% ../../nbs/support/exercises.ipynb #dc1e149d
 def small_model(
@@ -558,23 +427,8 @@ def _train_want(model, x, y, epochs, bs, lr):
             losses.append(loss.item())
     return {**_model_facts(model, losses), 'the parameters are the same objects': True}
 
-# %% ../../nbs/support/exercises.ipynb #86203bb4
-add(solutions.train, '06_training', 25, '''
-    Write the training loop: for each epoch, for each batch in the order of the data, the loss,
-    its gradients, and a step of each parameter against its gradient. The last batch may be
-    shorter. Return the loss of each batch, taken before its step, as a list of Python numbers;
-    autograd and `backward` are welcome, `torch.optim` is not.''',
-    _train_trials, _train_want, drive=_train_drive, changes=('model',),
-    banned=(torch.optim.SGD, torch.optim.Optimizer, fitting.SGD, fitting.fit),
-    hints='''
-    - Five things for each batch: slice, loss, `backward`, move each of `model.parameters()`,
-      forget the gradients.
-    - Moving a parameter is no part of the network. Which context tells autograd so?
-    - `p -= ...` moves the parameter itself; `p = p - ...` makes another tensor, and the model
-      keeps the old one. And `model.parameters()` can be looped over only once: call it anew for
-      each step.
-    - If the first loss is right and a later one is not: what was left over from the first
-      step?''')
+add(solutions.train, '06_training', 25, _train_trials, _train_want, drive=_train_drive,
+    changes=('model',), banned=(torch.optim.SGD, torch.optim.Optimizer, fitting.SGD, fitting.fit))
 
 # %% ../../nbs/support/exercises.ipynb #e8bb1516
 def _step_trials(**options):
@@ -615,31 +469,12 @@ def _sgd_want(**kw):
                       lambda self, lr: self.param_groups[0].update(lr=lr))
     return _step_run(lambda params, lr, momentum=0: Want(params, lr, momentum), **kw)
 
-# %% ../../nbs/support/exercises.ipynb #168ac750
-add(fitting.SGD, '06_training', 15, '''
-    Write an optimizer: it is given the parameters and a learning rate, and `step()` moves each
-    parameter against its `.grad`. `zero_grad()` forgets the gradients. A parameter without a
-    gradient, whose `.grad` is None, is left alone.''',
-    _step_trials(), _sgd_want, drive=_step_run,
-    banned=(torch.optim.SGD, torch.optim.Optimizer, solutions.Momentum),
-    hints='''
-    - `model.parameters()` can be looped over only once. What do you have to make of it in
-      `__init__`?
-    - Autograd must not watch the steps.''')
+add(fitting.SGD, '06_training', 15, _step_trials(), _sgd_want, drive=_step_run,
+    banned=(torch.optim.SGD, torch.optim.Optimizer, solutions.Momentum))
 
 # %% ../../nbs/support/exercises.ipynb #c6f9b93f
-add(solutions.Momentum, '06_training', 20, '''
-    Write an optimizer that the lesson does not have. It keeps a move for each parameter, at
-    first 0; a step makes it `momentum` times the old move plus the gradient, and takes `lr`
-    times that off the parameter. Keep the rate as `self.lr`: it may be changed between steps.
-    The rest is as in `SGD`.''',
-    _step_trials(momentum=.9), _sgd_want, drive=_step_run,
-    banned=(torch.optim.SGD, torch.optim.Optimizer, fitting.SGD),
-    hints='''
-    - What has to be remembered from one step to the next, and in which shape?
-    - `move = ...` gives a new tensor that name, and the list keeps the old one. Write into it,
-      as `move *= ...` does, or into the list.
-    - Does the move at first belong to it alone? `p.grad` itself is overwritten later.''')
+add(solutions.Momentum, '06_training', 20, _step_trials(momentum=.9), _sgd_want, drive=_step_run,
+    banned=(torch.optim.SGD, torch.optim.Optimizer, fitting.SGD))
 
 # %% ../../nbs/support/exercises.ipynb #23a829de
 def _dataset_drive(cls, x, y, at):
@@ -659,14 +494,8 @@ def _dataset_trials():
               'a list of numbers': [0, 3], 'a tensor of numbers': torch.tensor([4, 0])}
     return [*(Trial(dict(x=x, y=y, at=at), '', what) for what, at in places.items()), words]
 
-# %% ../../nbs/support/exercises.ipynb #bfbb83ff
-add(fitting.Dataset, '07_loading', 5, '''
-    Write a dataset: inputs and targets that belong together. `len(ds)` is their number, and
-    `ds[i]` is the pair `(x[i], y[i])`. `i` may be whatever the two can be indexed with.''',
-    _dataset_trials, _dataset_want, drive=_dataset_drive,
-    banned=(torch.utils.data.TensorDataset,),
-    hints='''
-    - Python calls `__len__` for `len(ds)`, and `__getitem__` for `ds[i]`.''')
+add(fitting.Dataset, '07_loading', 5, _dataset_trials, _dataset_want, drive=_dataset_drive,
+    banned=(torch.utils.data.TensorDataset,))
 
 # %% ../../nbs/support/exercises.ipynb #cc9e983d
 def _loader_drive(cls, n, bs, shuffle=False, seed=0):
@@ -713,18 +542,8 @@ def _loader_trials():
     return [Trial(inputs, 'batch of one' if what == 'batches of one' else '', what)
             for what, inputs in given.items()]
 
-# %% ../../nbs/support/exercises.ipynb #473168da
-add(solutions.Loader, '07_loading', 20, '''
-    Write a loader: looped over, it gives the batches `(xb, yb)` of one epoch, in the order of
-    the dataset, or in a new random order each time if `shuffle` is true. The last batch may be
-    shorter, and `len(loader)` is the number of batches. `ds[i]` takes a tensor of numbers, and
-    `torch.randperm(n, generator=generator)` draws an order.''',
-    _loader_trials, _loader_want, drive=_loader_drive,
-    banned=(torch.utils.data.DataLoader, fitting.DataLoader),
-    hints='''
-    - A method `__iter__` with `yield` in it is all that `for` needs.
-    - Draw the order when the loop begins, not in `__init__`: each epoch wants its own.
-    - How many batches are 10 items in fours? Rounding down gives 2.''')
+add(solutions.Loader, '07_loading', 20, _loader_trials, _loader_want, drive=_loader_drive,
+    banned=(torch.utils.data.DataLoader, fitting.DataLoader))
 
 # %% ../../nbs/support/exercises.ipynb #0e445324
 @dataclass
@@ -754,7 +573,7 @@ def _test_drive(test, right, bugs=()):
     return {}
 
 # %% ../../nbs/support/exercises.ipynb #069fbd30
-def add_test(solution, minutes, task, right, others, bugs, hints):
+def add_test(solution, minutes, right, others, bugs):
     "An exercise in which a test is to be written for `right`."
     def trials():
         torch.optim.SGD([torch.ones(1)], 1.)         # what these import at first takes seconds:
@@ -763,7 +582,7 @@ def add_test(solution, minutes, task, right, others, bugs, hints):
         ones = zip(whats, [broken(right), *others.values()])     # compiled anew, as the bugs are
         yield from (Trial(dict(right=o), '', what) for what, o in ones)
         yield Trial(dict(right=right, bugs=bugs), '', f'all {len(bugs)} bugs are found')
-    add(solution, '08_tests', minutes, task, trials, lambda **kw: {}, hints, drive=_test_drive)
+    add(solution, '08_tests', minutes, trials, lambda **kw: {}, drive=_test_drive)
 
 # %% ../../nbs/support/exercises.ipynb #efb8bff0
 def _by_einsum(inp, out, w, b):
@@ -785,19 +604,7 @@ LIN_GRAD_BUGS = [
         'b.g = out.g.sum(0) + getattr(b, "g", 0)'),
     Bug('what stood in out.g is gone', 'b.g = out.g.sum(0)', 'b.g = out.g.sum(0); out.g.zero_()')]
 
-# %% ../../nbs/support/exercises.ipynb #92f80db1
-add_test(solutions.test_lin_grad, 25, '''
-    Write a test of `lin_grad(inp, out, w, b)`: your function is given one, feeds it tensors,
-    and fails if what it leaves in `.g` is wrong. Eight broken versions are waiting; a second
-    call must set the same again. Set `out.g` before the call; autograd may tell you what is
-    right.''',
-    backprop.lin_grad, {'by einsum': _by_einsum}, LIN_GRAD_BUGS,
-    hints='''
-    - The strongest assertion compares all three gradients with autograd: `autograd_grads(f, g,
-      inp=inp, w=w, b=b)` gives a dict of them, and `check_grads(got, want)` compares two such.
-    - Which shapes hide a bug? A single row hides a mean; a rectangle hides what happens only in
-      a square.
-    - What should the function leave alone, and what should a second call do?''')
+add_test(solutions.test_lin_grad, 25, backprop.lin_grad, {'by einsum': _by_einsum}, LIN_GRAD_BUGS)
 
 # %% ../../nbs/support/exercises.ipynb #f3eb2dec
 class _OtherMse(backprop.Mse):
@@ -815,16 +622,7 @@ MSE_BUGS = [
     Bug('all errors count as too high', '2*(inp - targ)', '2*(inp - targ).abs()'),
     Bug('it changes its input', '2*(inp - targ)', '2*inp.sub_(targ)')]
 
-# %% ../../nbs/support/exercises.ipynb #4a279cab
-add_test(solutions.test_mse, 20, '''
-    Write a test of the class `Mse`, a `Module`: make one, call it on predictions and targets,
-    call its `backward()`, and look at `.g` of the predictions. Eight broken versions are
-    waiting. Set `.g` of what the call returned to something other than 1 at least once.''',
-    backprop.Mse, {'in another order': _OtherMse}, MSE_BUGS,
-    hints='''
-    - For which shape is the number of rows not the number of entries?
-    - What happens to `.g` when `backward()` is called twice? See the chapter.
-    - Compare the inputs with a copy from before.''')
+add_test(solutions.test_mse, 20, backprop.Mse, {'in another order': _OtherMse}, MSE_BUGS)
 
 # %% ../../nbs/support/exercises.ipynb #2980b597
 def _by_shift(x):
@@ -848,16 +646,8 @@ LOG_SOFTMAX_BUGS = [
     Bug('it takes the mean of the exponentials', '- logsumexp(x)[..., None]',
         '- logsumexp(x)[..., None] + torch.tensor(float(x.shape[-1])).log()')]
 
-# %% ../../nbs/support/exercises.ipynb #c15fcd68
-add_test(solutions.test_log_softmax, 20, '''
-    Write a test of `log_softmax(x)`, along the last axis. Eight broken versions are waiting,
-    and some show only at certain shapes or sizes. `torch.log_softmax` may tell you what is
-    right.''',
-    minibatch.log_softmax, {'in one step': _by_shift, 'rounded otherwise': _rounded}, LOG_SOFTMAX_BUGS,
-    hints='''
-    - Which sizes of scores break a careless version? Large ones; and one row far below another.
-    - A mistake with an axis is loud in a rectangle, and silent in a square.
-    - Compare the input with a copy from before.''')
+add_test(solutions.test_log_softmax, 20, minibatch.log_softmax,
+    {'in one step': _by_shift, 'rounded otherwise': _rounded}, LOG_SOFTMAX_BUGS)
 
 # %% ../../nbs/support/exercises.ipynb #d458d4b2
 def _train_otherwise(model, x, y, epochs, bs, lr):
@@ -880,19 +670,8 @@ TRAIN_BUGS = [
     Bug('biases are not trained', 'p -= lr*p.grad', 'p -= lr*p.grad*(p.ndim > 1)'),
     Bug('the last loss is not reported', 'return losses', 'return losses[:-1]')]
 
-# %% ../../nbs/support/exercises.ipynb #dcd05f19
-add_test(solutions.test_train, 30, '''
-    Write a test of the training loop, `train(model, x, y, epochs, bs, lr)`, as in the exercise.
-    Eight broken versions are waiting. A small model and ten rows are enough, and
-    `torch.optim.SGD` may tell you what is right. `train` changes its model;
-    `copy.deepcopy(model)` makes another that begins with the same parameters.''',
-    solutions.train, {'with an optimizer': _train_otherwise}, TRAIN_BUGS,
-    hints='''
-    - Train two equal models, one by `train`, one by a loop that you trust, and compare all
-      parameters.
-    - A number of rows that the batch size does not divide, two epochs, and labels that differ
-      between batches.
-    - What it returns can be wrong, too.''')
+add_test(solutions.test_train, 30, solutions.train, {'with an optimizer': _train_otherwise},
+    TRAIN_BUGS)
 
 # %% ../../nbs/support/exercises.ipynb #9e595e83
 def check(

@@ -43,6 +43,7 @@ def progress_elsewhere(monkeypatch, tmp_path): monkeypatch.setenv('XDG_DATA_HOME
 def test_they_are_what_the_tool_writes(project, texts):
     stored = {f.stem: f.read_text(encoding='utf-8') for f in (project/'nbs/practice').glob('*')}
     assert stored == texts and texts.keys() == PAGES.keys() | SHAPES.keys()
+    assert practice.tasks() == {e.name: dict(task=e.task, hints=e.hints) for e in EXERCISES.values()}
 
 
 def replace(folder, nb, old, new):
@@ -56,18 +57,50 @@ def replace(folder, nb, old, new):
 
 
 def test_what_changes_is_reported(clone):
-    "A renamed parameter of a chapter's function, a notebook edited by hand, one that no longer belongs; and nothing else"
+    "A renamed parameter of a chapter's function, a hint, a notebook edited by hand, one that no longer belongs; and nothing else"
     old = '    x:torch.Tensor, # any shape\n) -> torch.Tensor: # same shape, nothing below zero'
     replace(clone, '03_backprop', old, old.replace('x:', 'z:'))
     replace(clone, '03_backprop', 'return x.masked_fill(x <= 0, 0)', 'return z.masked_fill(z <= 0, 0)')
     replace(clone, 'practice/07_loading', 'progress()', 'progress( )')
+    replace(clone, 'support/exercises', 'It compares each number', 'Compare each number')
     (clone/'nbs/practice/09_gone.ipynb').write_text((clone/'nbs/practice/01_matmul.ipynb').read_text())
     said = check.stale(clone)
-    want = ['backprop13/backprop.py', *(f'nbs/practice/{o}.ipynb' for o in ('02_layers', '07_loading', '09_gone'))]
+    want = ['backprop13/backprop.py', 'backprop13/practice/exercises.json', *(f'nbs/practice/{o}.ipynb' for o in ('02_layers', '07_loading', '09_gone'))]
     names = [o.split()[0] for o in said]
     assert [o for o in names if o in want or 'practice' in o] == want and 'make practice' in said[names.index(want[-1])], said
     assert not (clone/'nbs/practice/09_gone.ipynb').exists()
     assert 'def relu(\n    z:torch.Tensor' in '\n'.join(code_of(cells((clone/'nbs/practice/02_layers.ipynb').read_text())))
+
+
+# ---- tasks and hints: Markdown cells
+
+def make(folder, *args): return subprocess.run([sys.executable, 'tools/practice.py', *args], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize('spoil', [lambda f: f.unlink(), lambda f: f.write_text('{"relu": {"task": "Old.", "hints": []}}')])
+def test_the_texts_come_from_the_notebook_alone(clone, spoil):
+    "Also where the library can't be imported without them"
+    file = clone/'backprop13/practice/exercises.json'
+    before = file.read_bytes()
+    spoil(file)
+    r = subprocess.run([sys.executable, '-c', 'import backprop13.practice.exercises'], cwd=clone, capture_output=True, text=True)
+    assert "`matmul` has no task: write a Markdown cell '#### `matmul`' above it in nbs/support/exercises.ipynb, then make practice" in r.stderr
+    assert (r := make(clone)).returncode == 0 and file.read_bytes() == before, r.stderr
+
+
+HINT = '- Python calls `__len__` for `len(ds)`, and `__getitem__` for `ds[i]`.'
+
+@pytest.mark.parametrize('old,new,said', [
+    ('#### `lin`', 'About `lin`', "`lin` has no task: write a Markdown cell '#### `lin`'"),
+    ('#### `lin`', '#### `line`', "`lin` has no task: write a Markdown cell '#### `lin`'"),
+    ('### Training', '#### `tarin`\n\nA task.\n\n- A hint.', "`tarin` has a task and is no exercise"),
+    ('#### `lin`', '#### `relu`', "needs one cell '#### `relu`'"),
+    (HINT, '', "needs one cell '#### `Dataset`'"), (HINT, '- ', "needs one cell '#### `Dataset`'"),
+    ('### Training', '#### `Loader`', "needs one cell '#### `Loader`'")])
+def test_a_text_that_is_missing_or_wrong_is_named(clone, old, new, said):
+    replace(clone, 'support/exercises', old, new)
+    r = make(clone)
+    assert r.returncode == 1 and said in r.stderr and 'Traceback' not in r.stderr, r.stderr
 
 
 # ---- shape notebooks: from the marked cells of a chapter
