@@ -1,6 +1,6 @@
 """Numbers in prose, and what holds each. A number holds if the code of its section, from one `## ` heading to the next, states it
 or prints it; outputs that vary print nothing. In front of the first heading, and in a last section that sums up, the whole
-notebook's code counts. Whole numbers up to 12 aren't looked at, nor exercises. What no computer can check is named in the cell,
+notebook's code counts. Whole numbers up to 12 aren't looked at, nor exercises' texts. What no computer can check is named in the cell,
 with its reason: `<!-- unchecked: 3.13, Python's version -->`. The mutants: each number in turn, changed in its last digit."""
 import io, re, tokenize
 
@@ -72,7 +72,7 @@ def claims(cells):
     for section, holders in scopes(cells):
         vals = values(holders)
         for c, text in section:
-            if c.cell_type != 'markdown' or text.startswith('## Exercises'): continue
+            if c.cell_type != 'markdown' or text.startswith(('## Exercises', '#### `')): continue
             asides, text = ' '.join(re.findall(r'<!-- unchecked: (.*?) -->', text, re.S)), prose(text)
             for m in NUMBER.finditer(text):
                 digits = m['digits'] or str(int(WORDS[m['word'].lower()]) + ONES.index((m['one'] or 'zero').lower()))
