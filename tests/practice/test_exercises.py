@@ -1,5 +1,4 @@
-"""`check` on the solutions and on wrong ones of every kind; the engine's limits; the progress file. A row of `WRONG` is one wrong
-solution: (kind, how it is made, the property that the report must name, a piece of its message, and of where to look)."""
+"""`check` on the solutions and on the known mistakes of mistakes.py; the engine's limits; the progress file."""
 import ast, contextlib, dataclasses, functools, inspect, json, linecache, re, signal, subprocess, sys, threading, time
 
 import pytest, torch
@@ -11,9 +10,9 @@ from backprop13.practice import exercises, grading, solutions
 from backprop13.practice.exercises import EXERCISES, PAGES, check, hint, progress, progress_file, solution, starter
 from backprop13.practice.grading import Caught, Fault, TimeUp, broken, diagnose, no_calls, run, time_limit
 
+from mistakes import BY_KIND, CLASSES, NETWORK, STEPS, TESTS, WRONG, before, bodies, cell, text_of, verdict
+
 nan, inf = float('nan'), float('inf')
-CLASSES = [name for name, e in EXERCISES.items() if isinstance(e.solution, type)]
-TESTS = [name for name, e in EXERCISES.items() if e.page == '08_tests']
 LIMIT = .2
 
 
@@ -24,600 +23,6 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-# ---- a learner's notebook ----
-cells = 0
-home_of = {name: e.solution.__module__ for name, e in EXERCISES.items()}
-
-def cell(name, text, **names):
-    "What `text`, run as a notebook's cell after its page's imports and the chapter, leaves under `name`"
-    global cells
-    cells += 1
-    file = f'<cell {cells}>'
-    linecache.cache[file] = len(text), None, text.splitlines(True), file
-    names = {**vars(sys.modules[home_of[name]]), 'F': F, 'minibatch': minibatch, **names}
-    exec(PAGES[EXERCISES[name].page].imports, names)
-    exec(compile(text, file, 'exec'), names)
-    return names[name]
-
-def bodies(name, body):
-    "The text of the starter with `body` in place of each row of dots"
-    text = starter(name)
-    assert '...' in text
-    return re.sub(r'(?<!\[)\.\.\.$', lambda m: body, text, flags=re.M)
-
-def before(name, *lines):
-    "The solution, with these lines at the start of each function"
-    tree = ast.parse(solution(name))
-    for f in ast.walk(tree):
-        if isinstance(f, ast.FunctionDef): f.body[:0] = ast.parse('\n'.join(lines)).body
-    return ast.unparse(tree)
-
-def text_of(name, how):
-    "A pair is a change of the solution, a list several; a text with `def` or `class` is the whole of it, any other text a body"
-    if isinstance(how, tuple): how = [how]
-    if isinstance(how, list):
-        text = solution(name)
-        for old, new in how:
-            assert text.count(old) == 1, f'{name}: {old!r} stands {text.count(old)} times in its solution, wanted once; change the row'
-            text = text.replace(old, new)
-        return text
-    return how if how.startswith(('def ', 'class ', '@', 'import ')) else bodies(name, how)
-
-def verdict(name, text, **names): return check(cell(name, text, **names), record=False)
-
-
-# ---- wrong solutions ----
-FINISH = 'inp.g = out.g @ w.t(); w.g = inp.t() @ out.g; b.g = '             # lin_grad, but for the end
-OPT = '''
-    opt = torch.optim.SGD(model.parameters(), lr)
-    for i in range(0, len(x), bs):
-        F.cross_entropy(model(x[i:i+bs]), y[i:i+bs]).backward()
-        opt.step()'''
-GIVE = 'yield self.ds[order[i:i+self.bs]]'
-SOFT = '''for x in {}:
-        before = x.clone()
-        torch.testing.assert_close(log_softmax(x), torch.log_softmax(before, -1){})
-        assert torch.equal(x, before)'''
-STEPS = '''def lin(x, w, b): return x @ w + b
-def mse_grad(o, t): o.g = 2*(o - t)/o.numel()
-def relu_grad(inp, out): inp.g = (inp > 0)*out.g
-def lin_grad(inp, out, w, b): inp.g, w.g, b.g = out.g @ w.t(), inp.t() @ out.g, out.g.sum(0)
-'''
-NETWORK = '''def forward_and_backward(inp, targ, w1, b1, w2, b2):
-    l1 = lin(inp, w1, b1)
-    l2 = l1.clamp(min=0)
-    out = lin(l2, w2, b2)
-    mse_grad(out, targ); lin_grad(l2, out, w2, b2); relu_grad(l1, l2); lin_grad(inp, l1, w1, b1)
-    return ((out - targ)**2).mean()'''
-CHECK = 'check_grads(dict(inp=inp.g, w=w.g, b=b.g), want)'
-
-WRONG = {
-    'matmul': [
-        ('the wrong axis', ('.sum(0)', '.sum(1)'), 'exception', 'out[i] = (a[i][:, None]*b).sum(1)'),
-        ('a dtype of its own for PyTorch',
-         'torch.set_default_dtype(torch.float64); return torch.zeros(len(a), b.shape[1]) + (a[:, :, None]*b).sum(1)',
-         'dtype', 'float64'),
-        ('a ready-made one in a helper',
-         'def helper(p, q):\n    return p.mm(q)\ndef matmul(a, b): return helper(a, b)', 'no ready-made function',
-         'in `helper`, in line 2 of its cell: `return p.mm(q)`'),
-        ('the wrong sign', ('= (a', '= -(a'), 'value', 'every sign is the opposite'),
-        ('a mean', ('.sum(0)', '.mean(0)'), 'value', '3 times too small'),
-        ('the last row is left out', ('range(len(a))', 'range(len(a) - 1)'), 'value', '4 of 8 numbers are right'),
-        ('always float32', ('a.new_zeros(', 'torch.zeros('), 'dtype', 'float32'),
-        ('transposed', ('return out', 'return out.t()'), 'shape', '(4, 2), wanted (2, 4)'),
-        ('transposed if square', ('return out', 'return out.t() if len(a) == b.shape[1] else out'),
-         'value', 'it is transposed'),
-        ('a list', ('return out', 'return out.tolist()'), 'type', 'a list'),
-        ('None', ('return out', 'pass'), 'type', 'is None'),
-        ('changes its input', ('return out', 'a.mul_(2); return out'), 'inputs unchanged', 'it changes a'),
-        ('drops axes', ('return out', 'return out.squeeze()'), 'batch of one', 'shape ()'),
-        ('@', 'return a @ b', 'no ready-made function', '`@`'),
-        ('einsum', "return torch.einsum('ij,jk->ik', a, b)", 'no ready-made function', 'einsum'),
-        ('the library', 'from backprop13 import matmul; return matmul.matmul(a, b)',
-         'no ready-made function', '`matmul`')],
-    'relu': [
-        ('the other side', ('x <= 0', 'x > 0'), 'value', ''),
-        ('half of it, in float64', 'torch.set_default_dtype(torch.float64); return (x + x.abs())/2', 'stability',
-         'infinite'),
-        ('arguments of another kind', 'return torch.max(0, x)', 'exception',
-         'got (int, Tensor), in line', 'takes other arguments'),
-        ('only far below', ('x <= 0', 'x < -1'), 'value', ''),
-        ('the absolute value', 'return x.abs()', 'value', ''),
-        ('in place', ('masked_fill(', 'masked_fill_('), 'inputs unchanged', 'it changes x'),
-        ('True and False', 'return x > 0', 'dtype', 'a bool tensor'),
-        ('always float32', 'return x.clamp(min=0).float()', 'dtype', 'float32'),
-        ('flat', 'return x.clamp(min=0).flatten()', 'shape', ''),
-        ('two axes alone', 'return torch.stack([x[i, :].clamp(min=0) for i in range(len(x))])',
-         'exception', 'IndexError'),
-        ('overflows', 'return (x + x.abs())/2', 'stability', 'infinite'),
-        ('NumPy', 'return x.clamp(min=0).numpy()', 'type', 'over to NumPy'),
-        ('None', ('return ', ''), 'type', 'None'),
-        ('drops axes', 'return x.clamp(min=0).squeeze()', 'batch of one', ''),
-        ('ready-made', 'return torch.relu(x)', 'no ready-made function', '`relu`'),
-        ('a ready-made layer', 'return torch.nn.ReLU()(x)', 'no ready-made function', ''),
-        ('a ready-made one, whose refusal it catches',
-         'try: return torch.relu(x)\n    except BaseException: return x*(x > 0)', 'no ready-made function', '')],
-    'lin': [
-        ('no bias', 'return x @ w', 'value', 'every row is off by the same numbers'),
-        ('minus the bias', 'return x @ w - b', 'value', ''),
-        ('the sum of the biases', 'return x @ w + b.sum()', 'value', ''),
-        ('transposed weights', 'return x @ w.t() + b', 'exception', 'line 6'),
-        ('transposed weights if square', 'return x @ (w.t() if len(w) == len(b) else w) + b', 'value', 'square'),
-        ('a bias for each row', 'return x @ w + b[:, None]', 'exception', 'RuntimeError'),
-        ('transposed', 'return (x @ w + b).t()', 'shape', '(4, 2), wanted (2, 4)'),
-        ('drops axes', 'return (x @ w).squeeze() + b', 'batch of one', ''),
-        ('always float32', 'return (x @ w + b).float()', 'dtype', ''),
-        ('computes in float32', 'return (x.float() @ w.float() + b.float()).to(x.dtype)', 'dtype', ''),
-        ('NumPy', 'return (x @ w + b).numpy()', 'type', 'NumPy'),
-        ('changes the weights', 'y = x @ w + b; w += 1; return y', 'inputs unchanged', 'it changes w'),
-        ('relu too', 'return (x @ w + b).relu()', 'value', ''),
-        ('ready-made', 'return F.linear(x, w.t(), b)', 'no ready-made function', 'linear'),
-        ('another ready-made', 'return torch.addmm(b, x, w)', 'no ready-made function', 'addmm')],
-    'mse': [
-        ('no mean', 'return (output - targ).square().sum()', 'value', '4 times too large'),
-        ('divided by the rows', 'return (output - targ).square().sum()/len(targ)', 'value', '2 times too large'),
-        ('not squared', 'return (output - targ).mean()', 'value', ''),
-        ('the absolute error', 'return (output - targ).abs().mean()', 'value', ''),
-        ('the root', 'return (output - targ).square().mean().sqrt()', 'value', ''),
-        ('half of it', 'return (output - targ).square().mean()/2', 'value', '2 times too small'),
-        ('a number for each column', 'return (output - targ).square().mean(0)', 'shape', ''),
-        ('a Python number', 'return (output - targ).square().mean().item()', 'type', 'a float'),
-        ('None', 'mean = (output - targ).square().mean()', 'type', 'None'),
-        ('always float32', 'return (output - targ).square().mean().float()', 'dtype', ''),
-        ('in place', 'output -= targ; return output.square().mean()', 'inputs unchanged', 'it changes output'),
-        ('at least two', 'd = output - targ; return d.square().sum()/max(2, d.numel())',
-         'batch of one', '2 times too small'),
-        ('ready-made', 'return F.mse_loss(output, targ)', 'no ready-made function', 'mse_loss'),
-        ('a ready-made layer', 'return torch.nn.MSELoss()(output, targ)', 'no ready-made function', '')],
-    'mse_grad': [
-        ('the wrong sign', ('inp - targ', 'targ - inp'), 'gradient', 'every sign is the opposite'),
-        ('the other order', 'def mse_grad(targ, inp): inp.g = 2*(inp - targ)/inp.numel()',
-         'signature', 'takes (targ, inp), wanted (inp, targ)'),
-        ('no 2', ('2*', ''), 'gradient', '2 times too small'),
-        ('no 1/n', ('/inp.numel()', ''), 'gradient', '4 times too large'),
-        ('divided by the rows', ('inp.numel()', 'len(inp)'), 'gradient', '2 times too large'),
-        ('zero', 'inp.g = 0*inp', 'gradient', 'all of it is zero'),
-        ('returned', ('inp.g =', 'return'), 'gradient', 'inp.g was not set'),
-        ('in .grad', 'inp.grad = 2*(inp - targ)/inp.numel()', 'gradient', 'inp.g was not set'),
-        ('a mean over rows', 'inp.g = 2*(inp - targ).mean(0)', 'shape', '(1,), wanted (4, 1)'),
-        ('always float32', ('2*(inp - targ)', '2*(inp - targ).float()'), 'dtype', 'float32'),
-        ('NumPy', ('/inp.numel()', '/inp.numel(); inp.g = inp.g.numpy()'), 'type', 'NumPy'),
-        ('at least two', ('inp.numel()', 'max(2, inp.numel())'), 'batch of one', ''),
-        ('in place', 'inp -= targ; inp.g = 2*inp/inp.numel()', 'inputs unchanged', 'it changes inp'),
-        ('autograd', 'i = inp.clone().requires_grad_(); F.mse_loss(i, targ).backward(); inp.g = i.grad',
-         'no autograd', ''),
-        ('torch.func', 'inp.g = torch.func.grad(F.mse_loss)(inp, targ)', 'no autograd', '')],
-    'relu_grad': [
-        ('a slope of 1 at 0', ('inp > 0', 'inp >= 0'), 'gradient', 'exactly 0'),
-        ('no mask', ('*(inp > 0)', ''), 'gradient', ''),
-        ('the other side', ('inp > 0', 'inp < 0'), 'gradient', ''),
-        ('where the gradient is positive', ('inp > 0', 'out.g > 0'), 'gradient', ''),
-        ('no chain rule', 'inp.g = (inp > 0).to(inp.dtype)', 'gradient', ''),
-        ('the wrong sign', ('out.g*', '-out.g*'), 'gradient', 'every sign is the opposite'),
-        ('True and False', 'inp.g = inp > 0', 'dtype', 'bool'),
-        ('always float32', 'inp.g = out.g.float()*(inp > 0)', 'dtype', ''),
-        ('not set', 'return out.g*(inp > 0)', 'gradient', 'inp.g was not set'),
-        ('flat', 'inp.g = (out.g*(inp > 0)).flatten()', 'shape', ''),
-        ('drops axes', 'inp.g = (out.g*(inp > 0)).squeeze()', 'batch of one', ''),
-        ('changes its input', 'inp.g = out.g*(inp > 0); inp.clamp_(min=0)', 'inputs unchanged', 'it changes inp'),
-        ('NumPy', 'inp.g = (out.g*(inp > 0)).numpy()', 'type', 'NumPy'),
-        ('autograd', 'i = inp.clone().requires_grad_(); inp.g, = torch.autograd.grad(i.relu(), i, out.g)',
-         'no autograd', '')],
-    'lin_grad': [
-        ('no sum over rows', FINISH + 'out.g', 'shape', 'b.g has shape (4, 2), wanted (2,)'),
-        ('NumPy, set', FINISH + 'out.g.sum(0).numpy()', 'type', 'over to NumPy', 'Which step'),
-        ('the axis is kept', FINISH + 'out.g.sum(0, keepdim=True)', 'shape', ''),
-        ('a mean over rows', FINISH + 'out.g.mean(0)', 'gradient', '4 times too small'),
-        ('the wrong sign', FINISH + '-out.g.sum(0)', 'gradient', 'every sign is the opposite'),
-        ('the biases are left out', FINISH + 'None', 'gradient', 'b.g was not set'),
-        ('weights the wrong way round', FINISH + 'out.g.sum(0); w.g = out.g.t() @ inp', 'shape', 'w.g'),
-        ('square weights the wrong way round',
-         FINISH + 'out.g.sum(0)\n    if len(w) == len(b): w.g = w.g.t()', 'gradient', 'transposed'),
-        ('no transpose', 'inp.g = out.g @ w', 'exception', 'out.g @ w'),
-        ('square weights not transposed',
-         FINISH + 'out.g.sum(0)\n    if len(w) == len(b): inp.g = out.g @ w', 'gradient', 'square'),
-        ('ones of float32', FINISH + 'torch.ones(len(inp)) @ out.g', 'dtype', ''),
-        ('another axis for one row', FINISH + 'out.g.sum(0 if len(inp) > 1 else 1)', 'batch of one', ''),
-        ('NumPy', FINISH + 'out.g.sum(0).numpy()', 'type', 'NumPy'),
-        ('changes its input', FINISH + 'out.g.sum(0); inp.zero_()', 'inputs unchanged', 'it changes inp'),
-        ('autograd', 'i = inp.clone().requires_grad_(); (i @ w + b).backward(out.g); inp.g = i.grad', 'no autograd',
-         '')],
-    'forward_and_backward': [
-        ('no 1/n', ('2*(out - targ)/out.numel()', '2*(out - targ)'), 'gradient', '4 times too large'),
-        ('no mask', ('l1.g = l2.g.masked_fill(l1 <= 0, 0)', 'l1.g = l2.g'), 'gradient', ''),
-        ('a wrong name in a helper', STEPS.replace('(inp > 0)*out.g', '(inp > 0)*outt.g') + NETWORK, 'exception',
-         "name 'outt' is not defined, in `relu_grad`, in line 3 of its cell: `def relu_grad"),
-        ('autograd in a helper', STEPS.replace('(inp > 0)*out.g', 'torch.autograd.grad(inp, inp, out.g)') + NETWORK,
-         'no autograd', 'in `relu_grad`, in line 3'),
-        ('stops half-way', ('lin_grad(inp, l1, w1, b1)', 'pass'), 'gradient', 'was not set'),
-        ('no relu', ('relu(l1)', 'l1'), 'value', 'the loss'),
-        ('another relu', ('relu(l1)', 'l1.sigmoid()'), 'value', 'the loss'),
-        ('the sum of the losses', ('return loss', 'return loss*len(inp)'), 'value', '4 times too large'),
-        ('the predictions', ('return loss', 'return out'), 'shape', '(4, 1)'),
-        ('a Python number', ('return loss', 'return loss.item()'), 'type', 'a float'),
-        ('None', ('return loss', 'pass'), 'type', 'None'),
-        ('always float32', ('return loss', 'return loss.float()'), 'dtype', ''),
-        ('changes its input', ('return loss', 'targ.zero_(); return loss'), 'inputs unchanged', 'it changes targ'),
-        ('at least two', ('/out.numel()', '/max(2, out.numel())'), 'batch of one', ''),
-        ('backwards in the wrong order',
-         ('lin_grad(l2, out, w2, b2)', 'lin_grad(inp, l1, w1, b1)'), 'exception', 'lin_grad(inp')],
-    'Lin': [
-        ('no sum over rows', ('out.g.sum(0)', 'out.g'), 'exception', 'add_grad(self.b, out.g)'),
-        ('bwd the other way round', ('def bwd(self, out, inp)', 'def bwd(self, inp, out)'),
-         'signature', '`Lin.bwd` takes (self, inp, out), wanted (self, out, inp)'),
-        ('__call__ for forward', ('def forward', 'def __call__'), 'signature', 'no method `forward`'),
-        ('changes the gradient that arrives', ('add_grad(self.b', 'out.g += 1; add_grad(self.b'),
-         'inputs unchanged', 'it changes out.g: ', 'write into'),
-        ('remembers its last input', [('return lin(', 'self.inp = inp; return lin('),
-                                      ('inp.t()', 'self.inp.t()'), ('(inp, out.g', '(self.inp, out.g')],
-         'two calls', 'inp.g was not set (right: the output), for', 'what `bwd` is given'),
-        ('goes by its last arguments',
-         [('inp.t()', 'self.args[0].t()'), ('(inp, out.g', '(self.args[0], out.g')], 'two calls',
-         '', 'what `bwd` is given'),
-        ('goes by its last output', ('out.g.sum(0)', 'self.out.g.sum(0)'), 'two calls',
-         "no attribute 'g'", 'what `bwd` is given'),
-        ('a mean over rows', ('out.g.sum(0)', 'out.g.mean(0)'), 'gradient', 'b.g'),
-        ('sets the biases', ('add_grad(self.b, out.g.sum(0))', 'self.b.g = out.g.sum(0)'), 'gradients add up', 'b.g'),
-        ('sets the inputs', ('add_grad(inp, out.g @ self.w.t())', 'inp.g = out.g @ self.w.t()'),
-         'gradients add up', 'inp.g'),
-        ('forgets the biases', ('add_grad(self.b, out.g.sum(0))', 'pass'), 'gradient', 'b.g was not set'),
-        ('no transpose', ('self.w.t()', 'self.w'), 'exception', 'out.g @ self.w)'),
-        ('no bias', ('return lin(inp, self.w, self.b)', 'return inp @ self.w'), 'value', 'every row is off'),
-        ('None', ('return lin', 'lin'), 'type', 'None'),
-        ('NumPy', ('self.w, self.b)', 'self.w, self.b).numpy()'), 'type', 'NumPy'),
-        ('flat', ('self.w, self.b)', 'self.w, self.b).flatten()'), 'shape', ''),
-        ('always float32', ('self.w, self.b)', 'self.w, self.b).float()'), 'dtype', ''),
-        ('no Module', ('class Lin(Module)', 'class Lin'), 'signature', 'is no `Module`'),
-        ('one argument more', ('def bwd(self, out, inp)', 'def bwd(self, out, inp, g)'), 'signature', 'Lin.bwd'),
-        ('drops axes', ('inp.t()', 'inp.squeeze().t()'), 'batch of one', ''),
-        ('changes its input', ('out.g.sum(0))', 'out.g.sum(0)); inp.zero_()'), 'inputs unchanged', 'it changes inp')],
-    'Sigmoid': [
-        ('the wrong sign', ('(-inp)', 'inp'), 'value', ''),
-        ('changes its output', ('add_grad(inp, out.g*out*(1 - out))', 'out *= 1 - out; add_grad(inp, out*out.g)'),
-         'inputs unchanged', 'it changes out: '),
-        ('changes the gradient that arrives',
-         ('add_grad(inp, out.g*out*(1 - out))', 'out.g *= out*(1 - out); add_grad(inp, out.g)'),
-         'inputs unchanged', 'it changes out.g: '),
-        ('NumPy inside', ('1/(1 + (-inp).exp())', '1/(1 + __import__("numpy").exp(-inp))'), 'type', 'over to NumPy'),
-        ('overflows', ('1/(1 + (-inp).exp())', 'inp.exp()/(1 + inp.exp())'), 'stability', 'nan'),
-        ('no chain rule', ('out.g*out', 'out'), 'gradient', ''),
-        ('half of the slope', ('*(1 - out)', ''), 'gradient', ''),
-        ('the slope has the wrong sign', ('1 - out', 'out - 1'), 'gradient', 'every sign is the opposite'),
-        ('the slope of the input', ('out*(1 - out)', 'inp*(1 - inp)'), 'gradient', ''),
-        ('remembers its last call alone',
-         'class Sigmoid(Module):\n    def forward(self, x):\n        self.s = 1/(1 + torch.exp(-x)); return self.s\n'
-         '    def bwd(self, out, x): add_grad(x, self.s*(1 - self.s)*out.g)', 'two calls', ''),
-        ('sets', ('add_grad(inp, out.g*out*(1 - out))', 'inp.g = out.g*out*(1 - out)'), 'gradients add up', ''),
-        ('walks back nowhere', ('add_grad(inp, out.g*out*(1 - out))', 'pass'), 'gradient', 'inp.g was not set'),
-        ('always float32', ('(-inp).exp())', '(-inp).exp()).float()'), 'dtype', ''),
-        ('NumPy', ('1/(1 + (-inp).exp())', '(1/(1 + (-inp).exp())).numpy()'), 'type', 'NumPy'),
-        ('None', ('return ', ''), 'type', 'None'),
-        ('drops axes', ('1/(1 + (-inp).exp())', '(1/(1 + (-inp).exp())).squeeze()'), 'batch of one', ''),
-        ('changes its input', ('(1 - out))', '(1 - out)); inp.zero_()'), 'inputs unchanged', 'it changes inp'),
-        ('ready-made', ('1/(1 + (-inp).exp())', 'torch.sigmoid(inp)'), 'no ready-made function', 'sigmoid')],
-    'Scale': [
-        ('a sum', ('inp*self.w', 'inp + self.w'), 'value', ''),
-        ('a product of matrices', ('inp*self.w', 'inp @ self.w'), 'shape', '(4,), wanted (4, 3)'),
-        ('a weight for each row', ('inp*self.w', 'inp*self.w[:, None]'), 'exception', 'self.w[:, None]'),
-        ('a mean over rows', ('.sum(0)', '.mean(0)'), 'gradient', 'w.g'),
-        ('no sum over rows', ('(out.g*inp).sum(0)', 'out.g*inp'), 'exception', 'ValueError'),
-        ('no input in the slope', ('(out.g*inp)', 'out.g'), 'gradient', 'w.g'),
-        ('no weight in the slope', ('out.g*self.w', 'out.g'), 'gradient', 'inp.g'),
-        ('sets the weights', ('add_grad(self.w, (out.g*inp).sum(0))',
-                              'self.w.g = (out.g*inp).sum(0)'), 'gradients add up', 'w.g'),
-        ('forgets the inputs', ('add_grad(inp, out.g*self.w)', 'pass'), 'gradient', 'inp.g was not set'),
-        ('drops axes', ('(out.g*inp)', '(out.g*inp).squeeze()'), 'batch of one', ''),
-        ('always float32', ('inp*self.w', '(inp*self.w).float()'), 'dtype', ''),
-        ('NumPy', ('inp*self.w', '(inp*self.w).numpy()'), 'type', 'NumPy'),
-        ('changes its weights', ('.sum(0))', '.sum(0)); self.w.zero_()'), 'inputs unchanged', 'it changes w')],
-    'Chain': [
-        ('forwards on the way back', ('reversed(self.layers)', 'self.layers'), 'exception', 'layer.backward()'),
-        ('adds to the list that it is given',
-         ('self.layers, self.loss = layers, loss', 'layers.append(loss); self.layers, self.loss = layers[:-1], loss'),
-         'inputs unchanged', 'the list of layers, for x (4, 3)'),
-        ('backward of the tensor', [('return self.loss(x, targ)', 'self.out = self.loss(x, targ); return self.out'),
-                                    ('self.loss.backward()', 'self.out.backward()')],
-         'no autograd', "PyTorch's `backward`", 'A layer has a `backward` of its own'),
-        ('forgets the loss', ('self.loss.backward()', 'pass'), 'exception', ''),
-        ('returns the predictions', ('return self.loss(x, targ)', 'self.loss(x, targ); return x'), 'shape', ''),
-        ('an axis of 1', ('(x, targ)\n    def', '(x, targ)[None]\n    def'), 'shape', '(1,), wanted ()'),
-        ('None', ('return self.loss', 'self.loss'), 'type', 'None'),
-        ('a Python number', ('(x, targ)\n    def', '(x, targ).item()\n    def'), 'type', 'a float'),
-        ('twice the loss', ('return self', 'return 2*self'), 'value', '2 times too large'),
-        ('leaves a layer out', ('in self.layers:', 'in self.layers[:-1]:'), 'exception', ''),
-        ('always three layers', ('in self.layers:', 'in [self.layers[i] for i in range(3)]:'),
-         'exception', 'a single layer'),
-        ('stops before the first layer', ('reversed(self.layers)', 'reversed(self.layers[1:])'),
-         'gradient', 'x.g was not set'),
-        ('walks back twice', ('layer.backward()', 'layer.backward(); layer.backward()'), 'gradient', 'times too large'),
-        ('always float32', ('return self.loss(x, targ)', 'return self.loss(x, targ).float()'), 'dtype', ''),
-        ('refuses one row', ('return self', 'assert len(x) > 1; return self'), 'batch of one', 'AssertionError'),
-        ('changes the targets', ('layer.backward()', 'layer.backward()\n        self.loss.args[1].mul_(2)'),
-         'inputs unchanged', 'targ'),
-        ('the library', ('self.layers, self.loss = layers, loss',
-                         'from backprop13.backprop import Model; self.model = Model(*[torch.zeros(3, 3)]*4)'),
-         'no ready-made function', 'Model')],
-    'logsumexp': [
-        ('overflows', 'return x.exp().sum(-1).log()', 'stability', 'infinite'),
-        ('NumPy inside', 'np = __import__("numpy"); a = x.max(-1, keepdim=True).values; return a[..., 0] + np.log(np.exp(x - a).sum(-1))', 'type', 'over to NumPy'),
-        ('one shift for all', 'm = x.max(); return (x - m).exp().sum(-1).log() + m', 'stability', 'infinite'),
-        ('the largest size', 'm = x.abs().max(-1, keepdim=True).values; return (x - m).exp().sum(-1).log() + m[..., 0]', 'stability', ''),
-        ('the axis is kept in the shift',
-         'm = x.max(-1, keepdim=True).values; return (x - m).exp().sum(-1).log() + m', 'shape', ''),
-        ('the axis is kept', 'm = x.max(-1, keepdim=True).values; return (x - m).exp().sum(-1, keepdim=True).log() + m', 'shape', ''),
-        ('the first axis', 'return x.exp().sum(0).log()', 'shape', ''),
-        ('the first axis of a square',
-         'return x.exp().sum(0 if len(x) == x.shape[-1] else -1).log()', 'value', 'square'),
-        ('all axes', 'return x.exp().sum().log()', 'shape', ''),
-        ('no logarithm', 'return x.exp().sum(-1)', 'value', ''),
-        ('base 2', 'return x.exp().sum(-1).log2()', 'value', '1.443 times'),
-        ('a mean', 'return x.exp().mean(-1).log()', 'value', 'off'),
-        ('the shift does not come back',
-         'm = x.max(-1, keepdim=True).values; return (x - m).exp().sum(-1).log()', 'value', ''),
-        ('always float32', 'return x.float().exp().sum(-1).log()', 'dtype', ''),
-        ('in place', 'm = x.max(-1, keepdim=True).values; x -= m; return x.exp().sum(-1).log() + m[..., 0]',
-         'inputs unchanged', 'it changes x'),
-        ('drops axes', 'return x.exp().sum(-1).log().squeeze()', 'batch of one', ''),
-        ('NumPy', 'return x.exp().sum(-1).log().numpy()', 'type', 'NumPy'),
-        ('ready-made', 'return torch.logsumexp(x, -1)', 'no ready-made function', 'logsumexp'),
-        ('by log-softmax', 'return x[..., 0] - F.log_softmax(x, -1)[..., 0]', 'no ready-made function', 'log_softmax')],
-    'log_softmax': [
-        ('the axis is missing', 'return x - logsumexp(x)', 'exception', 'RuntimeError'),
-        ('loses digits', 'return x - logsumexp(x)[..., None]', 'stability', 'two equal scores', 'loses digits'),
-        ('the axis is missing in a square',
-         'return x - (logsumexp(x) if len(x) == x.shape[-1] else logsumexp(x)[..., None])', 'value', 'square'),
-        ('the wrong sign', 'return logsumexp(x)[..., None] - x', 'value', 'every sign is the opposite'),
-        ('probabilities', 'return (x - logsumexp(x)[..., None]).exp()', 'value', ''),
-        ('the largest alone', 'return x - x.max(-1, keepdim=True).values', 'value', ''),
-        ('a constant too much', 'return x - logsumexp(x)[..., None] + 1', 'value', 'every number is +1 off'),
-        ('overflows', 'return x - x.exp().sum(-1, keepdim=True).log()', 'stability', ''),
-        ('one shift for all', 'x = x - x.max(); return x - x.exp().sum(-1, keepdim=True).log()', 'stability', ''),
-        ('two axes alone', 'return x - logsumexp(x)[:, None]', 'exception', 'logsumexp(x)[:, None]'),
-        ('always float32', 'return (x - logsumexp(x)[..., None]).float()', 'dtype', ''),
-        ('in place', 'x -= logsumexp(x)[..., None]; return x', 'inputs unchanged', 'it changes x'),
-        ('drops axes', 'return (x - logsumexp(x)[..., None]).squeeze()', 'batch of one', ''),
-        ('NumPy', 'return (x - logsumexp(x)[..., None]).numpy()', 'type', 'NumPy'),
-        ('ready-made', 'return x.log_softmax(-1)', 'no ready-made function', 'log_softmax'),
-        ('a ready-made softmax', 'return torch.softmax(x, -1).log()', 'no ready-made function', 'softmax'),
-        ('a ready-made logsumexp', 'return x - x.logsumexp(-1, keepdim=True)', 'no ready-made function', 'logsumexp')],
-    'nll': [
-        ('the wrong sign', 'return log_probs[range(len(targ)), targ].mean()', 'value', 'sign is the opposite'),
-        ('one-hot rows', 'return -(F.one_hot(targ, log_probs.shape[1])*log_probs).sum()/len(targ)',
-         'stability', 'nan', '0 times infinity'),
-        ('a new tensor', 'return -torch.stack([torch.tensor(float(row[t])) for row, t in zip(log_probs, targ)]).to(log_probs).mean()', 'gradient', 'autograd has lost',
-         'Which line takes the numbers out'),
-        ('a sum', 'return -log_probs[range(len(targ)), targ].sum()', 'value', '4 times too large'),
-        ('a slice of rows', 'return -log_probs[:, targ].mean()', 'value', ''),
-        ('the diagonal', 'return -log_probs.diag().mean()', 'value', ''),
-        ('the first column', 'return -log_probs[:, 0].mean()', 'value', ''),
-        ('a logarithm too much', 'return -log_probs[range(len(targ)), targ].exp().mean().log()', 'value', ''),
-        ('no mean', 'return -log_probs[range(len(targ)), targ]', 'shape', '(4,), wanted ()'),
-        ('an axis of 1', 'return -log_probs.gather(1, targ[:, None]).mean(0)', 'shape', '(1,), wanted ()'),
-        ('a Python number', 'return -log_probs[range(len(targ)), targ].mean().item()', 'type', 'a float'),
-        ('None', 'loss = -log_probs[range(len(targ)), targ].mean()', 'type', 'None'),
-        ('always float32', 'return -log_probs[range(len(targ)), targ].mean().float()', 'dtype', ''),
-        ('in place', 'return log_probs.neg_()[range(len(targ)), targ].mean()', 'inputs unchanged',
-         'it changes log_probs'),
-        ('drops axes', 'targ = targ.squeeze(); return -log_probs[range(len(targ)), targ].mean()',
-         'batch of one', 'TypeError'),
-        ('ready-made', 'return F.nll_loss(log_probs, targ)', 'no ready-made function', 'nll_loss')],
-    'cross_entropy': [
-        ('no softmax', 'return nll(logits, targ)', 'value', ''),
-        ('walks back', 'loss = nll(log_softmax(logits), targ)\n    if loss.requires_grad: loss.backward()\n    return loss', 'gradient',
-         'a second time (or directly access saved tensors after they have already been freed), for ',
-         'whoever calls you'),
-        ('the wrong sign', 'return -nll(log_softmax(logits), targ)', 'value', 'sign is the opposite'),
-        ('no logarithm', 'return nll(log_softmax(logits).exp(), targ)', 'value', ''),
-        ('along the columns', 'return nll(log_softmax(logits.t()).t(), targ)', 'value', ''),
-        ('a sum', 'return nll(log_softmax(logits), targ)*len(targ)', 'value', '4 times too large'),
-        ('no mean', 'return -log_softmax(logits)[range(len(targ)), targ]', 'shape', ''),
-        ('overflows', 'p = logits.exp(); return nll((p/p.sum(-1, keepdim=True)).log(), targ)', 'stability', 'nan'),
-        ('a Python number', 'return nll(log_softmax(logits), targ).item()', 'type', 'a float'),
-        ('None', 'loss = nll(log_softmax(logits), targ)', 'type', 'None'),
-        ('always float32', 'return nll(log_softmax(logits.float()), targ)', 'dtype', ''),
-        ('in place', 'logits -= logits.max(-1, keepdim=True).values; return nll(log_softmax(logits), targ)',
-         'inputs unchanged', 'logits'),
-        ('drops axes', 'return nll(log_softmax(logits.squeeze()), targ)', 'batch of one', ''),
-        ('ready-made', 'return F.cross_entropy(logits, targ)', 'no ready-made function', 'cross_entropy'),
-        ('a ready-made layer', 'return minibatch.CrossEntropy()(logits, targ)',
-         'no ready-made function', 'CrossEntropy')],
-    'train': [
-        ('gradients pile up', ('p.grad = None', 'pass'), 'value', '2 of 3 numbers are right'),
-        ('a parameter of another name', ('p -= lr*p.grad', 'p -= lr*p.g'), 'exception', "no attribute 'g'", '`.grad`'),
-        ('tensors', ('loss.item()', 'loss.detach()'), 'type', 'the list has a float64 tensor of shape () in it', ''),
-        ('a tuple', ('return losses', 'return tuple(losses)'), 'type', 'it returns a tuple, wanted a list, for '),
-        ('climbs', ('p -= lr', 'p += lr'), 'value', 'every sign is the opposite, for a batch size'),
-        ('a short last batch is left out',
-         ('range(0, len(x), bs)', 'range(0, len(x) - bs + 1, bs)'), 'value', 'number of losses'),
-        ('one epoch', ('range(epochs)', 'range(1)'), 'value', 'number of losses'),
-        ('the wrong labels', ('y[i:i+bs]', 'y[:len(x[i:i+bs])]'), 'value', ''),
-        ('no learning rate', ('lr*p.grad', 'p.grad'), 'value', '2 times too large'),
-        ('moves a copy', ('p -= lr*p.grad', 'p = p - lr*p.grad'), 'value', 'all of it is zero'),
-        ('from the end', ('in range(0, len(x), bs)', 'in reversed(range(0, len(x), bs))'), 'value', ''),
-        ('watched by autograd', ('with torch.no_grad():', 'if True:'), 'exception', 'p -= lr*p.grad'),
-        ('None', ('return losses', 'pass'), 'type', ''),
-        ('float32 weights', ('return losses', 'model.float(); return losses'), 'dtype', 'float32'),
-        ('freezes', ('return losses', 'model.requires_grad_(False); return losses'), 'value', 'wants gradients'),
-        ('changes its input', ('return losses', 'x.mul_(2); return losses'), 'inputs unchanged', 'it changes x'),
-        ('wants two rows', ('losses = []', 'losses = []; x[1]'), 'batch of one', 'IndexError'),
-        ('torch.optim', ('losses = []', 'losses = []; torch.optim.SGD(model.parameters(), lr)'),
-         'no ready-made function', '')],
-    'SGD': [
-        ('climbs', ('p -= self', 'p += self'), 'value', 'every sign is the opposite'),
-        ('.g', ('p.grad is not None: p -= self.lr*p.grad', 'p.grad is not None: p -= self.lr*p.g'),
-         'exception', "no attribute 'g'", '`.grad`'),
-        ('does not move', ('p -= self.lr*p.grad', 'pass'), 'value', 'all of it is zero'),
-        ('no learning rate', ('self.lr*p.grad', 'p.grad'), 'value', '10 times too large'),
-        ('always the same rate', ('self.lr*p.grad', '.1*p.grad'), 'value', 'another learning rate'),
-        ('signs alone', ('self.lr*p.grad', 'self.lr*p.grad.sign()'), 'value', ''),
-        ('moves a copy', ('p -= self.lr*p.grad', 'p = p - self.lr*p.grad'), 'value', 'all of it is zero'),
-        ('the first one alone', ('for p in self.params:\n            if', 'for p in self.params[:1]:\n            if'), 'value', 'the move of 0.bias'),
-        ('keeps what can be looped over once', ('list(params)', 'params'), 'iterator',
-         'model.parameters()', 'looped over'),
-        ('watched by autograd', ('@torch.no_grad()\n    ', ''), 'exception', 'RuntimeError'),
-        ('wants a gradient', ('if p.grad is not None: ', ''), 'exception', 'a parameter without a gradient'),
-        ('forgets nothing', ('for p in self.params: p.grad = None', 'pass'), 'value', 'zero_grad'),
-        ('computes in float32', ('p -= self.lr*p.grad',
-                                 'p.copy_(p.float() - self.lr*p.grad.float())'), 'value', 'float32'),
-        ('no zero_grad', ('def zero_grad', 'def zero'), 'signature', '`zero_grad`'),
-        ('ready-made', 'class SGD(torch.optim.SGD):\n    def step(self): super().step()\n    def zero_grad(self): super().zero_grad()',
-         'no ready-made function', '')],
-    'Momentum': [
-        ('the rate goes into the move', ('move += p.grad', 'move += self.lr*p.grad'), 'value', ''),
-        ('the rate belongs to the move',
-         [('move += p.grad', 'move += self.lr*p.grad'), ('self.lr*move', 'move')], 'value', '`opt.lr` halved'),
-        ('moves pile up', ('move *= self.momentum', 'pass'), 'value', ''),
-        ('an average', ('move += p.grad', 'move += (1 - self.momentum)*p.grad'), 'value', ''),
-        ('no memory', ('move *= self.momentum', 'move *= 0'), 'value', ''),
-        ('climbs', ('p -= self', 'p += self'), 'value', 'every sign is the opposite'),
-        ('no learning rate', ('self.lr*move', 'move'), 'value', ''),
-        ('one move for all', ('[torch.zeros_like(p) for p in self.params]',
-                              '[torch.zeros_like(self.params[0])]*9'), 'exception', 'move +='),
-        ('keeps what can be looped over once', ('list(params)', 'params'), 'iterator',
-         'model.parameters()', 'looped over'),
-        ('watched by autograd', ('@torch.no_grad()\n    ', ''), 'exception', 'RuntimeError'),
-        ('wants a gradient', ('p.grad is not None', 'True'), 'exception', 'a parameter without a gradient'),
-        ('forgets nothing', ('p.grad = None', 'pass'), 'value', 'zero_grad'),
-        ('moves of float32', ('zeros_like(p)', 'zeros(p.shape)'), 'value', 'float32'),
-        ('one argument less', ('momentum:float, # how much of the last step to go on with, from 0 to 1\n', ''),
-         'signature', 'momentum'),
-        ('ready-made', ('self.params = list(params)', 'self.o = torch.optim.SGD(params, lr, momentum)'),
-         'no ready-made function', '')],
-    'Dataset': [
-        ('one less', ('return len(self.x)', 'return len(self.x) - 1'), 'value', 'the length'),
-        ('a list for a slice', ('return self.x[i], self.y[i]',
-                                'return list(zip(self.x[i], self.y[i])) if isinstance(i, slice) else (self.x[i], self.y[i])'),
-         'type', '`ds[i]` is a list, wanted a pair (x, y), a tuple, for a slice'),
-        ('a length of tensors alone', ('len(self.x)', 'self.x.shape[0]'), 'exception',
-         'a list of words', 'of another kind'),
-        ('the other way round', ('self.x[i], self.y[i]', 'self.y[i], self.x[i]'), 'shape', 'its x'),
-        ('always the first target', ('self.y[i]', 'self.y[0]'), 'value', 'its y'),
-        ('no negative numbers', ('self.x[i], self.y[i]',
-                                 'self.x[i], self.y[i if isinstance(i, slice) else abs(i)]'), 'value', 'the last item'),
-        ('numbers alone', ('self.x[i], self.y[i]', 'self.x[int(i)], self.y[int(i)]'), 'exception', 'a slice'),
-        ('a list', ('self.x[i], self.y[i]', 'self.x[i].tolist(), self.y[i]'), 'type', 'a list'),
-        ('a Python number', ('self.y[i]', 'int(self.y[i])'), 'type', ' int'),
-        ('NumPy', ('self.x[i], ', 'self.x[i].numpy(), '), 'type', 'NumPy'),
-        ('float targets', ('self.y[i]', 'self.y[i].float()'), 'dtype', 'its y'),
-        ('an axis too much', ('self.x[i],', 'self.x[i][None],'), 'shape', 'its x'),
-        ('changes its input', ('self.x, self.y = x, y', 'self.x, self.y = x.clone(), y; x.zero_()'),
-         'inputs unchanged', 'it changes x'),
-        ('no length', ('def __len__', 'def length'), 'signature', '__len__'),
-        ('ready-made', 'class Dataset(torch.utils.data.TensorDataset):\n    def __init__(self, x, y): super().__init__(x, y)',
-         'no ready-made function', 'TensorDataset')],
-    'Loader': [
-        ('rounds down', ('-(-len(self.ds)//self.bs)', 'len(self.ds)//self.bs'), 'value', 'len(loader)'),
-        ('shuffles the dataset itself',
-         [('order = torch.randperm(n, generator=self.generator)', 'r = torch.randperm(n, generator=self.generator); '
-         'self.ds.x = self.ds.x[r]; self.ds.y = self.ds.y[r]')], 'inputs unchanged', 'it changes ds.x: '),
-        ('no defaults', [('shuffle:bool=False', 'shuffle'),
-                         ('generator:torch.Generator=None', 'generator')], 'signature',
-         'takes (self, ds, bs, shuffle, generator), wanted (self, ds, bs, shuffle=False, generator=None)'),
-        ('shuffles by default', ('shuffle:bool=False', 'shuffle:bool=True'), 'value', 'the order'),
-        ('no yield', (f'for i in range(0, n, self.bs):\n            {GIVE}', 'return self.ds[order[:self.bs]]'),
-         'exception', 'non-iterator', 'one thing after another'),
-        ('a short last batch is left out',
-         ('range(0, n, self.bs)', 'range(0, n - self.bs + 1, self.bs)'), 'value', '10 items'),
-        ('never shuffles', ('if self.shuffle', 'if False'), 'value', 'the order is shuffled'),
-        ('always shuffles', ('if self.shuffle', 'if True'), 'value', 'the order'),
-        ('not from the generator', ('generator=self.generator)', 'generator=None)'), 'value', 'the same seed'),
-        ('items come twice', ('torch.randperm(n,', 'torch.randint(n, (n,),'), 'value', 'once in an epoch'),
-        ('the same order each time', ('generator=self.generator)',
-                                      'generator=torch.Generator().manual_seed(0))'), 'value', 'a new order'),
-        ('from the end', ('torch.arange(n)', 'torch.arange(n).flip(0)'), 'value', 'the order'),
-        ('x and y apart', (GIVE, 'yield self.ds.x[order[i:i+self.bs]], self.ds.y[i:i+self.bs]'),
-         'value', 'stay together'),
-        ('returns', (GIVE, 'return self.ds[order[i:i+self.bs]]'), 'exception', ''),
-        ('inputs alone', (GIVE, 'yield self.ds[order[i:i+self.bs]][0]'), 'type', 'a pair of tensors'),
-        ('drops axes', ('order[i:i+self.bs]', 'order[i:i+self.bs].squeeze()'), 'batch of one', ''),
-        ('one more', ('order[i:i+self.bs]', 'order[i:i+self.bs + 1]'), 'value', 'sizes'),
-        ('endless', ('for i in range(0, n, self.bs)', 'while i := 1'), 'time', 'did not finish'),
-        ('ready-made', (GIVE, 'yield from torch.utils.data.DataLoader(self.ds, self.bs)'),
-         'no ready-made function', 'DataLoader')],
-    'test_lin_grad': [
-        ('asserts nothing', (CHECK, 'pass'), 'bugs killed', 'finds 1 of 8'),
-        ('refuses what einsum gives', (CHECK, CHECK + "; assert lin_grad.__name__ == 'lin_grad'"),
-         'right one accepted', 'for a right one, by einsum'),
-        ('does not look at the weights',
-         (CHECK, 'check_grads(dict(inp=inp.g, b=b.g), dict(inp=want["inp"], b=want["b"]))'), 'bugs killed', 'weights'),
-        ('one row', ('(4, 3, 2), (3, 3, 3), (1, 2, 3)', '[(1, 3, 2)]'), 'bugs killed', 'mean'),
-        ('no square', ('(3, 3, 3), ', ''), 'bugs killed', 'finds 7 of 8 bugs; one that it does not find: square'),
-        ('calls once', ('range(2)', 'range(1)'), 'bugs killed',
-         'finds 7 of 8 bugs; one that it does not find: a second call'),
-        ('does not look at out.g', ('assert torch.equal(out.g, g)', 'break'), 'bugs killed', 'finds 6 of 8'),
-        ('shapes alone', (CHECK, 'assert b.g.shape == b.shape'), 'bugs killed', ''),
-        ('lax', (CHECK, CHECK[:-1] + ', 1e9)'), 'bugs killed', ''),
-        ('catches its own assertion',
-         (CHECK, f'\n            try: {CHECK}\n            except AssertionError: pass'), 'bugs killed', ''),
-        ('wants twice as much', ('inp @ w + b, g', 'inp @ w + b, 2*g'), 'right one accepted', ''),
-        ('wants nothing to be set', (CHECK, 'assert not hasattr(b, "g")'), 'right one accepted', ''),
-        ('always fails', 'assert False', 'right one accepted', 'assert False'),
-        ('calls it wrongly', 'lin_grad(torch.ones(2, 2))', 'exception', 'TypeError')],
-    'test_mse': [
-        ('asserts nothing', ('check_grads(dict(inp=inp.g), dict(inp=times*want))', 'pass'),
-         'bugs killed', 'finds 1 of 8'),
-        ('one column', ('(4, 1), (3, 2)', '[(4, 1)]'), 'bugs killed',
-         'finds 7 of 8 bugs; one that it does not find: it is divided by the rows'),
-        ('a gradient of 1', ('out.g = torch.tensor(3.)\n        want = 3*', 'want = '),
-         'bugs killed', 'the gradient that arrives'),
-        ('walks back once', ('times in 1, 2', 'times in [1]'), 'bugs killed', 'it sets the gradient'),
-        ('does not look at its input', ('assert torch.equal(inp, before)', 'break'), 'bugs killed', 'finds 6 of 8'),
-        ('predictions too high', ('torch.randn(shape), torch.randn(shape)',
-                                  'torch.ones(shape), torch.zeros(shape)'), 'bugs killed', 'too high'),
-        ('lax', ('dict(inp=times*want))', 'dict(inp=times*want), 9.)'), 'bugs killed', ''),
-        ('bit by bit', ('check_grads(dict(inp=inp.g), dict(inp=times*want))',
-                        'assert torch.equal(inp.g, times*want)'), 'right one accepted', ''),
-        ('wants no sum', ('inp=times*want', 'inp=want'), 'right one accepted', ''),
-        ('wants the other sign', ('inp - targ', 'targ - inp'), 'right one accepted', ''),
-        ('always fails', 'assert False', 'right one accepted', 'assert False'),
-        ('calls it wrongly', 'Mse(torch.ones(2), torch.ones(2))', 'exception', 'TypeError')],
-    'test_log_softmax': [
-        ('asserts nothing', 'log_softmax(torch.randn(3, 3))', 'bugs killed', 'finds 0 of 8'),
-        ('small scores', SOFT.format('torch.randn(3, 3), torch.randn(4, 2)', ''), 'bugs killed',
-         'large scores overflow'),
-        ('a square of equal columns', SOFT.format('1000*torch.randn(1, 1), torch.ones(3, 3)', ''), 'bugs killed', ''),
-        ('shapes alone', 'x = torch.randn(4, 2)\n    assert log_softmax(x).shape == x.shape', 'bugs killed', ''),
-        ('does not look at its input', ('assert torch.equal(x, before)', 'pass'), 'bugs killed',
-         'finds 7 of 8 bugs; one that it does not find: it changes'),
-        ('lax', SOFT.format('torch.randn(3, 3), 1000*torch.randn(4, 2)', ', rtol=9, atol=9'), 'bugs killed', ''),
-        ('bit by bit', ('torch.testing.assert_close(got, torch.log_softmax(x, -1))',
-                        'assert torch.equal(got, torch.log_softmax(x, -1))'),
-         'right one accepted', ''),
-        ('along the first axis', ('torch.log_softmax(x, -1))\n            assert',
-                                  'torch.log_softmax(x, 0))\n            assert'),
-         'right one accepted', ''),
-        ('wants probabilities', 'assert (log_softmax(torch.randn(3, 4)) >= 0).all()', 'right one accepted', ''),
-        ('always fails', 'assert False', 'right one accepted', 'assert False'),
-        ('calls it wrongly', 'log_softmax()', 'exception', 'TypeError')],
-    'test_train': [
-        ('asserts nothing', 'train(nn.Linear(3, 2), torch.randn(4, 3), torch.zeros(4).long(), 1, 2, .1)',
-         'bugs killed', 'finds 0 of 8'),
-        ('the same model, by another name',
-         ('theirs.load_state_dict(mine.state_dict())', 'theirs = mine'), 'right one accepted', '', 'each its own'),
-        ('a falling loss', 'x = torch.randn(8, 3)\n    y = (x[:, 0] > 0).long()\n    losses = train(nn.Linear(3, 2), x, y, 9, 4, .5)\n'
-         '    assert losses[-1] < losses[0]', 'bugs killed', ''),
-        ('parameters alone', ('torch.testing.assert_close(torch.tensor(got), torch.tensor(losses))', 'pass'),
-         'bugs killed', 'the last loss'),
-        ('lax', [('close(p, q)', 'close(p, q, rtol=9, atol=9)'),
-                 ('torch.tensor(losses))', 'torch.tensor(losses), rtol=9, atol=9)')],
-         'bugs killed', ''),
-        ('no short batch', [('torch.randn(10, 3), torch.arange(10)', 'torch.randn(8, 3), torch.arange(8)'),
-                            ('[0, 4, 8]*2', '[0, 4]*2')],
-         'bugs killed', 'finds 7 of 8 bugs; one that it does not find: a short last batch'),
-        ('one epoch', [('[0, 4, 8]*2', '[0, 4, 8]'), ('x, y, 2, 4', 'x, y, 1, 4')],
-         'bugs killed', 'finds 7 of 8 bugs; one that it does not find: it stops after one epoch'),
-        ('a rate of 1', [('lr=.5', 'lr=1.'), ('4, .5)', '4, 1.)')], 'bugs killed',
-         'finds 7 of 8 bugs; one that it does not find: the learning rate'),
-        ('one label', ('torch.arange(10)//3 % 2', 'torch.zeros(10).long()'), 'bugs killed',
-         'finds 7 of 8 bugs; one that it does not find: the labels'),
-        ('another rate', ('lr=.5', 'lr=.4'), 'right one accepted', ''),
-        ('the same model twice', ('mine, theirs = model(), model()', 'mine = theirs = model()'),
-         'right one accepted', ''),
-        ('models that differ', ('theirs.load_state_dict(mine.state_dict())', 'pass'), 'right one accepted', ''),
-        ('wants no last batch', ('[0, 4, 8]', '[0, 4]'), 'right one accepted', ''),
-        ('always fails', 'assert False', 'right one accepted', 'assert False'),
-        ('calls it wrongly', 'train()', 'exception', 'TypeError')],
-}
 KINDS = {name: [row[0] for row in rows] for name, rows in WRONG.items()}
 ROWS = [pytest.param(name, *row[1:], *['']*(5 - len(row)), id=f'{name}: {row[0]}')
         for name, rows in WRONG.items() for row in rows]
@@ -649,6 +54,41 @@ def test_wrong_one_is_told_its_property(name, how, property, piece, advice, monk
     assert not given_away(name, repr(report), text), report
     assert 'Look: ' in repr(report) and 'Look: ' in report._repr_markdown_()
 
+
+@pytest.mark.parametrize('kind, name', [(kind, name) for kind, rows in BY_KIND.items() for name in rows])
+def test_kind_of_mistake_is_told_its_property(kind, name):
+    how, property = BY_KIND[kind][name]
+    text = text_of(name, how)
+    report = verdict(name, text)
+    assert (report.passed, report.property) == (False, property) and report.message, report
+    assert not given_away(name, repr(report), text), report
+
+@pytest.mark.parametrize('name', EXERCISES)
+def test_luck_and_a_changed_world_are_seen(name):
+    "Wrong once in a while; and autograd, the default dtype or the global seed left otherwise (a test may seed)"
+    times = 41 if name in TESTS else 97
+    report = verdict(name, before(name, 'calls.append(1)', f'if len(calls) % {times} == 0: raise ValueError("luck")'), calls=[])
+    assert not report.passed and 'luck' in report.message, report
+    for line, says in (('torch.set_grad_enabled(False)', 'autograd'), ('torch.set_default_dtype(torch.float64)', 'default dtype'),
+                       ('torch.manual_seed(3)', 'the global seed')):
+        report = verdict(name, before(name, line))
+        if name in TESTS and 'seed' in says: assert report.passed, report
+        else: assert not report.passed, report
+
+@pytest.mark.parametrize('name', ['relu', 'Scale', 'train', 'test_mse'])
+def test_call_that_hears_no_signal_is_ended(name, monkeypatch):
+    monkeypatch.setitem(EXERCISES, name, dataclasses.replace(EXERCISES[name], seconds=LIMIT))
+    report = verdict(name, before(name, 'sum(range(10**12))'))
+    assert report.property == 'time' and 'was stopped, for' in report.message, report
+
+def test_report_shows_the_smallest_inputs_that_fail():
+    report = verdict('lin', 'def lin(x, w, b): return x @ w - b')
+    assert report.inputs.keys() == {'x', 'w', 'b'} and all(t.numel() == 1 for t in report.inputs.values())
+    made, call = report.lines
+    names = dict(torch=torch, lin=lambda x, w, b: x @ w - b)
+    exec(made, names)
+    assert torch.equal(names['b'], report.inputs['b']) and eval(call, names) != report.inputs['x'] @ report.inputs['w'] + report.inputs['b']
+    assert made in repr(report) and 'See it: ' in report._repr_markdown_()
 
 def test_each_exercise_has_eight_kinds_of_its_own():
     assert list(WRONG) == list(EXERCISES), 'rows that one has and the other has not, or in another order'
@@ -826,7 +266,7 @@ RIGHT = [
     ('relu', 'a clone', 'y = x.clone(); y[y < 0] = 0; return y'),
     ('relu', 'recursion', 'return torch.stack([relu(v) for v in x]) if x.ndim else x if x > 0 else 0*x'),
     ('lin', 'any names', 'def lin(inputs:torch.Tensor, weights, bias=None, *rest, **more) -> torch.Tensor: return inputs.mm(weights).add(bias)'),
-    ('lin', 'a decorator', '@torch.no_grad()\ndef lin(x, w, b): return torch.einsum("ij,jk->ik", x, w) + b'),
+    ('lin', 'a decorator', '@torch.no_grad()\n@torch.enable_grad()\ndef lin(x, w, b): return torch.einsum("ij,jk->ik", x, w) + b'),
     ('lin', 'any arguments', 'def lin(*args): return args[0] @ args[1] + args[2]'),
     ('mse', 'a loop', 'return sum((p - q)**2 for p, q in zip(output.flatten(), targ.flatten()))/output.numel()'),
     ('mse', 'a norm', 'return (output - targ).norm()**2/output.numel()'),
@@ -850,7 +290,6 @@ RIGHT = [
         for t, g in (x, out.g @ self.weights.t()), (self.weights, x.t() @ out.g), (self.biases, out.g.sum(0)): add_grad(t, g)'''),
     ('Sigmoid', 'lambdas', 'class Sigmoid(Module):\n    forward = lambda self, x: (1 + (-x).exp())**-1\n'
      '    bwd = lambda self, out, x: add_grad(x, out.g*(out - out**2))'),
-    ('Sigmoid', 'a hyperbolic tangent', ('1/(1 + (-inp).exp())', 'torch.tanh(inp/2)/2 + .5')),
     ('Scale', 'einsum', ('(out.g*inp).sum(0)', 'torch.einsum("ij,ij->j", out.g, inp)')),
     ('Chain', 'a Module', 'class Chain(Module):\n    def __init__(self, layers, loss): self.parts = [*layers, loss]\n'
      '    def forward(self, x, targ):\n        for o in self.parts[:-1]: x = o(x)\n        return self.parts[-1](x, targ)\n'
@@ -929,7 +368,7 @@ def test_right_one_in_another_style(name, how):
 # ---- gradients that are wanted ----
 def by_differences(f, tensors, step=1e-6):
     "The slope of the number `f` along each entry: a step up, a step down, in float64"
-    tensors = {k: t.double().clone() for k, t in tensors.items()}
+    tensors = {k: t.double().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
     grads = {}
     for k, t in tensors.items():
         grads[k] = g = torch.zeros_like(t)
@@ -1141,6 +580,7 @@ def test_time_limit_in_a_thread(monkeypatch):
     monkeypatch.setitem(EXERCISES, 'relu', dataclasses.replace(EXERCISES['relu'], seconds=LIMIT))
     report = in_thread(lambda: verdict('relu', bodies('relu', 'while True: pass')))
     assert report.property == 'time' and 'while True: pass' in report.message
+    monkeypatch.setitem(EXERCISES, 'relu', dataclasses.replace(EXERCISES['relu'], seconds=10))
     assert in_thread(lambda: verdict('relu', solution('relu'))).passed
     def quick():
         with time_limit(.05): pass
@@ -1198,7 +638,7 @@ def t(*values, dtype=torch.float32): return torch.tensor(values, dtype=dtype)
 @pytest.mark.parametrize('g, w, why', [
     (t(-1., 2.), t(1., -2.), 'every sign is the opposite'),
     (t(2., -4.), t(1., -2.), 'every number is 2 times too large'),
-    (t(-2., 4.), t(1., -2.), 'every number is -2 times too large'),
+    (t(-2., 4.), t(1., -2.), 'every number is -2 times what it should be'),
     (t(.5, 1.), t(1., 2.), 'every number is 2 times too small'),
     (t(1.3, 2.6), t(1., 2.), 'every number is 1.3 times what it should be'),
     (t(0., 0.), t(1., 2.), 'all of it is zero'),
