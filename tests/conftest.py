@@ -64,8 +64,8 @@ def reads_what_it_says(request):
 # they have the mark `data`, or ask for `digits`. The others get none, so that none is left out by mistake.
 DATA = os.environ.get('BACKPROP13_DATA')
 
-def pytest_configure(config): config.addinivalue_line('markers',
-        'data: reads digits, so it must hold with MNIST and without')
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'data: reads digits, so it must hold with MNIST and without')
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -225,8 +225,8 @@ def server(docs):
 def browser():
     "Headless Chromium; gone with this file, since its event loop stands in the way of others"
     sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-    exe = next(filter(None, map(shutil.which,
-                                ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
+    names = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'
+    exe = next(filter(None, map(shutil.which, names)), None)
     if not exe: pytest.skip('no Chromium on the PATH; on Debian: apt-get install chromium')
     with sync_api.sync_playwright() as p:
         b = p.chromium.launch(executable_path=exe, args=FLAGS)

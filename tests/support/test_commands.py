@@ -481,7 +481,7 @@ def test_other_faults(monkeypatch, digits):
 
 
 def test_help_and_version(tmp_path):
-    for name in 'train', 'data':
+    for name in MAIN:
         code, out, err = here(name, '--help')
         assert code == 0 and err == '' and f'usage: backprop13-{name}' in out
         assert here(name, '--version')[1] == f'backprop13-{name} {config(root)["version"]}\n'
