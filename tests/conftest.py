@@ -64,8 +64,8 @@ def reads_what_it_says(request):
 # they have the mark `data`, or ask for `digits`. The others get none, so that none is left out by mistake.
 DATA = os.environ.get('BACKPROP13_DATA')
 
-def pytest_configure(config): config.addinivalue_line('markers',
-        'data: reads digits, so it must hold with MNIST and without')
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'data: reads digits, so it must hold with MNIST and without')
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -138,21 +138,21 @@ process.stdout.write(JSON.stringify(cases.map(args => lab[name](...args)),
   (k, v) => typeof v === 'number' && !Number.isFinite(v) ? {number: String(v)} : v?.buffer ? Array.from(v) : v))"""
 
 
-def in_node(lab, name, cases, folder):
-    """What the exported function `name` of the lab's module returns for each list of arguments in `cases`; the module is written
-    into `folder`. Infinities and nan pass both ways."""
+def in_node(lab, name, cases):
+    """What the exported function `name` of the lab's module returns for each list of arguments in `cases`.
+    Infinities and nan pass both ways."""
     from backprop13.support.labs import lab_module
     def there(o):
-        if isinstance(o, float) and not math.isfinite(o): return {'number': 'NaN' if o != o
-                else 'Infinity' if o > 0 else '-Infinity'}
+        if isinstance(o, float) and not math.isfinite(o): return {'number': str(o).replace('inf', 'Infinity')}
         if isinstance(o, dict): return {k: there(v) for k, v in o.items()}
         return [there(v) for v in o] if isinstance(o, (list, tuple)) else o
     def back(o): return float(o['number'].replace('Infinity', 'inf')) if set(o) == {'number'} else o
-    file = folder/f'{lab}.mjs'
-    file.write_text(lab_module(lab), encoding='utf-8')
-    r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', NODE,
-                        file.as_uri()], capture_output=True,
-                       text=True, encoding='utf-8', input=json.dumps({'name': name, 'cases': there(cases)}))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder)/f'{lab}.mjs'
+        file.write_text(lab_module(lab), encoding='utf-8')
+        r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', NODE, file.as_uri()],
+                           capture_output=True, text=True, encoding='utf-8',
+                           input=json.dumps({'name': name, 'cases': there(cases)}))
     assert not r.returncode, r.stderr
     return json.loads(r.stdout, object_hook=back)
 
@@ -225,8 +225,8 @@ def server(docs):
 def browser():
     "Headless Chromium; gone with this file, since its event loop stands in the way of others"
     sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-    exe = next(filter(None, map(shutil.which,
-                                ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
+    names = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'
+    exe = next(filter(None, map(shutil.which, names)), None)
     if not exe: pytest.skip('no Chromium on the PATH; on Debian: apt-get install chromium')
     with sync_api.sync_playwright() as p:
         b = p.chromium.launch(executable_path=exe, args=FLAGS)
@@ -269,6 +269,51 @@ def visit(browser, url, **settings):
         page.wait_for_timeout(60)
         quiet = 0 if waiting else quiet + 1
     return page, said, asked
+
+
+# ---- a lab in its page, and what a reader does there ----
+LABS = dict(broadcast='matmul', wheels='derivatives', hinges='backprop', step='backprop',
+            softmax='minibatch_training', descent='minibatch_training')          # and its chapter
+
+
+@pytest.fixture
+def open_lab(browser, server):
+    "A function that opens the page of a lab and gives the lab, alive; what the page complains about fails the test"
+    opened = []
+    def show(name, **settings):
+        page, said, _ = visit(browser, f'{server}{LABS[name]}.html', **settings)
+        opened.append((page, said))
+        lab = page.locator(f'.lab[data-lab={name}]').first
+        lab.scroll_into_view_if_needed()
+        page.wait_for_selector(f'.lab[data-lab={name}][data-live]')
+        return lab
+    yield show
+    for page, said in opened:
+        said = [o for o in said if 'willReadFrequently' not in o]      # that one is about the tests' own reading
+        assert not said, said
+        page.close()
+
+
+def button(lab, name): lab.get_by_role('button', name=name, exact=True).click()
+def slider(lab, name): return lab.get_by_role('slider', name=name, exact=True)
+def press(lab, *keys, times=1):
+    for key in keys*times: lab.page.keyboard.press(key)
+def cells(lab, head): return lab.locator('tr', has=lab.page.get_by_role('rowheader', name=head, exact=True)).locator('td')
+def number(text): return float(text.replace('−', '-').replace('\u00a0', ''))
+
+MIDDLE = 'e => { const r = e.getBoundingClientRect(); return [r.x + r.width/2, r.y + r.height/2] }'
+
+def drag(page, *points):
+    "The mouse down at the first point, along the others, and up"
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for p in points[1:]: page.mouse.move(*p, steps=5)
+    page.mouse.up()
+
+def beside(part, *by):
+    "Points on the screen: the middle of a part, and what is that far from it"
+    x, y = part.evaluate(MIDDLE)
+    return [(x + dx, y + dy) for dx, dy in ((0, 0), *by)]
 
 
 def pytest_terminal_summary(terminalreporter):

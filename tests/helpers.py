@@ -89,11 +89,18 @@ bin = Path(sys.executable).parent
 
 def sh(*args, cwd, **env):
     "Run a command without stdin in a clean environment: (exit status, what it said)"
-    drop = 'BACKPROP13_DATA', 'PYTHONPATH', 'IN_TEST'
-    e = {**{k: v for k, v in os.environ.items() if k not in drop},
-         'PATH': f"{bin}{os.pathsep}{os.environ['PATH']}", **env}
+    drop = 'BACKPROP13_DATA', 'BACKPROP13_SITE', 'PYTHONPATH', 'IN_TEST', 'CI'
+    e = {k: v for k, v in os.environ.items() if k not in drop and not k.startswith('GIT_')}
+    e |= {'PATH': f"{bin}{os.pathsep}{os.environ['PATH']}", **env}
     p = subprocess.run([str(o) for o in args], cwd=cwd, env=e, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return p.returncode, p.stdout+p.stderr
+
+
+def program(path, does):
+    "A program of one line of shell, in place of a real one"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\n{does}\n')
+    path.chmod(0o755)
 
 
 def edit(path, old, new):

@@ -1,14 +1,13 @@
 """What an author does to the repository: each fault gets a sentence that says what to do, and two branches that edit one notebook merge.
 Git is real, and so is the driver that `make` sets; notebooks are few and small."""
-import json, os, shutil, subprocess, sys, warnings
+import json, os, shutil, sys, warnings
 from pathlib import Path
 
-import nbformat, pytest
+import helpers, nbformat, pytest
 from conftest import load_tool
-from helpers import LAST
+from helpers import LAST, bin, edit, program
 
 check = load_tool('check')
-bin = Path(sys.executable).parent
 
 
 # ---- faults, and what is said of them
@@ -19,9 +18,9 @@ def save(path, nb):
     path.write_text(json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
 
 
-def cell(kind, source): return dict(cell_type=kind, id=f'{abs(hash(source)):08x}'[:8], metadata={},
-                                    source=source.splitlines(True)) | (
-    dict(execution_count=None, outputs=[]) if kind == 'code' else {})
+def cell(kind, source):
+    res = dict(cell_type=kind, id=f'{abs(hash(source)):08x}'[:8], metadata={}, source=source.splitlines(True))
+    return res | dict(execution_count=None, outputs=[]) if kind == 'code' else res
 
 
 def chapter(*code, title='# Tiny\n\n> A small chapter', module='tiny'):
@@ -38,51 +37,37 @@ def changed(path, old, new):
     save(path, nb)
 
 
-def with_row(folder, nb):
-    "Give the notebook a row in the sidebar"
-    path = folder/'_quarto.yml'
-    path.write_text(path.read_text(encoding='utf-8').replace('          - text: 0 · ',
-        f'          - text: New\n            href: {nb}\n          - text: 0 · ', 1), encoding='utf-8')
-
-
 def added(folder, name, nb=None):
+    "A notebook with its row in the sidebar"
     save(folder/'nbs'/name, nb or chapter())
-    with_row(folder, name)
+    edit(folder/'_quarto.yml', '          - text: 0 · ', f'          - text: New\n            href: {name}\n          - text: 0 · ')
 
-def not_json(f): path = f/'nbs/03_backprop.ipynb'; path.write_text(path.read_text(encoding='utf-8')[:-50],
-        encoding='utf-8')
+def not_json(f): (f/CHAPTER).write_text((f/CHAPTER).read_text(encoding='utf-8')[:-50], encoding='utf-8')
 def empty(f): (f/'nbs/08_new.ipynb').write_text('')
 def old_format(f): save(f/'nbs/08_new.ipynb', dict(worksheets=[], metadata={}, nbformat=3, nbformat_minor=0))
 def no_cells(f): added(f, '08_tiny.ipynb', chapter() | dict(cells=[]))
-def no_title(f): nb = load(f/'nbs/03_backprop.ipynb'); nb['cells'].pop(0); save(f/'nbs/03_backprop.ipynb', nb)
-def not_python(f): changed(f/'nbs/03_backprop.ipynb', 'return x.masked_fill(x <= 0, 0)',
-                           'return x.masked_fill(x <= 0, 0')
+def no_title(f): nb = load(f/CHAPTER); nb['cells'].pop(0); save(f/CHAPTER, nb)
+def not_python(f): changed(f/CHAPTER, 'return x.masked_fill(x <= 0, 0)', 'return x.masked_fill(x <= 0, 0')
 def no_number(f): added(f, 'tiny.ipynb')
 def in_a_folder(f): added(f, 'more/tiny.ipynb')
 def same_number(f): added(f, '03_tiny.ipynb')
 def same_module(f): added(f, '08_tiny.ipynb', chapter(module='backprop'))
-def no_module(f): added(f, '08_tiny.ipynb',
-                        chapter('#| exports\nx = 1') | dict(cells=[cell('markdown', '# T'),
-                        cell('code', '#| exports\nx = 1')]))
+def no_module(f):
+    added(f, '08_tiny.ipynb', chapter() | dict(cells=[cell('markdown', '# T'), cell('code', '#| exports\nx = 1')]))
 def no_row(f): save(f/'nbs/08_tiny.ipynb', chapter())
 def dead_link(f): changed(f/'nbs/lesson_map.ipynb', '05_fitting.ipynb#', '05_gone.ipynb#')
 def renamed(f): (f/'nbs/05_fitting.ipynb').rename(f/'nbs/05_loop.ipynb')
 def deleted(f): (f/'nbs/07_parallel.ipynb').unlink()
-def command_gone(f): p = f/'settings.ini'; p.write_text(p.read_text().replace('=backprop13.support.commands:data',
-        '=backprop13.gone:data'))
-def quoted(f): p = f/'_quarto.yml'; p.write_text(p.read_text().replace('href: 07_parallel.ipynb',
-        "href: '07_gone.ipynb'   # soon"))
-def not_yaml(f): p = f/'_quarto.yml'; p.write_text(p.read_text().replace('website:', 'website: ]', 1))
-def no_text(f): p = f/'_quarto.yml'; p.write_text(p.read_text().replace('- text: Home\n        href', '- href', 1))
-def not_ini(f): p = f/'settings.ini'; p.write_text('lib_name = x\n' + p.read_text())
-def proc_gone(f): p = f/'settings.ini'; p.write_text(p.read_text().replace('backprop13.support.pages:fold_',
-        'backprop13.gone:fold_'))
-def in_the_manual(f): p = f/'CONTRIBUTING.md'; p.write_text(p.read_text().replace('nbs/03_backprop.ipynb',
-        'nbs/03_gone.ipynb', 1))
-def mark_in_text(f): p = f/'nbs/01_matmul.ipynb'; p.write_text(p.read_text().replace('  {',
-        MARKS.format('  {', '  {'), 1))
+def command_gone(f): edit(f/'settings.ini', '=backprop13.support.commands:data', '=backprop13.gone:data')
+def quoted(f): edit(f/'_quarto.yml', 'href: 07_parallel.ipynb', "href: '07_gone.ipynb'   # soon")
+def not_yaml(f): edit(f/'_quarto.yml', 'website:', 'website: ]')
+def no_text(f): edit(f/'_quarto.yml', '- text: Home\n        href', '- href')
+def not_ini(f): edit(f/'settings.ini', '', 'lib_name = x\n')
+def proc_gone(f): edit(f/'settings.ini', 'backprop13.support.pages:fold_', 'backprop13.gone:fold_')
+def in_the_manual(f): edit(f/'CONTRIBUTING.md', CHAPTER, 'nbs/03_gone.ipynb')
+def mark_in_text(f): edit(f/'nbs/01_matmul.ipynb', '  {', MARKS.format('  {', '  {'))
 def mark_in_cell(f): changed(f/'nbs/01_matmul.ipynb', '# Matrix', '`=======`\n# Matrix')
-def mark_in_readme(f): p = f/'README.md'; p.write_text(MARKS.format('Mine.', 'Theirs.') + p.read_text())
+def mark_in_readme(f): edit(f/'README.md', '', MARKS.format('Mine.', 'Theirs.'))
 
 MARKS = f'{"<"*7} HEAD\n{{}}\n{"="*7}\n{{}}\n{">"*7} theirs\n'
 CHAPTER = 'nbs/03_backprop.ipynb'
@@ -132,13 +117,10 @@ def test_a_fault_is_told_with_what_to_do(clone, spoil, want):
 
 def test_yaml_and_ini_may_be_written_as_they_allow(clone):
     "Quotes, a comment, flow style; what a pattern took for another name"
-    for file, old, new in [('_quarto.yml', 'href: 07_parallel.ipynb', "href: '07_parallel.ipynb'   # the last"),
-                           ('_quarto.yml', '- text: Home\n        href: index.ipynb',
-                            '- {text: "Home", href: "index.ipynb"}'),
-                           ('settings.ini', 'console_scripts =', '# was: old=backprop13.gone:f\nconsole_scripts =')]:
-        text = (clone/file).read_text()
-        assert old in text
-        (clone/file).write_text(text.replace(old, new))
+    for file, old, new in [
+        ('_quarto.yml', 'href: 07_parallel.ipynb', "href: '07_parallel.ipynb'   # the last"),
+        ('_quarto.yml', '- text: Home\n        href: index.ipynb', '- {text: "Home", href: "index.ipynb"}'),
+        ('settings.ini', 'console_scripts =', '# was: old=backprop13.gone:f\nconsole_scripts =')]: edit(clone/file, old, new)
     assert check.unsound(clone) == []
 
 
@@ -150,34 +132,32 @@ def test_what_ipython_knows_is_no_fault(clone):
 
 def test_make_test_ends_with_the_sentence(clone):
     mark_in_text(clone)
-    r = subprocess.run([sys.executable, 'tools/check.py'], cwd=clone, capture_output=True, text=True)
-    assert r.returncode == 1 and HOW in r.stdout and 'Traceback' not in r.stdout + r.stderr and '[1/5] failed' in r.stderr, r.stdout + r.stderr
+    rc, said = helpers.sh(sys.executable, 'tools/check.py', cwd=clone)
+    assert rc == 1 and HOW in said and 'Traceback' not in said and '[1/5] failed' in said, said
 
 
 def test_what_practice_lacks_is_told(monkeypatch):
     practice = load_tool('practice')
-    with pytest.raises(SystemExit,
-                       match='There is no nbs/99_gone.ipynb, which SHAPES in tools/practice.py or PAGES'): practice.read('99_gone')
+    def told(text): return pytest.raises(SystemExit, match=text)
+    with told('There is no nbs/99_gone.ipynb, which SHAPES in tools/practice.py or PAGES'): practice.read('99_gone')
     # importing it fails, as without a function that it takes
     monkeypatch.setitem(sys.modules, 'backprop13.practice.exercises', None)
-    with pytest.raises(SystemExit,
-                       match='mend nbs/support/exercises.ipynb or what it imports, then nbdev_export'): practice.notebooks()
+    with told('mend nbs/support/exercises.ipynb or what it imports, then nbdev_export'): practice.notebooks()
     monkeypatch.setattr(practice, 'read', lambda chapter: [])
-    with pytest.raises(SystemExit, match='nbs/03_backprop.ipynb has no hidden cell with %pip install: copy'): practice.install('03_backprop')
+    with told('nbs/03_backprop.ipynb has no hidden cell with %pip install: copy'): practice.install('03_backprop')
 
 
 # ---- make sets git's merge of notebooks
 
+WHO = {f'GIT_{o}_{k}': v for o in ('AUTHOR', 'COMMITTER') for k, v in dict(NAME='A', EMAIL='a@b').items()}
+
 def sh(*args, cwd, ok=True, **env):
-    "Run a command, without the environment's programs on the PATH: what it said"
-    who = dict(GIT_AUTHOR_NAME='A', GIT_AUTHOR_EMAIL='a@b', GIT_COMMITTER_NAME='A',
-               GIT_COMMITTER_EMAIL='a@b', GIT_CONFIG_GLOBAL='/dev/null', GIT_CONFIG_NOSYSTEM='1')
-    keep = {k: v for k, v in os.environ.items() if k not in ('CI', 'PYTHONPATH') and not k.startswith('GIT_')}
+    "Run a command, without the environment's programs on the PATH and without settings of the user's: what it said"
     path = os.pathsep.join(o for o in os.environ['PATH'].split(os.pathsep) if not (Path(o)/'nbdev_merge').exists())
-    p = subprocess.run(list(map(str, args)), cwd=cwd, env={**keep, 'PATH': path, **who, **env},
-                       stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if ok is not None: assert (p.returncode == 0) == ok, p.stdout + p.stderr
-    return p.stdout + p.stderr
+    env = WHO | dict(GIT_CONFIG_GLOBAL='/dev/null', GIT_CONFIG_NOSYSTEM='1', PATH=path) | env
+    rc, said = helpers.sh(*args, cwd=cwd, **env)
+    if ok is not None: assert (rc == 0) == ok, said
+    return said
 
 
 def git(folder, *args, **kw): return sh('git', *args, cwd=folder, **kw)
@@ -190,19 +170,16 @@ def fill(folder):
         shutil.copy(check.root/o, folder/o)
     code = [f'def f{i}(x):\n    "Function {i}"\n    return x + {i}' for i in range(4)]
     nb = chapter(*code, 'f1(2)')
-    nb['cells'][-2]['outputs'] = [dict(output_type='execute_result', execution_count=None,
-                                       metadata={}, data={'text/plain': ['3']})]
+    shown = dict(output_type='execute_result', execution_count=None, metadata={}, data={'text/plain': ['3']})
+    nb['cells'][-2]['outputs'] = [shown]
     save(folder/'nbs/00_tiny.ipynb', nb)
     return environment(folder)
 
 
 def environment(folder):
     "A stand-in for an up-to-date .venv, which has the real nbdev_fix"
-    programs = folder/'.venv/bin'
-    programs.mkdir(parents=True)
     for name, does in dict(python='exit 0', npm='exit 0', nbdev_fix=f'exec "{bin}/nbdev_fix" "$@"').items():
-        (programs/name).write_text(f'#!/bin/sh\n{does}\n')
-        (programs/name).chmod(0o755)
+        program(folder/'.venv/bin'/name, does)
     (folder/'.venv/made-at').write_text(f'{folder.resolve()}/.venv')
     state = ''.join((folder/o).read_text() for o in ('settings.ini', 'setup.py', 'constraints.txt'))
     (folder/'.venv/installed-dev').write_text(f'{folder.resolve()}\n{state}')
@@ -330,8 +307,8 @@ def test_one_cell_on_both_branches_is_a_conflict_between_cells(repo, style, how)
         nbformat.validate(nb)
     found = [c.source for c in nb.cells]
     i = found.index('`<<<<<<< HEAD`')
-    assert found[i+2] == '`=======`' and found[i+4].startswith('`>>>>>>> ') and {found[i+1][-6:],
-        found[i+3][-6:]} == {'x + 10', 'x + 11'}
+    assert found[i+2] == '`=======`' and found[i+4].startswith('`>>>>>>> ')
+    assert {found[i+1][-6:], found[i+3][-6:]} == {'x + 10', 'x + 11'}
     assert len(found) == 12 and any(HOW in o for o in check.flawed(NB, (repo/NB).read_text())[0])
     resolved(repo)
     assert check.flawed(NB, (repo/NB).read_text())[0] == []

@@ -1,14 +1,16 @@
 "What holds of the whole repository. A check is a function of a folder and returns what is wrong there; its mutant spoils a copy."
-import ast, json, os, re, shutil, subprocess, sys
+import json, os, re, shutil, subprocess, sys
 from types import SimpleNamespace
 
 import nbformat, pytest
 from conftest import load_tool
-from helpers import LAST, bin, canonical, config, edit, lists, sh, sound
+from helpers import LAST, bin, canonical, config, edit, lists, program, sh, sound
 from nbformat.v4 import new_code_cell, new_output
 from packaging.requirements import Requirement
 
-notebooks, check = load_tool('notebooks'), load_tool('check')
+notebooks, check, passed = map(load_tool, ('notebooks', 'check', 'passed'))
+
+
 # ---- the order of the modules
 
 def modules(folder):
@@ -23,23 +25,14 @@ def modules(folder):
     return res
 
 
-def imports(path):
-    "The modules of backprop13 that the file `path` imports"
-    for o in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-        if isinstance(o, ast.Import): names = [a.name for a in o.names]
-        elif isinstance(o, ast.ImportFrom):
-            base = '.'.join(filter(None, ['backprop13' if o.level else '', o.module]))
-            names = [f'{base}.{a.name}' for a in o.names] if base == 'backprop13' else [base]
-        else: continue
-        yield from (n.split('.')[1] for n in names if n.startswith('backprop13.'))
-
-
 def wrong_way(folder):
     "Imports of a chapter's module that aren't of a lower-numbered chapter"
-    mods, lib = modules(folder), folder/'backprop13'
-    chapters = {name: k for name, (_, k) in mods.items() if k is not None}
-    return [f'{name} (chapter {k}) imports {o}' for name, k in chapters.items() for o in imports(lib/f'{name}.py')
-            if chapters.get(o, k) >= k]
+    chapters = {name: k for name, (_, k) in modules(folder).items() if k is not None}
+    for name, k in chapters.items():
+        file = f'backprop13/{name}.py'
+        names = passed.imported(file, (folder/file).read_text(encoding='utf-8'))
+        found = {o.split('.')[1] for o in names if o.startswith('backprop13.')}
+        yield from (f'{name} (chapter {k}) imports {o}' for o in found if chapters.get(o, k) >= k)
 
 
 def orphans(folder):
@@ -52,17 +45,15 @@ def orphans(folder):
         if name not in mods or not m or (f.parent/m[1]).resolve() != mods[name][0].resolve(): yield name
 
 
-def test_chapters_import_only_lower_chapters(project): assert wrong_way(project) == []
+def test_chapters_import_only_lower_chapters(project): assert list(wrong_way(project)) == []
 
-@pytest.mark.parametrize('line',
-                         ['from backprop13.training import nll',
-                          'from .support.checks import near', 'import backprop13.support.checks',
-                                  'def f():\n    from .fitting import fit',
-                                  'def __getattr__(name):\n    from . import speed',
-                                  'from .support.card import card', 'from . import training'])
+@pytest.mark.parametrize('line', [
+    'from backprop13.training import nll', 'from .support.checks import near', 'import backprop13.support.checks',
+    'def f():\n    from .fitting import fit', 'def __getattr__(name):\n    from . import speed', 'from . import training',
+    'from .support.card import card'])
 def test_an_import_the_wrong_way_is_caught(clone, line):
     with (clone/'backprop13'/'backprop.py').open('a') as f: f.write(line)
-    assert len(wrong_way(clone)) == 1
+    assert len(list(wrong_way(clone))) == 1
 
 def test_every_module_has_its_notebook(project): assert list(orphans(project)) == []
 
@@ -80,8 +71,8 @@ def unpinned(folder):
         for req in map(Requirement, config(folder)[key].split()):
             mine = [p for p in pins if canonical(p.name) == canonical(req.name)]
             versions = [next(iter(p.specifier)) for p in mine]
-            if not mine or not all(v.operator == '==' and req.specifier.contains(v.version)
-                                   for v in versions): yield str(req)
+            fit = [v.operator == '==' and req.specifier.contains(v.version) for v in versions]
+            if not mine or not all(fit): yield str(req)
 
 
 def test_every_requirement_is_pinned(project): assert list(unpinned(project)) == []
@@ -96,11 +87,14 @@ def test_setup_takes_every_value_from_settings(clone):
     cfg = config(clone)
     edit(clone/'settings.ini', 'version = ' + cfg['version'], 'version = 9.8.7')
     edit(clone/'settings.ini', '    tqdm', '    tqdm-mutant')
+    edit(clone/'settings.ini', 'backprop13-data=', 'backprop13-mutant=')
     rc, out = sh(sys.executable, 'setup.py', '--version', cwd=clone)
     assert rc == 0 and out.split()[-1] == '9.8.7', out
     rc, out = sh(sys.executable, 'setup.py', '-q', 'egg_info', cwd=clone)
-    requires = (clone/'backprop13.egg-info'/'requires.txt').read_text()
-    assert rc == 0 and 'tqdm-mutant' in requires and '[dev]' in requires and '[labs]' in requires and '[bench]' in requires, out
+    assert rc == 0, out
+    requires, commands = ((clone/f'backprop13.egg-info/{o}.txt').read_text() for o in ('requires', 'entry_points'))
+    assert all(o in requires for o in ('tqdm-mutant', '[dev]', '[labs]', '[bench]'))
+    assert all(o in commands for o in ('backprop13-mutant', 'backprop13-train', 'backprop13._modidx:d'))
 
 
 def needless(folder, python=sys.executable):
@@ -198,8 +192,9 @@ def set_long(nb): nb.cells[2].source += '\n'*25 + 'x'
 def set_stderr(nb): nb.cells[2].outputs += [new_output('stream', name='stderr', text='Warning: old\n')]
 def set_error(nb): nb.cells[2].outputs += [new_output('error', ename='ValueError', evalue='bad', traceback=[])]
 def set_last(nb): nb.cells.pop()
-def set_widget(nb): nb.cells[2].outputs += [new_output('display_data',
-        {notebooks.WIDGET: {'model_id': 'x'}, 'text/html': 'a lab'})]
+def set_widget(nb):
+    widget = {notebooks.WIDGET: {'model_id': 'x'}, 'text/html': 'a lab'}
+    nb.cells[2].outputs += [new_output('display_data', widget)]
 
 @pytest.mark.parametrize('mutate', [set_first, set_meta, set_long, set_stderr, set_error, set_last, set_widget])
 def test_a_fault_of_form_is_caught(tmp_path, mutate):
@@ -219,8 +214,8 @@ except ModuleNotFoundError:   # in Colab, or beside a notebook that was download
 
 def test_a_chapter_that_was_downloaded_installs_what_it_needs(project):
     want = INSTALL.format(git_url=config(project)['git_url'])
-    for f in project.glob('nbs/[0-9]*.ipynb'): assert [c.source
-            for c in nbformat.read(f, 4).cells].count(want) == 1, f.name
+    for f in project.glob('nbs/[0-9]*.ipynb'):
+        assert [c.source for c in nbformat.read(f, 4).cells].count(want) == 1, f.name
 
 
 SESSION = '''import json, sys
@@ -233,8 +228,8 @@ for cell in json.load(sys.stdin): shell.run_cell(cell).raise_error()
 print('bought', len(bought))'''
 
 
-@pytest.mark.parametrize('settings',
-                         ['', 'repo = theirs\nlib_name = theirs\nlib_path = theirs\nnbs_path = .\n', 'a = %(b)s\n'])
+@pytest.mark.parametrize('settings', [
+    '', 'repo = theirs\nlib_name = theirs\nlib_path = theirs\nnbs_path = .\n', 'a = %(b)s\n'])
 def test_a_downloaded_notebook_runs_twice(project, tmp_path, settings):
     "What it installs with and its last cell, beside no clone: in an empty folder, in another project of nbdev, beside settings of something else"
     pip, folder, ends = tmp_path/'pip', tmp_path/'downloads', set()
@@ -289,11 +284,8 @@ def test_nbdev_works_as_its_users_expect(small, tmp_path, folder, quarto):
     "From the root and from nbs/, without and with Quarto; README.md is left alone"
     readme, path = (small/'README.md').read_bytes(), os.environ['PATH']
     if quarto:
-        fake = tmp_path/'bin'/'quarto'
-        fake.parent.mkdir()
-        fake.write_text('#!/bin/sh\necho quarto was called; exit 1\n')
-        fake.chmod(0o755)
-        path = f'{fake.parent}{os.pathsep}{path}'
+        program(tmp_path/'bin'/'quarto', 'echo quarto was called; exit 1')
+        path = f"{tmp_path/'bin'}{os.pathsep}{path}"
     rc, said = sh(bin/'nbdev_prepare', cwd=small/folder, PATH=path)
     assert rc == 0 and 'Success' in said and 'quarto was called' not in said, said
     assert (small/'README.md').read_bytes() == readme
@@ -327,9 +319,7 @@ def test_a_relative_folder_of_data_means_the_same_in_notebooks(small, command):
 
 
 def test_an_old_python_is_told_so(clone, tmp_path):
-    old = tmp_path/'oldpython'
-    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.8.1\nexit 1\n')
-    old.chmod(0o755)
+    program(old := tmp_path/'oldpython', '[ "$1" = -V ] && echo Python 3.8.1\nexit 1')
     rc, said = sh('make', 'setup', f'PYTHON={old}', cwd=clone)
     assert rc != 0 and f'needs Python 3.10 or newer, and {old} is Python 3.8.1' in said and not (clone/'.venv').exists(), said
     rc, said = sh('make', 'setup', 'PYTHON=nopython', cwd=clone)

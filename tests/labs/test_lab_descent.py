@@ -3,8 +3,7 @@ import base64
 
 import numpy as np, pytest, torch
 from torch.nn import functional as F
-from conftest import in_node, lab_data, visit
-
+from conftest import button, drag, in_node, lab_data, press, slider
 
 
 @pytest.fixture(scope='module')
@@ -24,12 +23,12 @@ def probs(net, images):
     w1, b1, w2, b2 = tensors(net)
     return F.softmax(F.linear(F.relu(F.linear(images.double()/255, w1, b1)), w2, b2), 1)
 
-def images(run): return torch.stack([torch.frombuffer(bytearray(base64.b64decode(t)),
-        dtype=torch.uint8) for t, _ in run['digits']])
+def images(run):
+    return torch.stack([torch.frombuffer(bytearray(base64.b64decode(t)), dtype=torch.uint8) for t, _ in run['digits']])
 
 
-def test_every_network_reads_every_digit_as_pytorch_does(run, tmp_path):
-    got = in_node('descent', 'readStored', [[net, text] for net in run['nets'] for text, _ in run['digits']], tmp_path)
+def test_every_network_reads_every_digit_as_pytorch_does(run):
+    got = in_node('descent', 'readStored', [[net, text] for net in run['nets'] for text, _ in run['digits']])
     want = torch.cat([probs(net, images(run)) for net in run['nets']])
     assert torch.tensor(got, dtype=torch.float64).shape == want.shape and len(run['nets']) == len(run['steps']) == 12
     torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), want, rtol=1e-9, atol=1e-12)
@@ -38,19 +37,18 @@ def test_every_network_reads_every_digit_as_pytorch_does(run, tmp_path):
     assert (last == labels).sum() == 10 and sorted(labels[:10]) == list(range(10))
 
 
-def test_its_layers_are_pytorch_s(tmp_path):
+def test_its_layers_are_pytorch_s():
     g = torch.Generator().manual_seed(1)
     draw = lambda *size: torch.randn(*size, generator=g, dtype=torch.float64)
     ends = [torch.tensor(v, dtype=torch.float64)
             for v in ([1000., 0., -1000.], [-800., -801., -799.], [3., 3.], [-0., 2., -5.])]
     rows = ends + [10*draw(10) for _ in range(20)]
     for name, ours in ('softmax', lambda x: F.softmax(x, 0)), ('relu', F.relu), ('argmax', lambda x: x.argmax()):
-        for x, got in zip(rows, in_node('descent', name, [[x.tolist()] for x in rows], tmp_path)):
+        for x, got in zip(rows, in_node('descent', name, [[x.tolist()] for x in rows])):
             torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), ours(x).double(), rtol=1e-9, atol=1e-300)
     cases = [(draw(m), draw(m, n), draw(n)) for m, n in ((1, 1), (3, 5), (50, 10))]
-    for (x, w, b), got in zip(cases,
-                              in_node('descent', 'lin', [[x.tolist(), w.flatten().tolist(), b.tolist()]
-                              for x, w, b in cases], tmp_path)):
+    args = [[x.tolist(), w.flatten().tolist(), b.tolist()] for x, w, b in cases]
+    for (x, w, b), got in zip(cases, in_node('descent', 'lin', args)):
         assert got == pytest.approx(F.linear(x, w.T, b).tolist(), rel=1e-9)
 
 
@@ -91,7 +89,7 @@ def enlarged(image, times, side, y, x):
     return pad
 
 
-def test_a_digit_drawn_anywhere_and_larger_is_itself_again(run, digits, tmp_path):
+def test_a_digit_drawn_anywhere_and_larger_is_itself_again(run, digits):
     draw, cases, want = np.random.default_rng(1), [], []
     # others may have another size
     more = (digits.x_valid[:100]*255).round().view(-1, 28, 28) if digits.source == 'MNIST' else []
@@ -99,10 +97,10 @@ def test_a_digit_drawn_anywhere_and_larger_is_itself_again(run, digits, tmp_path
         times = int(draw.integers(1, 6))
         cases.append([enlarged(image, times, 112, *draw.integers(0, 113 - 20*times, 2)).flatten().tolist()])
         want.append(image.flatten().tolist())
-    assert in_node('descent', 'normalize', cases, tmp_path) == want
+    assert in_node('descent', 'normalize', cases) == want
 
 
-def test_any_drawing_is_made_ready_as_in_numpy(run, tmp_path):
+def test_any_drawing_is_made_ready_as_in_numpy(run):
     draw, pads = np.random.default_rng(2), []
     for image in images(run).view(-1, 28, 28).numpy():
         big = enlarged(image, 4, 112, 0, 0)
@@ -111,14 +109,14 @@ def test_any_drawing_is_made_ready_as_in_numpy(run, tmp_path):
         pads.append(np.pad(big[np.ix_(np.arange(h)*112//h, np.arange(w)*112//w)], ((0, 112-h), (112-w, 0))))
     for box in ((5, 6, 7, 8), (0, 112, 50, 53), (30, 31, 2, 100), (0, 112, 0, 112)):       # a dot, lines, all of it
         pads.append(np.zeros((112, 112))); pads[-1][box[0]:box[1], box[2]:box[3]] = 200
-    got = in_node('descent', 'normalize', [[pad.flatten().tolist()] for pad in pads], tmp_path)
+    got = in_node('descent', 'normalize', [[pad.flatten().tolist()] for pad in pads])
     # rounding at a half
     for pad, image in zip(pads, got): assert np.abs(np.reshape(image, (28, 28)) - ready(pad)).max() <= 1
-    assert in_node('descent', 'normalize', [[[0]*112*112]], tmp_path) == [None]
+    assert in_node('descent', 'normalize', [[[0]*112*112]]) == [None]
 
 
-def test_the_pen_leaves_a_round_soft_line(tmp_path):
-    got, over = in_node('descent', 'stroke', [[[below]*784, [6, 9], [20, 16], 3] for below in (0, 90)], tmp_path)
+def test_the_pen_leaves_a_round_soft_line():
+    got, over = in_node('descent', 'stroke', [[[below]*784, [6, 9], [20, 16], 3] for below in (0, 90)])
     assert over == [max(v, 90) for v in got]                                              # ink that is there stays
     y, x = np.mgrid[:28, :28] + .5
     end, by = np.array([6, 9.]), np.array([14, 7.])
@@ -130,15 +128,7 @@ def test_the_pen_leaves_a_round_soft_line(tmp_path):
 # ---- in the page ----
 
 @pytest.fixture
-def lab(browser, server):
-    page, said, _ = visit(browser, server+'minibatch_training.html', viewport={'width': 1000, 'height': 900})
-    el = page.locator('.lab[data-lab=descent]')
-    el.scroll_into_view_if_needed()
-    page.wait_for_selector('.lab[data-lab=descent][data-live]')
-    yield el
-    # that one is about this test's own reading
-    assert not [o for o in said if 'willReadFrequently' not in o], said
-    page.close()
+def lab(open_lab): return open_lab('descent', viewport={'width': 1000, 'height': 900})
 
 def ink(lab, name):
     "The bytes that a canvas shows: its opacity"
@@ -159,65 +149,60 @@ def agrees(lab, run, i):
     assert lab.locator('.lab-verdict').inner_text().endswith(f'reads a {guesses[i]}.')
     return guesses
 
-def numbers(lab): return [t.replace('\u00a0', ' ') for t in lab.locator('.lab-now td').all_inner_texts()]
-
-def scrub(lab): return lab.get_by_role('slider', name='step')
+def plain(text): return text.replace('\u00a0', ' ')
+def spaced(n): return f'{n:,}'.replace(',', ' ')
+def numbers(lab): return [plain(t) for t in lab.locator('.lab-now td').all_inner_texts()]
+def scrub(lab, *keys):
+    slider(lab, 'step').focus()
+    press(lab, *keys)
 
 
 def test_keys_scrub_and_the_digits_are_read_as_python_reads_them(lab, run):
-    scrub(lab).focus()
+    scrub(lab)
     labels = torch.tensor([t for _, t in run['digits']])
     for i, (step, (loss, right)) in enumerate(zip(run['steps'], run['valid'])):
-        if i: lab.page.keyboard.press('ArrowRight')
-        assert numbers(lab) == [f'{step:,}'.replace(',', ' '), f'{loss:.2f}', f'{100*right:.2f} %']
-        assert scrub(lab).get_attribute('aria-valuetext').replace('\u00a0', ' ') == f'{step:,}'.replace(',', ' ')
+        if i: press(lab, 'ArrowRight')
+        assert numbers(lab) == [spaced(step), f'{loss:.2f}', f'{100*right:.2f} %']
+        assert plain(slider(lab, 'step').get_attribute('aria-valuetext')) == spaced(step)
         p = probs(run['nets'][i], images(run))
         for k, text in enumerate(lab.locator('.lab-tile .lab-num').all_inner_texts()):
-            mark, guess, sure, _ = text.replace('\u00a0', ' ').split()
+            mark, guess, sure, _ = plain(text).split()
             assert (int(guess), mark) == (p[k].argmax(), '✓' if p[k].argmax() == labels[k] else '✗')
             assert float(sure) == pytest.approx(100*p[k].max().item(), abs=.501)
     agrees(lab, run, 11)
 
 
 def test_the_weights_are_drawn(lab, run):
-    unit = lambda: lab.locator('.lab-units canvas').nth(7).evaluate("c => Array.from(c.getContext('2d').getImageData(0, 0, 28, 28).data)")
-    weights = lambda i: tensors(run['nets'][i])[0][7].numpy()
-    first = np.reshape(unit(), (784, 4))
-    size = float(lab.locator('.lab-legend .lab-num').last.inner_text())
-    # the legend has two digits
-    assert np.abs(first[:, 3] - 255*np.clip(np.abs(weights(0))/size, 0, 1)).max() < 255*.03
+    def unit(): return np.reshape(lab.locator('.lab-units canvas').nth(7).evaluate(
+        "c => Array.from(c.getContext('2d').getImageData(0, 0, 28, 28).data)"), (784, 4))
+    def opacity(w): return 255*np.clip(np.abs(w)/size(), 0, 1)
+    def size(): return float(lab.locator('.lab-legend .lab-num').last.inner_text())       # of two digits
+    early, late = (tensors(run['nets'][i])[0][7].numpy() for i in (0, 11))
+    first = unit()
+    assert np.abs(first[:, 3] - opacity(early)).max() < 255*.03
     # red outweighs blue where positive
     for colored, sign in ((0, 1), (2, -1)):
-        strong = sign*weights(0) > .3*size
+        strong = sign*early > .3*size()
         assert strong.any() and (first[strong, colored] > first[strong, 2-colored]).all()
-    lab.get_by_role('button', name='what training has changed').click()
-    assert not np.reshape(unit(), (784, 4))[:, 3].any()                               # nothing yet at step 0
-    scrub(lab).focus()
-    lab.page.keyboard.press('End')
-    size = float(lab.locator('.lab-legend .lab-num').last.inner_text())
-    alpha = np.reshape(unit(), (784, 4))[:, 3]
-    assert np.abs(alpha - 255*np.clip(np.abs(weights(11)-weights(0))/size, 0, 1)).max() < 255*.05 and alpha.max() > 100
+    button(lab, 'what training has changed')
+    assert not unit()[:, 3].any()                                                     # nothing yet at step 0
+    scrub(lab, 'End')
+    assert np.abs(unit()[:, 3] - opacity(late - early)).max() < 255*.05 and unit()[:, 3].max() > 100
     lab.page.evaluate("document.documentElement.dataset.theme = 'dark'")
     lab.page.wait_for_timeout(100)
-    assert not np.array_equal(np.reshape(unit(), (784, 4))[:, :3], first[:, :3])       # the colours follow
+    assert not np.array_equal(unit()[:, :3], first[:, :3])                            # the colours follow
 
 
 def test_the_pointer_draws_a_digit_and_it_is_read(lab, run):
-    scrub(lab).focus()
-    lab.page.keyboard.press('End')
+    scrub(lab, 'End')
     lab.locator('canvas.lab-pad').scroll_into_view_if_needed()
     box = lab.locator('canvas.lab-pad').bounding_box()
-    to = lambda x, y, **kw: lab.page.mouse.move(box['x']+x*box['width'], box['y']+y*box['height'], **kw)
-    def draw(*points):
-        to(*points[0])
-        lab.page.mouse.down()
-        for p in points[1:]: to(*p, steps=5)
-        lab.page.mouse.up()
+    def draw(*points): drag(lab.page, *((box['x'] + x*box['width'], box['y'] + y*box['height']) for x, y in points))
     draw((.2, .15), (.5, .15), (.28, .6))                                             # a seven, in a corner
     # it replaced the stored digit
     assert lab.locator('.lab-tile[aria-pressed=true]').count() == 0
     assert agrees(lab, run, 11)[-1] == 7
-    lab.get_by_role('button', name='Clear').click()
+    button(lab, 'Clear')
     assert not ink(lab, 'pad').any() and lab.locator('.lab-bars td.lab-num').first.inner_text() == '–'
     draw((.35, .25), (.6, .2), (.68, .35), (.5, .5), (.68, .6), (.62, .8), (.35, .78))
     assert agrees(lab, run, 11)[-1] == 3
@@ -227,27 +212,22 @@ def test_the_pointer_draws_a_digit_and_it_is_read(lab, run):
 
 def test_the_keyboard_draws_and_takes_a_stored_digit(lab, run):
     lab.locator('.lab-tile').nth(4).focus()
-    lab.page.keyboard.press('Enter')
+    press(lab, 'Enter')
     assert np.array_equal(ink(lab, 'seen'), images(run)[4].view(28, 28).numpy())         # as it was stored
     agrees(lab, run, 0)
     lab.locator('canvas.lab-pad').focus()
-    press = lambda key, times=1: [lab.page.keyboard.press(key) for _ in range(times)]
-    press('ArrowUp', 9)
-    press('Space')
+    press(lab, *['ArrowUp']*9, 'Space')
     assert 'Pen down' in lab.locator('.lab-status').inner_text()
-    press('ArrowDown', 18)                                                            # a one
-    press('Space')
-    press('ArrowRight', 5)
-    assert np.ptp(np.nonzero(ink(lab, 'pad').any(0))[0]) < 14 < 72 < np.ptp(np.nonzero(ink(lab, 'pad').any(1))[0]) < 90
-    scrub(lab).focus()
-    press('End')
+    press(lab, *['ArrowDown']*18, 'Space', *['ArrowRight']*5)                         # a one
+    width, height = (np.ptp(np.nonzero(ink(lab, 'pad').any(axis))[0]) for axis in (0, 1))
+    assert width < 14 and 72 < height < 90
+    scrub(lab, 'End')
     assert agrees(lab, run, 11)[-1] == 1
 
 
 def test_play_stops_at_the_end(lab, run):
-    scrub(lab).focus()
-    for _ in range(10): lab.page.keyboard.press('ArrowRight')
-    lab.get_by_role('button', name='Play').click()
+    scrub(lab, *['ArrowRight']*10)
+    button(lab, 'Play')
     lab.get_by_role('button', name='Pause').wait_for()
     lab.get_by_role('button', name='Play').wait_for()
-    assert numbers(lab)[0] == f"{run['steps'][-1]:,}".replace(',', ' ')
+    assert numbers(lab)[0] == spaced(run['steps'][-1])

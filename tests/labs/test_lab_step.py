@@ -1,9 +1,9 @@
 "The lab Step through backprop: it moves and answers as the real pdb does, and shows the numbers that Python recorded"
-import bdb, json, random, re
+import bdb, itertools, json, random, re
 
 import pytest, torch
 import torch.nn.functional as F
-from conftest import in_node, lab_data, visit
+from conftest import button, drag, in_node, lab_data, number, press, slider
 
 from backprop13.support import debugger, labs
 from backprop13.backprop import forward_and_backward, lin, lin_grad, mse, relu
@@ -71,13 +71,12 @@ def test_a_fresh_recording_is_the_same(run, data):
 # ---- moving and asking, against the real pdb
 
 @pytest.fixture(scope='module')
-def moves(run, tmp_path_factory):
+def moves(run):
     "(stops' number, command, from) -> to, as the lab's module says"
-    folder, n, table = tmp_path_factory.mktemp('moves'), len(run['steps']), {}
-    for command, name in dict(s='step', n='next', c='goOn').items():
-        for k, stops in enumerate(STOPS):
-            for i, j in enumerate(in_node('step', name, [[run, stops, i] for i in range(n)],
-                                          folder)): table[k, command, i] = j
+    table = {}
+    for (command, name), (k, stops) in itertools.product(dict(s='step', n='next', c='goOn').items(), enumerate(STOPS)):
+        to = in_node('step', name, [[run, stops, i] for i in range(len(run['steps']))])
+        table |= {(k, command, i): j for i, j in enumerate(to)}
     return table
 
 
@@ -106,10 +105,10 @@ def walk(moves, k, last, draw, weights):
 
 
 @pytest.mark.parametrize('k', range(len(STOPS)))
-def test_it_moves_and_says_as_pdb_does(run, moves, k, tmp_path):
+def test_it_moves_and_says_as_pdb_does(run, moves, k):
     draw, last = random.Random(k), len(run['steps']) - 1
-    halted = in_node('step', 'halted', [[run, i] for i in range(last + 1)], tmp_path)
-    where = in_node('step', 'where', [[run, i] for i in range(last + 1)], tmp_path)
+    halted = in_node('step', 'halted', [[run, i] for i in range(last + 1)])
+    where = in_node('step', 'where', [[run, i] for i in range(last + 1)])
     for weights in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] + [(3, 3, 1)]*6:
         path = walk(moves, k, last, draw, weights)
         steps = held(program_of(run), [o for c, _ in path for o in (c, 'w')] + ['q'], STOPS[k])
@@ -124,7 +123,7 @@ def test_it_moves_and_says_as_pdb_does(run, moves, k, tmp_path):
         if weights == (0, 1, 0): assert [i for _, i in path] == list(range(2, last + 1))
 
 
-def test_it_answers_as_pdb_does(run, tmp_path):
+def test_it_answers_as_pdb_does(run):
     draw, cases, commands = random.Random(1), [], []
     for i in range(1, len(run['steps'])):
         names = list(run['steps'][i]['names'])
@@ -138,32 +137,32 @@ def test_it_answers_as_pdb_does(run, tmp_path):
     answers = [s.answer for s in held(program_of(run), commands, []) if s.command[:1] == 'p']
     want = [re.sub(r"\. Did you mean: '\w+'\?", '', a) for a in answers]        # Python 3.13 guesses
     assert len(want) == len(cases) > 200 and any(a.startswith('***') for a in want)
-    assert in_node('step', 'ask', cases, tmp_path) == want
+    assert in_node('step', 'ask', cases) == want
 
 
-def test_what_it_cannot_answer_it_says(run, tmp_path):
+def test_what_it_cannot_answer_it_says(run):
     at = next(i for i, s in enumerate(run['steps']) if 'inp.g' in s.get('set', []))
     wrong = ['', 'foo', 'w.x', 'w + 1', '__import__("os")', 'w.g.sum()', 'constructor', 'toString', 'w, foo']
     says = 'The recording knows inp, out, w, b in lin_grad, and each tensor\'s .shape, .g and .g.shape.'
-    assert in_node('step', 'ask', [[run, at, q] for q in wrong], tmp_path) == [says]*len(wrong)
+    assert in_node('step', 'ask', [[run, at, q] for q in wrong]) == [says]*len(wrong)
 
 
 # ---- numbers and words
 
 def shown(x, d): return re.sub(r'^-(?=[0.]*$)', '', f'{x:.{d}f}').replace('-', '−')
 
-def test_the_numbers_shown_are_the_recorded_ones(run, tmp_path):
-    for value, rows in zip(run['values'], in_node('step', 'cells', [[v] for v in run['values']], tmp_path)):
+def test_the_numbers_shown_are_the_recorded_ones(run):
+    for value, rows in zip(run['values'], in_node('step', 'cells', [[v] for v in run['values']])):
         t = torch.tensor(value['numbers'], dtype=torch.float64).view(value['shape'])
         table = t if t.ndim == 2 else t.view(1, -1)
         d = next((d for d in range(4) if torch.allclose(t.round(decimals=d), t, rtol=0, atol=1e-6)), 4)
         assert rows == [[shown(x, d) for x in row] for row in table.tolist()]
-        assert all(abs(float(s.replace('−', '-')) - x) < 1e-6
+        assert all(abs(number(s) - x) < 1e-6
                    for row, xs in zip(rows, table.tolist()) for s, x in zip(row, xs))
 
 
-def test_each_stop_in_words(run, tmp_path):
-    said = in_node('step', 'say', [[run, i] for i in range(len(run['steps']))], tmp_path)
+def test_each_stop_in_words(run):
+    said = in_node('step', 'say', [[run, i] for i in range(len(run['steps']))])
     visits = [i for i, s in enumerate(run['steps']) if 'inp.g' in s.get('set', []) and s['line'] == 9]
     n, m, nh = *run['values'][run['steps'][0]['names']['inp'][1]]['shape'], len(numbers(run, 'b1'))
     assert [said[i] for i in visits] == [f'inp.g = out.g @ w.t(): ({n}, 1) @ (1, {nh}) gives ({n}, {nh}).',
@@ -177,12 +176,12 @@ def test_each_stop_in_words(run, tmp_path):
         for k in step.get('set', []): assert re.search(rf'\b{re.escape(k)}\b', said[i]), (k, said[i])
 
 
-def test_a_name_is_that_of_the_same_tensor_not_of_an_equal_one(tmp_path):
+def test_a_name_is_that_of_the_same_tensor_not_of_an_equal_one():
     def inner(a): return a
     def outer(x, y): return inner(y)
     run = debugger.watch(lambda: outer(torch.ones(2), torch.ones(2)), [outer, inner])
     assert in_node('step', 'alias',
-                   [[run, i, 'a'] for i, s in enumerate(run['steps']) if 'a' in s['names']], tmp_path) == ['y']*3
+                   [[run, i, 'a'] for i, s in enumerate(run['steps']) if 'a' in s['names']]) == ['y']*3
 
 
 # ---- on the page
@@ -190,107 +189,94 @@ def test_a_name_is_that_of_the_same_tensor_not_of_an_equal_one(tmp_path):
 def table(lab, name):
     "The numbers shown beside a name"
     rows = lab.locator(f'.lab-block[data-name="{name}"] tr')
-    return torch.tensor([[float(c.replace('−', '-')) for c in rows.nth(r).locator('td').all_inner_texts()]
-                         for r in range(rows.count())])
+    return torch.tensor([[number(c) for c in r.locator('td').all_inner_texts()] for r in rows.all()])
 
-def same(lab, name, want): torch.testing.assert_close(table(lab, name),
-        want.view(-1, want.shape[-1] if want.ndim else 1), rtol=0, atol=1e-6)
+def same(lab, name, want):
+    want = want.view(-1, want.shape[-1] if want.ndim else 1)
+    torch.testing.assert_close(table(lab, name), want, rtol=0, atol=1e-6)
 
 
 @pytest.fixture
-def page(browser, server):
-    page, said, _ = visit(browser, server+'backprop.html', viewport={'width': 1000, 'height': 900})
-    lab = page.locator('.lab[data-lab=step]')
-    lab.scroll_into_view_if_needed()
-    page.wait_for_selector('.lab[data-lab=step][data-live]')
-    yield page, lab
-    assert not said
-    page.close()
+def lab(open_lab): return open_lab('step', viewport={'width': 1000, 'height': 900})
+
+def where(lab): return lab.locator('.lab-stack').inner_text().replace('\n', ' ')
+def line(lab): return lab.locator('.lab-line.lab-here').inner_text()
+def said(lab): return lab.locator('.lab-status').inner_text()
 
 
-def here(lab): return lab.locator('.lab-stack').inner_text().replace('\n', ' '), lab.locator('.lab-line.lab-here').inner_text()
-
-
-def test_the_keys(page, run, grads):
-    page, lab = page
+def test_the_keys(lab, run, grads):
+    def answer(question):
+        lab.page.keyboard.type(question)
+        press(lab, 'Enter')
+        return said(lab)
     lab.locator('.lab-code').click()
     before = lab.locator('.lab-log').inner_text()
-    page.keyboard.press('c')
-    page.keyboard.press('b')                                                       # undoes the whole of c
-    assert here(lab)[0] == 'forward_and_backward, line 10'
-    page.keyboard.press('c')
-    where, line = here(lab)
-    assert 'forward_and_backward, line 16' in where and 'lin_grad, line 8' in where and 'inp.g = matmul(out.g, w.t())' in line
-    page.keyboard.press('n')
+    press(lab, 'c', 'b')                                                           # undoes the whole of c
+    assert where(lab) == 'forward_and_backward, line 10'
+    press(lab, 'c')
+    assert 'forward_and_backward, line 16' in where(lab) and 'lin_grad, line 8' in where(lab)
+    assert 'inp.g = matmul(out.g, w.t())' in line(lab)
+    press(lab, 'n')
     same(lab, 'inp.g', grads['l2'])
     same(lab, 'out.g', grads['out'])
-    assert lab.locator('.lab-block.lab-set').get_attribute('data-name') == 'inp.g' and 'just set' in lab.locator('.lab-block.lab-set').inner_text()
-    page.keyboard.press('w')
-    assert 'forward_and_backward > lin_grad' in lab.locator('.lab-status').inner_text() and before in lab.locator('.lab-log').inner_text()
-    page.keyboard.press('c')                                                       # the second visit
-    assert 'forward_and_backward, line 18' in here(lab)[0]
-    for _ in range(3): page.keyboard.press('n')
+    new = lab.locator('.lab-block.lab-set')
+    assert new.get_attribute('data-name') == 'inp.g' and 'just set' in new.inner_text()
+    press(lab, 'w')
+    assert 'forward_and_backward > lin_grad' in said(lab) and before in lab.locator('.lab-log').inner_text()
+    press(lab, 'c')                                                                # the second visit
+    assert 'forward_and_backward, line 18' in where(lab)
+    press(lab, 'n', times=3)
     for name, outer in dict(inp='inp', out='l1', w='w1', b='b1').items(): same(lab, f'{name}.g', grads[outer])
-    page.keyboard.press('p')
-    page.keyboard.type('w.g')
-    page.keyboard.press('Enter')
-    assert lab.locator('.lab-status').inner_text() == run['values'][run['steps'][47]['names']['w'][2]]['text']
-    page.keyboard.type('p inp.shape, out.shape, b.g')
-    page.keyboard.press('Enter')
-    assert lab.locator('.lab-status').inner_text().startswith('(torch.Size([4, 3]), torch.Size([4, 2]), tensor([')
-    page.keyboard.press('Escape')
-    page.keyboard.press('ArrowLeft')
+    press(lab, 'p')
+    assert answer('w.g') == run['values'][run['steps'][47]['names']['w'][2]]['text']
+    assert answer('p inp.shape, out.shape, b.g').startswith('(torch.Size([4, 3]), torch.Size([4, 2]), tensor([')
+    press(lab, 'Escape', 'ArrowLeft')
     assert lab.locator('.lab-block[data-name="b.g"]').count() == 0
-    page.keyboard.press('c')
+    press(lab, 'c')
     for k in grads: same(lab, f'{k}.g', grads[k])
     same(lab, 'loss', numbers(run, 'loss'))
-    assert here(lab)[0] == 'forward_and_backward, line 19'
+    assert where(lab) == 'forward_and_backward, line 19'
     end = lab.inner_text()
-    page.evaluate('document.activeElement.blur()')
-    for k in 'bnsc': page.keyboard.press(k)                                        # without the focus they do nothing
+    lab.page.evaluate('document.activeElement.blur()')
+    press(lab, *'bnsc')                                                            # without the focus they do nothing
     assert lab.inner_text() == end
 
 
-def test_the_buttons_and_the_strip(page, run):
-    page, lab = page
-    press = lambda name: lab.get_by_role('button', name=name).click()
-    press('step into')
-    assert 'lin, line 1' in here(lab)[0] and 'lin is called: x is inp (4, 3)' in lab.locator('.lab-status').inner_text()
-    press('next line')
-    press('next line')
+def test_the_buttons_and_the_strip(lab, run):
+    def go(*names):
+        for name in names: lab.get_by_role('button', name=name).click()
+    go('step into')
+    assert 'lin, line 1' in where(lab) and 'lin is called: x is inp (4, 3)' in said(lab)
+    go('next line', 'next line')
     same(lab, 'out', numbers(run, 'inp') @ numbers(run, 'w1'))
-    press('back')
-    press('back')
-    press('back')
-    assert here(lab)[0] == 'forward_and_backward, line 10'
+    go('back', 'back', 'back')
+    assert where(lab) == 'forward_and_backward, line 10'
     lab.get_by_label('relu', exact=True).check()
-    press('continue')
-    assert 'relu, line 5' in here(lab)[0]
+    go('continue')
+    assert 'relu, line 5' in where(lab)
     same(lab, 'x', numbers(run, 'l1'))
-    press('next line')
+    go('next line')
     same(lab, 'what it returns', numbers(run, 'l2'))
-    strip = lab.get_by_role('slider', name='step', exact=True)
+    strip = slider(lab, 'step')
     box = strip.bounding_box()
-    page.mouse.move(box['x']+box['width']*.2, box['y']+box['height']/2)
-    page.mouse.down()
-    page.mouse.move(box['x']+box['width'], box['y']+box['height']/2, steps=9)
-    page.mouse.up()
-    assert here(lab)[0] == 'forward_and_backward, line 19' and strip.get_attribute('aria-valuetext') == '58 of 58, backward'
-    page.keyboard.press('ArrowLeft')
-    page.keyboard.press('ArrowLeft')
-    assert strip.get_attribute('aria-valuetext') == '56 of 58, backward' and 'lin_grad, line 11' in here(lab)[0]
-    for _ in range(55): page.keyboard.press('ArrowLeft')
-    assert strip.get_attribute('aria-valuetext') == '1 of 58, forward' and 'forward_and_backward is called' in lab.inner_text()
+    drag(lab.page, *((box['x'] + box['width']*o, box['y'] + box['height']/2) for o in (.2, 1)))
+    def at(): return strip.get_attribute('aria-valuetext')
+    assert where(lab) == 'forward_and_backward, line 19' and at() == '58 of 58, backward'
+    press(lab, 'ArrowLeft', times=2)
+    assert at() == '56 of 58, backward' and 'lin_grad, line 11' in where(lab)
+    press(lab, 'ArrowLeft', times=55)
+    assert at() == '1 of 58, forward' and 'forward_and_backward is called' in lab.inner_text()
 
 
-def test_every_stop_fits_a_phone(page):
-    page, lab = page
-    page.set_viewport_size({'width': 360, 'height': 740})
+def test_every_stop_fits_a_phone(lab):
+    lab.page.set_viewport_size({'width': 360, 'height': 740})
     lab.locator('.lab-code').focus()
+    fits = """e => document.documentElement.scrollWidth <= innerWidth &&
+        [...e.querySelectorAll('.lab-block, .lab-keys, .lab-status, .lab-slider')]
+            .every(b => b.getBoundingClientRect().right <= innerWidth)"""
     for _ in range(60):
-        page.keyboard.press('s')
-        inside = lab.evaluate('e => [...e.querySelectorAll(".lab-block, .lab-keys, .lab-status, .lab-slider")].every(b => b.getBoundingClientRect().right <= innerWidth)')
-        assert inside and page.evaluate('document.documentElement.scrollWidth <= innerWidth'), here(lab)
+        press(lab, 's')
+        assert lab.evaluate(fits), where(lab)
 
 
 def test_notes_that_belong_to_no_line_are_refused(run, data):

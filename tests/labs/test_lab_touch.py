@@ -2,29 +2,16 @@
 import math
 
 import pytest
-from conftest import visit
-
-PAGES = dict(broadcast='matmul', wheels='derivatives', hinges='backprop', step='backprop',
-             softmax='minibatch_training', descent='minibatch_training')
-MIDDLE = "e => { const r = e.getBoundingClientRect(); return [r.x + r.width/2, r.y + r.height/2] }"
+from conftest import MIDDLE, cells, number, slider
 
 
 @pytest.fixture
-def phone(browser, server):
-    "A function that opens a lab on a phone, in the middle of its screen; complaints fail the test"
-    opened = []
+def phone(open_lab):
+    "A function that opens a lab on a phone"
     def show(name):
-        page, said, _ = visit(browser, f'{server}{PAGES[name]}.html',
-                              viewport={'width': 390, 'height': 844}, has_touch=True)
-        lab = page.locator(f'.lab[data-lab={name}]').first
-        lab.scroll_into_view_if_needed()
-        page.wait_for_selector(f'.lab[data-lab={name}][data-live]')
-        opened.append((page, said))
-        return page, lab
-    yield show
-    for page, said in opened:
-        assert not said
-        page.close()
+        lab = open_lab(name, viewport={'width': 390, 'height': 844}, has_touch=True)
+        return lab.page, lab
+    return show
 
 
 def center(part):
@@ -47,6 +34,12 @@ def swipe(page, points):
     return page.evaluate('[Math.abs(scrollY - top0), seen.pointermove ?? 0, seen.pointercancel ?? 0]')
 
 
+def holds(page, points):
+    "A swipe that moves what it holds, and not the page"
+    scrolled, moves, cancelled = swipe(page, points)
+    assert (scrolled, cancelled) == (0, 0) and moves >= len(points) - 1
+
+
 def straight(a, by, n=24): return [(a[0] + by[0]*i/n, a[1] + by[1]*i/n) for i in range(n + 1)]
 def around(c, a, turns, n=24):
     "From a round the centre c"
@@ -64,20 +57,18 @@ def test_a_finger_beside_a_handle_scrolls(phone):
 @pytest.mark.parametrize('hold', ['circle:nth-of-type(2)', 'line', 'text', 'circle'])
 def test_the_wheel_turns_on_and_on(phone, hold):
     page, lab = phone('wheels')
-    wheel, x = lab.locator('.lab-handle'), lab.get_by_role('slider', name='turn the wheel x')
+    wheel, x = lab.locator('.lab-handle'), slider(lab, 'turn the wheel x')
     part = wheel.locator(hold).first
     at, middle = center(part), wheel.locator('circle').first.evaluate(MIDDLE)
     if hold == 'circle': at = [middle[0] + 12, middle[1] - 9]                  # the disc itself
     for turns in (3, -5):
         before = float(x.get_attribute('aria-valuenow'))
         path = around(middle, at, abs(turns))
-        scrolled, moves, cancelled = swipe(page, path if turns > 0 else path[::-1])
-        assert (scrolled, cancelled) == (0, 0) and moves >= 24*abs(turns)
+        holds(page, path if turns > 0 else path[::-1])
         assert float(x.get_attribute('aria-valuenow')) == pytest.approx(before + turns, abs=.02)
         low, high = (float(x.get_attribute(f'aria-value{k}')) for k in ('min', 'max'))
         assert low <= before + turns <= high and lab.get_by_label('turns of x').input_value() == x.get_attribute('aria-valuenow')
-    cell = lab.locator('tr', has=page.get_by_role('rowheader', name='y', exact=True)).locator('td').last
-    assert float(cell.inner_text().replace('−', '-')) == pytest.approx(4*(.25 - 2), abs=.1)
+    assert number(cells(lab, 'y').last.inner_text()) == pytest.approx(4*(.25 - 2), abs=.1)
 
 
 # the hinge is at 0.5, flat; far: what the drag is worth
@@ -90,10 +81,9 @@ def test_the_wheel_turns_on_and_on(phone, hold):
 def test_hinges_follow_a_finger(phone, name, hold, by, far):
     page, lab = phone('hinges')
     lab.get_by_role('button', name='Add a hinge').tap()
-    handle = lab.get_by_role('slider', name=name)
+    handle = slider(lab, name)
     before = float(handle.get_attribute('aria-valuenow'))
-    scrolled, moves, cancelled = swipe(page, straight(center(handle.locator(hold)), by))
-    assert (scrolled, cancelled) == (0, 0) and moves >= 24
+    holds(page, straight(center(handle.locator(hold)), by))
     gone = float(handle.get_attribute('aria-valuenow')) - before
     assert gone == pytest.approx(far, abs=.08) if abs(far) < 1 else gone*far > far*far/4, gone
 
@@ -101,10 +91,9 @@ def test_hinges_follow_a_finger(phone, name, hold, by, far):
 def test_softmax_follows_a_finger(phone):
     page, lab = phone('softmax')
     for who, by in ('dog', (-70, 150)), ('plane', (60, -200)), ('building', (80, 90)):
-        handle = lab.get_by_role('slider', name=f'score of {who}')
+        handle = slider(lab, f'score of {who}')
         before = float(handle.get_attribute('aria-valuenow'))
-        scrolled, moves, cancelled = swipe(page, straight(center(handle.locator('line').last), by))
-        assert (scrolled, cancelled) == (0, 0) and moves >= 24
+        holds(page, straight(center(handle.locator('line').last), by))
         assert abs(float(handle.get_attribute('aria-valuenow')) - before) > 4
 
 
@@ -113,9 +102,9 @@ def test_descent_is_drawn_in_and_scrubbed_by_a_finger(phone):
     pad = lab.locator('canvas.lab-pad')
     x, y = center(pad)
     ink = lambda: pad.evaluate("c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v, i) => i % 4 == 3 && v).length")
-    scrolled, moves, cancelled = swipe(page, straight((x, y - 70), (4, 140)))
-    assert (scrolled, cancelled) == (0, 0) and moves >= 24 and 500 < ink() < 3000
-    scrub = lab.get_by_role('slider', name='step')
+    holds(page, straight((x, y - 70), (4, 140)))
+    assert 500 < ink() < 3000
+    scrub = slider(lab, 'step')
     x, y = center(scrub)
     half = scrub.bounding_box()['width']/2
     assert swipe(page, straight((x - half + 8, y), (2*half - 10, 3)))[0] == 0 and scrub.input_value() == '11'
@@ -123,7 +112,7 @@ def test_descent_is_drawn_in_and_scrubbed_by_a_finger(phone):
 
 def test_step_and_broadcast_answer_a_finger(phone):
     page, lab = phone('step')
-    strip = lab.get_by_role('slider', name='step', exact=True)
+    strip = slider(lab, 'step')
     x, y = center(strip)
     assert swipe(page, straight((x - 60, y), (60, 4)))[0] == 0 and 20 < int(strip.input_value()) < 40
     lab.get_by_role('button', name='back').tap()

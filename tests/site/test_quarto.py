@@ -1,26 +1,18 @@
 """What nbdev hands to Quarto, and what it says where Quarto can't do its work. Quarto itself isn't run: a program in its place keeps what it got."""
-import os, re, subprocess, sys
+import re
 from pathlib import Path
 
 import nbformat, pytest, yaml
 from conftest import load_tool, root as ROOT
+from helpers import bin, program, sh
 
 check, settings = load_tool('check'), load_tool('settings')
-bin = Path(sys.executable).parent
 PARTS = 'katex', 'fonts', 'labs'
 
 
-def program(folder, name, does):
-    folder.mkdir(exist_ok=True)
-    (folder/name).write_text(f'#!/bin/sh\n{does}\n')
-    (folder/name).chmod(0o755)
-
-
-def nbdev(command, folder, path):
-    "Run nbdev's `command` in a copy of the project, with only `path` before the system's own programs: what it said"
-    env = {k: v for k, v in os.environ.items() if k not in ('BACKPROP13_SITE', 'IN_TEST')} | {'PATH': f'{path}:/usr/bin:/bin', 'PYTHONPATH': str(folder)}
-    p = subprocess.run([bin/command], cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    return p.returncode, p.stdout + p.stderr
+def nbdev(command, folder, programs):
+    "Run nbdev's `command` in a copy of the project, with only `programs` before the system's own: what it said"
+    return sh(bin/command, cwd=folder, PATH=f'{programs}:/usr/bin:/bin', PYTHONPATH=str(folder))
 
 
 @pytest.fixture(scope='session')
@@ -32,7 +24,7 @@ def handed(shared):
         (clone/'nbs/_quarto.yml').unlink()
         (clone/'nbs/_quarto.yml').write_text('../_quarto.yml')
         for o in PARTS: (clone/'nbs/assets'/o).mkdir(exist_ok=True)
-        program(folder/'programs', 'quarto', 'cp -r . ../handed && mkdir _docs')
+        program(folder/'programs'/'quarto', 'cp -r . ../handed && mkdir _docs')
         rc, said = nbdev('nbdev_docs', clone, folder/'programs')
         assert rc == 0 and (clone/'_docs').is_dir(), said
     return shared('quarto', make)/'clone/handed'
@@ -140,8 +132,8 @@ def test_what_to_do_is_told_in_a_sentence(clone, tmp_path, command, quarto, with
     for o in PARTS:
         if o != without: (clone/'nbs/assets'/o).mkdir(exist_ok=True)
     # by which nbdev would install Quarto
-    for o in 'sudo', 'pip', 'curl': program(tmp_path/'programs', o, 'exit 1')
-    if quarto: program(tmp_path/'programs', 'quarto', 'exit 0')
+    for o in 'sudo', 'pip', 'curl': program(tmp_path/'programs'/o, 'exit 1')
+    if quarto: program(tmp_path/'programs'/'quarto', 'exit 0')
     rc, said = nbdev(command, clone, tmp_path/'programs')
     assert rc == 1 and said.strip().splitlines()[-1] == want and 'Traceback' not in said, said
 

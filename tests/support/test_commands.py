@@ -106,8 +106,9 @@ def test_what_it_trains_on_is_said(trained, digits):
     out = trained[1]
     source = re.search(r'^data:     (.+)$', out, re.M)[1]
     if digits.source == 'synthetic': assert source == 'digits made by code'
-    else: assert Path(source.removeprefix('MNIST in '))\
-        .samefile(data._source() or data.cache_folder()/'mnist') and source.startswith('MNIST in ')
+    else:
+        assert source.startswith('MNIST in ')
+        assert Path(source.removeprefix('MNIST in ')).samefile(data._source() or data.cache_folder()/'mnist')
     assert '50000 images to train on, 10000 to validate' in out
     assert '20 hidden units' in out and 'learning rate 0.05, seed 1, gradients by our layers' in out
 
@@ -300,130 +301,99 @@ def test_a_loss_of_nan(tmp_path):
     assert all(p.isfinite().all() for p in network(tmp_path/'w.safetensors').parameters())
 
 
-BAD = [('--bs 0', "--bs: got '0', wanted a whole number from 1"), ('--bs 50001', '--bs is 50001, wanted at most 50000'),
-       ('--bs x', 'a whole number'), ('--hidden 0', 'from 1'), ('--hidden 10000000000', '--hidden is 10000000000'),
-       (f'--hidden {10**19}', 'too many'), ('--epochs 0', 'from 1'), ('--epochs 1.5', "got '1.5'"),
-       ('--lr -1', "got '-1'"),
-       ('--lr nan', "got 'nan'"), ('--lr inf', "got 'inf'"), ('--seed -1', 'from 0 to 4294967295'),
-       ('--seed 4294967296', 'from 0 to'),
-       ('--workers -1', 'from 0'), ('--device abacus', "got 'abacus'"), ('--device meta', "got 'meta'"),
-       ('--backward both', 'ours or autograd'),
-       ('--data nowhere', '/nowhere; set BACKPROP13_DATA'), ('--data=', 'or the word synthetic'),
-       ('--data ~nobody/x', 'there is no folder'), ('--data file', '(it is a file); set'),
-       ('--workers 101', 'from 0 to 100'),
-       (f'--bs {"9"*5000}', "got '999"),
-       ('--weights full.safetensors', 'a file, and that is none'), ('--weights pipe.safetensors', 'and that is none'),
-       ('--weights /dev/full', 'ends in .safetensors'),
-       ('--weights file/w.safetensors', 'wanted a folder that is there'),
-       (f'--weights {"n"*240}.safetensors', 'refuses (File name too long)'),
-       (f'--weights {"n"*300}.safetensors', 'refuses (File name too long)'),
-       (f'--weights {"n"*230}.safetensors', 'refuses (File name too long)'),
-       ('--weights=', 'ends in .safetensors'), ('--picture full.png', 'and that is none'),
-       ('--picture /proc/p.png', '/proc refuses'),
-       ('--weights nowhere/w.safetensors', 'wanted a folder that is there; make /'),
-       ('--weights w.pt', 'ends in .safetensors'), ('--weights d.safetensors', 'a file, and that is none'),
-       ('--weights /proc/w.safetensors', '/proc refuses'), ('--picture nowhere/p.png', 'nowhere'),
-       ('--picture p.doc', 'ends in .png'),
-       ('--picture p', 'ends in .png'), ('--picture p.png --no-picture', 'not allowed with'),
-       ('--epoch 3', 'unrecognized arguments: --epoch'),
-       ('--bs', 'expected one argument'), ('words', 'unrecognized arguments: words')]
-
-@pytest.mark.parametrize('line,why', BAD, ids=[o for o, _ in BAD])
-def test_a_bad_input(tmp_path, monkeypatch, line, why):
-    "Each is a sentence and exit code 2, before any training"
-    if '/proc' in line and not Path('/proc').is_dir(): pytest.skip('no /proc here')
-    before = lay_out(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, 'fit', None)
-    code, out, err = here('train', *line.split())
-    assert code == 2 and out == '' and is_sentence(err, 'train') and why in err, err
-    assert sorted(p.name for p in tmp_path.iterdir()) == before
-
-
-def lay_out(folder):
-    "What an option may name by mistake; the names. (A link to a device: a bug that replaces it does no harm.)"
-    for name in 'd.safetensors', 'd.json', 'd.csv', 'in', 'none': (folder/name).mkdir()
-    (folder/'file').write_text('x')
-    (folder/'in'/'ann.py').write_text('def relu(x):\n    return x*(x > 0)\n')
-    for o in 'safetensors', 'png', 'json', 'csv': (folder/f'full.{o}').symlink_to('/dev/full')
-    for o in 'safetensors', 'json': os.mkfifo(folder/f'pipe.{o}')
-    return sorted(p.name for p in folder.iterdir())
-
-
-NONE = 'a file, and that is none'
-BAD_PLACES = [('full', NONE), ('d', NONE), ('nowhere/x', 'wanted a folder that is there; make /'),
-    ('file/x', 'wanted a folder that is there'), ('/proc/x', '/proc refuses'),
-    ('n'*240, 'refuses (File name too long)')]
-OTHERS = [('data', '--data nowhere', '/nowhere; set BACKPROP13_DATA'),
-          ('data', '--data file', '(it is a file); set'), ('data', '--data=', 'or the word synthetic'),
-          ('data', '--nope', 'unrecognized arguments: --nope'), ('data', 'words', 'unrecognized'),
-          ('data', '--data', 'expected one argument'),
-          ('data', '--data no\nwhere', '/no where; set BACKPROP13_DATA'),
-          ('grade', '', 'required: FOLDER'), ('grade', 'nowhere', 'nowhere is no folder'),
-          ('grade', 'file', 'file is no folder'),
-          ('grade', 'none', 'none has no submission'), ('grade', 'in in', 'unrecognized'),
-          ('grade', 'in --csv', 'expected one argument'),
-          ('grade', 'in --csv a.txt', 'ends in .csv'), *(('grade', f'in --csv {o}.csv', why) for o, why in BAD_PLACES),
-          *(('grade', f'in --{o} {n}', f"got '{n}'")
-            for o in ('jobs', 'seconds', 'cell-seconds', 'memory') for n in ('0', '-1', 'x', 'nan', '9'*20)),
-          ('grade', 'in --data nowhere', '/nowhere; set BACKPROP13_DATA'),
-          ('grade', 'in --data file', '(it is a file); set'),
-          *(('bench', f'--out {o}.json', why) for o, why in BAD_PLACES),
-          ('bench', '--out pipe.json', NONE), ('bench', '--out /dev/full', 'ends in .json'),
-          ('bench', '--out', 'expected one argument'), ('bench', '--out=', 'ends in .json'),
-          ('bench', '--out .', 'ends in .json'),
-          *(('bench', f'--rounds {n}', f"got '{n}'") for n in ('0', '-1', '1.5', 'x', '9'*20)),
-          ('bench', '--device tpu', 'cpu or cuda'),
-          ('bench', 'words', 'unrecognized'), ('bench', '--only {}', 'unrecognized'),
-          ('bench', '--data nowhere', '/nowhere; set BACKPROP13_DATA')]
-
-@pytest.mark.parametrize('name,line,why', OTHERS, ids=[f'{name} {line[:40]!r}' for name, line, _ in OTHERS])
-def test_a_bad_input_of_the_others(tmp_path, monkeypatch, name, line, why):
-    "Before anything is graded or measured"
-    if '/proc' in line and not Path('/proc').is_dir(): pytest.skip('no /proc here')
-    before = lay_out(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(submissions, 'run_all', None)
-    monkeypatch.setattr(benchmarks, 'in_process', None)
-    code, out, err = here(name, *line.split(' ' if line else None))
-    assert code == 2 and out == '' and is_sentence(err, name) and why in err, err
-    assert sorted(p.name for p in tmp_path.iterdir()) == before
-
-
-@pytest.mark.parametrize('source', ['nowhere', 'file', 'three'])
-@pytest.mark.parametrize('name,line', [('train', ''), ('data', ''), ('grade', 'in'), ('bench', '')])
-def test_a_bad_variable(tmp_path, monkeypatch, name, line, source):
-    "$BACKPROP13_DATA names no folder, or one with a file missing"
-    lay_out(tmp_path)
-    (tmp_path/'three').mkdir()
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where a command is typed: it has what an option may name by mistake, nothing there changes, and nothing is trained,
+    graded or measured. (A link to a device: a bug that replaces it does no harm.)"""
+    for name in 'd.safetensors', 'd.json', 'd.csv', 'in', 'none', 'three': (tmp_path/name).mkdir()
+    (tmp_path/'file').write_text('x')
+    (tmp_path/'in'/'ann.py').write_text('def relu(x):\n    return x*(x > 0)\n')
+    for o in 'safetensors', 'png', 'json', 'csv': (tmp_path/f'full.{o}').symlink_to('/dev/full')
+    for o in 'safetensors', 'json': os.mkfifo(tmp_path/f'pipe.{o}')
     for o in [*commands.SHA256][:3]: (tmp_path/'three'/o).write_bytes(b'')
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('PWD', str(tmp_path))                      # from which it counts
-    monkeypatch.setenv('BACKPROP13_DATA', source)
-    code, out, err = here(name, *line.split())
-    what = dict(nowhere='/nowhere; set BACKPROP13_DATA', file='/file (it is a file); set',
-                three='/three has no t10k-labels-idx1-ubyte (raw')
-    assert code == 2 and out == '' and is_sentence(err, name) and what[source] in err, err
-
-
-@pytest.mark.parametrize('name,line',
-                         [('train', ''), ('data', ''), ('grade', 'in'), ('bench', ''),
-                          ('train', '--help'), ('bench', '--version')])
-@pytest.mark.parametrize('kind,want,why',
-                         [('closed', 2, 'stdout is closed'),
-                          ('full', 2, "stdout can't be written (No space left on device)"), ('left', 141, '')])
-def test_stdout_that_takes_nothing(tmp_path, monkeypatch, digits, name, line, kind, want, why):
-    "`>&-`, `> /dev/full` and `| head -0`, before the work"
-    lay_out(tmp_path)
-    monkeypatch.chdir(tmp_path)
     for where, o in (commands, 'fit'), (submissions, 'run_all'), (benchmarks, 'in_process'): monkeypatch.setattr(where, o, None)
+    names = lambda: sorted(p.name for p in tmp_path.iterdir())
+    before = names()
+    yield tmp_path
+    assert names() == before
+
+
+def refused(name, *words, why=''):
+    "The command says in a sentence, with exit code 2, why it doesn't begin"
+    code, out, err = here(name, *words)
+    assert code == 2 and out == '' and is_sentence(err, name) and why in err, err
+
+
+NONE, MISSING, LONG = 'a file, and that is none', 'wanted a folder that is there', 'refuses (File name too long)'
+def places(option, ending):
+    "What can't be written"
+    rows = [('full', NONE), ('nowhere/x', f'{MISSING}; make /'), ('file/x', MISSING), ('/proc/x', '/proc refuses'), ('n'*240, LONG)]
+    return [(f'{option} {o}{ending}', why) for o, why in rows]
+def numbers(option, *wrong): return [(f'{option} {n}', f"got '{n}'") for n in wrong]
+DATA = [('--data nowhere', '/nowhere; set BACKPROP13_DATA'), ('--data file', '(it is a file); set')]
+BAD = dict(
+    train=[
+        ('--bs 0', "--bs: got '0', wanted a whole number from 1"), ('--bs 50001', '--bs is 50001, wanted at most 50000'),
+        ('--bs x', 'a whole number'), ('--hidden 0', 'from 1'), ('--hidden 10000000000', '--hidden is 10000000000'),
+        (f'--hidden {10**19}', 'too many'), ('--epochs 0', 'from 1'), *numbers('--epochs', '1.5'),
+        *numbers('--lr', '-1', 'nan', 'inf'), ('--seed -1', 'from 0 to 4294967295'), ('--seed 4294967296', 'from 0 to'),
+        ('--workers -1', 'from 0'), ('--workers 101', 'from 0 to 100'), *numbers('--device', 'abacus', 'meta'),
+        ('--backward both', 'ours or autograd'), (f'--bs {"9"*5000}', "got '999"), *DATA,
+        ('--data=', 'or the word synthetic'), ('--data ~nobody/x', 'there is no folder'),
+        *places('--weights', '.safetensors'), *places('--picture', '.png'),
+        ('--weights d.safetensors', NONE), ('--weights pipe.safetensors', NONE),
+        (f'--weights {"n"*300}.safetensors', LONG), (f'--weights {"n"*230}.safetensors', LONG),
+        *((f'--weights{o}', 'ends in .safetensors') for o in ('=', ' w.pt', ' /dev/full')),
+        ('--picture p.doc', 'ends in .png'), ('--picture p', 'ends in .png'),
+        ('--picture p.png --no-picture', 'not allowed with'), ('--epoch 3', 'unrecognized arguments: --epoch'),
+        ('--bs', 'expected one argument'), ('words', 'unrecognized arguments: words')],
+    data=[
+        *DATA, ('--data=', 'or the word synthetic'), ('--nope', 'unrecognized arguments: --nope'), ('words', 'unrecognized'),
+        ('--data', 'expected one argument'), ('--data no\nwhere', '/no where; set BACKPROP13_DATA')],
+    grade=[
+        ('', 'required: FOLDER'), ('nowhere', 'nowhere is no folder'), ('file', 'file is no folder'),
+        ('none', 'none has no submission'), ('in in', 'unrecognized'), ('in --csv', 'expected one argument'),
+        ('in --csv a.txt', 'ends in .csv'), ('in --csv d.csv', NONE), *places('in --csv', '.csv'),
+        *(row for o in ('jobs', 'seconds', 'cell-seconds', 'memory') for row in numbers(f'in --{o}', '0', '-1', 'x', 'nan', '9'*20)),
+        *((f'in {o}', why) for o, why in DATA)],
+    bench=[
+        *places('--out', '.json'), ('--out d.json', NONE), ('--out pipe.json', NONE),
+        *((f'--out{o}', 'ends in .json') for o in ('=', ' .', ' /dev/full')), ('--out', 'expected one argument'),
+        *numbers('--rounds', '0', '-1', '1.5', 'x', '9'*20), ('--device tpu', 'cpu or cuda'),
+        ('words', 'unrecognized'), ('--only {}', 'unrecognized'), DATA[0]])
+
+@pytest.mark.parametrize('name,line,why', [(name, *row) for name, rows in BAD.items() for row in rows],
+                         ids=lambda o: repr(o[:40]))
+def test_a_bad_input(folder, name, line, why):
+    if '/proc' in line and not Path('/proc').is_dir(): pytest.skip('no /proc here')
+    refused(name, *line.split(' ' if line else None), why=why)
+
+
+COMMANDS = [('train', ''), ('data', ''), ('grade', 'in'), ('bench', '')]
+
+@pytest.mark.parametrize('source,why', [
+    ('nowhere', '/nowhere; set BACKPROP13_DATA'), ('file', '/file (it is a file); set'),
+    ('three', '/three has no t10k-labels-idx1-ubyte (raw')])
+@pytest.mark.parametrize('name,line', COMMANDS)
+def test_a_bad_variable(folder, monkeypatch, name, line, source, why):
+    "$BACKPROP13_DATA names no folder, or one with a file missing"
+    monkeypatch.setenv('PWD', str(folder))                        # from which it counts
+    monkeypatch.setenv('BACKPROP13_DATA', source)
+    refused(name, *line.split(), why=why)
+
+
+@pytest.mark.parametrize('name,line', [*COMMANDS, ('train', '--help'), ('bench', '--version')])
+@pytest.mark.parametrize('kind,want,why', [
+    ('closed', 2, 'stdout is closed'), ('full', 2, "stdout can't be written (No space left on device)"), ('left', 141, '')])
+def test_stdout_that_takes_nothing(folder, monkeypatch, digits, name, line, kind, want, why):
+    "`>&-`, `> /dev/full` and `| head -0`, before the work"
     monkeypatch.setattr(commands, 'mnist', lambda *args, **kw: digits)
     monkeypatch.setattr(benchmarks, '_settle_data', lambda asked: None)
-    monkeypatch.setattr(commands, '_verified', lambda source: (tmp_path, digits))
+    monkeypatch.setattr(commands, '_verified', lambda source: (folder, digits))
     a, b = os.pipe()
     os.close(a)
-    where = dict(closed=lambda: None, full=lambda: open('/dev/full', 'w'),
-                 left=lambda: open(b, 'w', closefd=False))[kind]()
+    where = dict(closed=lambda: None, full=lambda: open('/dev/full', 'w'), left=lambda: open(b, 'w', closefd=False))[kind]()
     code, _, err = here(name, *line.split(), stdout=where)
     if where: where.close()                                       # as Python does at its end: says nothing more
     os.close(b)
@@ -437,30 +407,22 @@ def test_closed_stderr(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('name,line,size,why', [
-    ('train', '--weights w.safetensors', 1000, 'refuses (File too large)'),
-    ('train', '--weights w.safetensors', 100_000, "w.safetensors can't be written (File too large); make room"),
+    ('train', '--no-picture --weights w.safetensors', 1000, 'refuses (File too large)'),
+    ('train', '--no-picture --weights w.safetensors', 100_000, "w.safetensors can't be written (File too large); make room"),
     ('train', '--picture p.png', 1000, 'refuses (File too large)'),
     ('grade', 'in --csv r.csv', 1000, 'refuses (File too large)'),
     ('bench', '--out r.json', 1000, 'refuses (File too large)')])
-def test_a_full_disk(tmp_path, monkeypatch, digits, name, line, size, why):
+def test_a_full_disk(folder, monkeypatch, digits, name, line, size, why):
     "Found out before the work; the weights by their own size"
-    before = lay_out(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    for where, o in (commands, 'fit'), (submissions, 'run_all'), (benchmarks, 'in_process'): monkeypatch.setattr(where, o, None)
     monkeypatch.setattr(commands, 'mnist', lambda *args, **kw: digits)
-    begun = []
-    monkeypatch.setattr(commands, 'fit', lambda *args, **kw: begun.append(1))
-    with a_full_disk(size): code, _, err = here(name, *line.split(),
-                                                *['--no-picture']*(name == 'train' and 'picture' not in line))
-    assert code == 2 and is_sentence(err, name) and why in err and not begun, err
-    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    monkeypatch.setattr(commands, 'fit', lambda *args, **kw: pytest.fail('it began to train'))
+    with a_full_disk(size): code, _, err = here(name, *line.split())
+    assert code == 2 and is_sentence(err, name) and why in err, err
 
 
-def test_a_disk_that_is_full_at_the_end(tmp_path, monkeypatch, digits):
+def test_a_disk_that_is_full_at_the_end(folder, monkeypatch, digits):
     "Weights, picture, results: each is named"
     def full(path, data): raise OSError(28, 'No space left on device')
-    monkeypatch.chdir(tmp_path)
-    lay_out(tmp_path)
     monkeypatch.setattr(commands, 'mnist', lambda source: digits)
     monkeypatch.setattr(commands, 'fit', lambda *args, **kw: None)
     from backprop13 import fitting
@@ -478,17 +440,8 @@ def test_a_bad_backend_of_matplotlib(tmp_path):
     assert code == 2 and is_sentence(err, 'train') and "'nonsense' is not a valid value for backend" in err and 'epoch 1' not in out, err
 
 
-def test_too_little_memory(monkeypatch, digits):
-    monkeypatch.setattr(commands, 'mnist', lambda source: digits)
-    def fit(*_, **__): raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ...")
-    monkeypatch.setattr(commands, 'fit', fit)
-    code, _, err = here('train', '--no-picture')
-    assert code == 2 and err == 'backprop13-train: the memory here is too small for that; ask for less\n'
-
-
-@pytest.mark.parametrize('kind,why',
-                         [('>&-', 'stdout is closed'),
-                          ('>/dev/full', "stdout can't be written (No space left on device)")])
+@pytest.mark.parametrize('kind,why', [
+    ('>&-', 'stdout is closed'), ('>/dev/full', "stdout can't be written (No space left on device)")])
 def test_a_worker_that_can_print_nothing(tmp_path, kind, why):
     "As the commands: one sentence, and nothing more at Python's end"
     env = environment(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
@@ -497,46 +450,45 @@ def test_a_worker_that_can_print_nothing(tmp_path, kind, why):
     assert p.returncode in (1, 2) and why in p.stderr and p.stderr.count('\n') == 1, p.stderr
 
 
-@pytest.mark.parametrize('name,line', [('train', '--sb 3'), ('train', '--bs 50001'), ('train', '--data nowhere'),
-                                       ('data', '--data nowhere')])
+@pytest.mark.parametrize('name,line', [
+    ('train', '--sb 3'), ('train', '--bs 50001'), ('train', '--data nowhere'), ('data', '--data nowhere')])
 def test_a_bad_input_in_a_process_of_its_own(tmp_path, name, line):
     code, out, err = shell(tmp_path, name, *line.split())
     assert code == 2 and out == '' and is_sentence(err, name), err
 
 
-def test_a_folder_that_is_read_only(tmp_path, monkeypatch):
+def test_a_folder_that_is_read_only(folder, monkeypatch):
     "Refused before the training, by the default picture too"
     def refuse(**_): raise PermissionError(13, 'Permission denied')
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands.tempfile, 'NamedTemporaryFile', refuse)
-    monkeypatch.setattr(commands, 'fit', None)
-    for line in [], ['--no-picture', '--weights', 'w.safetensors']:
-        code, _, err = here('train', *line)
-        assert code == 2 and is_sentence(err, 'train') and 'refuses (Permission denied)' in err, err
+    for line in [], ['--no-picture', '--weights', 'w.safetensors']: refused('train', *line, why='refuses (Permission denied)')
 
 
 def test_other_faults(monkeypatch, digits):
-    "A worker that dies is a sentence; an error of the program itself is none, and keeps its traceback"
+    "A worker that dies and too little memory are sentences; an error of the program itself is none, and keeps its traceback"
     monkeypatch.setattr(commands, 'mnist', lambda source: digits)
     def fails(e):
         def fit(*_, **__): raise e
         monkeypatch.setattr(commands, 'fit', fit)
         return here('train', '--no-picture')
-    code, out, err = fails(RuntimeError('DataLoader: worker 0 died\n\nIn the worker: ...'))
-    assert code == 2 and err == 'backprop13-train: DataLoader: worker 0 died\n' and 'No epoch' in out
+    died = RuntimeError('DataLoader: worker 0 died\n\nIn the worker: ...')
+    full = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ...")
+    for e, want in (died, 'DataLoader: worker 0 died'), (full, 'the memory here is too small for that; ask for less'):
+        code, out, err = fails(e)
+        assert code == 2 and err == f'backprop13-train: {want}\n' and 'No epoch' in out
     for e in RuntimeError('mat1 and mat2'), KeyError('x'):
         with pytest.raises(type(e)): fails(e)
 
 
 def test_help_and_version(tmp_path):
-    for name in 'train', 'data':
+    for name in MAIN:
         code, out, err = here(name, '--help')
         assert code == 0 and err == '' and f'usage: backprop13-{name}' in out
         assert here(name, '--version')[1] == f'backprop13-{name} {config(root)["version"]}\n'
     out = ' '.join(here('train', '--help')[1].split())
-    for o in ('test set stays closed', 'learning rate; default: 0.5', 'images; default: 3',
-              'layer; default: 50', 'batch; default: 64',
-              'default: cpu', 'default: worst-errors.png', 'autograd; default: ours'): assert o in out, o
+    for o in ('test set stays closed', 'learning rate; default: 0.5', 'images; default: 3', 'layer; default: 50',
+              'batch; default: 64', 'default: cpu', 'default: worst-errors.png', 'autograd; default: ours'):
+        assert o in out, o
 
 
 # ---- the data
@@ -615,6 +567,3 @@ def test_training_on_synthetic_digits_in_place_of_mnist_is_said(monkeypatch, tmp
     code, out, err = here('train', '--epochs', 1, '--hidden', 20, '--no-picture')
     assert code == 0 and is_sentence(err, 'train') and 'SYNTHETIC DIGITS, NOT MNIST: no mirror sent' in err, err
     assert 'data:     digits made by code\n' in out
-
-
-# ---- the installed commands
