@@ -8,7 +8,7 @@ __all__ = ['EXERCISES', 'PIECES', 'PRODUCTS', 'RELUS', 'BACK', 'SIGMOIDS', 'SOFT
            'starter', 'solution', 'progress_file', 'progress', 'Page']
 
 # %% ../../nbs/support/exercises.ipynb #c9202ce5
-import copy, difflib, inspect, json, os, sys, time
+import copy, difflib, gc, inspect, json, os, time
 from dataclasses import dataclass
 from datetime import date
 from importlib import resources
@@ -279,8 +279,8 @@ def _chain_adds(cls, x, targ, layers, **weights):
     return {f'{k}.g': getattr(t, 'g', None) for k, t in weights.items()}
 
 def _chain_adds_want(x, targ, layers, **weights):
-    def both(**w): return _network(x, targ, **w) + _network(2*x + 1, targ, **w)
-    return slopes(both, **weights)
+    def both(x, targ, **w): return _network(x, targ, **w) + _network(2*x + 1, targ, **w)
+    return slopes(both, constants=['x', 'targ'], x=x, targ=targ, **weights)
 
 # %% ../../nbs/support/exercises.ipynb #5b1e3f20
 def _two_chains(cls, x, targ, w1, b1, w2, b2, layers):
@@ -854,11 +854,9 @@ def check(
 
 # %% ../../nbs/support/exercises.ipynb #d899ef1f
 def _bound_to(f):
-    "The exercise whose name `f` has where `check` was called: of a `partial`, an object, a lambda."
-    frame = sys._getframe()
-    while frame and frame.f_globals is globals(): frame = frame.f_back
-    names = {**frame.f_globals, **frame.f_locals} if frame else {}
-    return next((k for k in EXERCISES if names.get(k) is f), None)
+    "The exercise whose name `f` has in some module or notebook: of a `partial`, an object, a lambda."
+    held = [o for o in gc.get_referrers(f) if isinstance(o, dict)]
+    return next((k for k in EXERCISES for names in held if names.get(k) is f), None)
 
 def _find(f):
     "The exercise that `f` is meant for, or a report that there is none."
