@@ -71,7 +71,7 @@ def forward_and_backward(
     out = lin(l2, w2, b2)                       # (n, 1)
     loss = mse(out, targ)
 
-    out.g = 2*(out - targ)/out.numel()          # (n, 1)
+    out.g = 2/out.numel()*(out - targ)          # (n, 1)
     lin_grad(l2, out, w2, b2)                   # sets l2.g, w2.g, b2.g
     l1.g = l2.g.masked_fill(l1 <= 0, 0)         # (n, nh)
     lin_grad(inp, l1, w1, b1)                   # sets inp.g, w1.g, b1.g
@@ -179,7 +179,7 @@ class Lin(Module):
 class Mse(Module):
     "Mean squared error, as `mse`; its backward pass starts the chain."
     def forward(self, inp, targ): return mse(inp, targ)
-    def bwd(self, out, inp, targ): add_grad(inp, 2*(inp - targ)/inp.numel()*out.g)
+    def bwd(self, out, inp, targ): add_grad(inp, 2/inp.numel()*(inp - targ)*out.g)
 
 # %% ../nbs/03_backprop.ipynb #d08ae182
 class Model(Module):

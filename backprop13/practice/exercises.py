@@ -804,16 +804,16 @@ class _OtherMse(backprop.Mse):
     def bwd(self, out, inp, targ): backprop.add_grad(inp, (inp - targ)*(out.g*2/inp.numel()))
 
 MSE_BUGS = [
-    Bug('the sign is wrong', '2*(inp - targ)', '2*(targ - inp)'),
-    Bug('the factor 2 is missing', '2*(inp - targ)', '(inp - targ)'),
-    Bug('it is not divided by the number of entries', '/inp.numel()', ''),
+    Bug('the sign is wrong', 'inp - targ', 'targ - inp'),
+    Bug('the factor 2 is missing', '2/', '1/'),
+    Bug('it is not divided by the number of entries', '2/inp.numel()', '2'),
     Bug('it is divided by the rows, not by the entries', '/inp.numel()', '/len(inp)'),
     Bug('the gradient that arrives is not used', '*out.g', ''),
     Bug('it sets the gradient, where it should add',
-        'add_grad(inp, 2*(inp - targ)/inp.numel()*out.g)',
-        'inp.g = 2*(inp - targ)/inp.numel()*out.g'),
-    Bug('all errors count as too high', '2*(inp - targ)', '2*(inp - targ).abs()'),
-    Bug('it changes its input', '2*(inp - targ)', '2*inp.sub_(targ)')]
+        'add_grad(inp, 2/inp.numel()*(inp - targ)*out.g)',
+        'inp.g = 2/inp.numel()*(inp - targ)*out.g'),
+    Bug('all errors count as too high', '(inp - targ)', '(inp - targ).abs()'),
+    Bug('it changes its input', '(inp - targ)', 'inp.sub_(targ)')]
 
 # %% ../../nbs/support/exercises.ipynb #4a279cab
 add_test(solutions.test_mse, 20, '''
