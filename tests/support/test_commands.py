@@ -272,6 +272,18 @@ def test_ctrl_c_before_the_training(monkeypatch):
     assert here('train') == (130, '', 'backprop13-train: stopped by Ctrl-C\n')
 
 
+@pytest.mark.parametrize('name,home', [('train', 'support.commands'), ('grade', 'practice.submissions'), ('bench', 'support.benchmarks')])
+def test_ctrl_c_while_it_imports(tmp_path, name, home):
+    def imports(code):
+        (tmp_path/'torch.py').write_text(code)
+        script = f"import sys; sys.argv = ['/bin/backprop13-{name}']; sys.path.insert(0, {str(tmp_path)!r}); import backprop13.{home}"
+        r = subprocess.run([sys.executable, '-c', script], env=environment(), capture_output=True, text=True)
+        return r.returncode, r.stdout, r.stderr
+    assert imports('raise KeyboardInterrupt') == (130, '', f'backprop13-{name}: stopped by Ctrl-C\n')
+    code, _, err = imports('1/0')                                   # another error keeps its traceback
+    assert code == 1 and 'ZeroDivisionError' in err
+
+
 def test_a_reader_that_leaves(tmp_path):
     "As in `backprop13-train | head -1`"
     with start(tmp_path, 'train', '--epochs', 2) as p:
