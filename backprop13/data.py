@@ -293,6 +293,7 @@ def _save(path:Path, data:bytes):
     _tidy(path.parent, path.name)
     _replace(path, data)
 
+# %% ../nbs/00_data.ipynb #ed2c24f9
 def _replace(path:Path, data:bytes):
     "Write the file so that nobody ever sees half of it; one that is there keeps its mode."
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -564,6 +564,7 @@ def _state_of(model, who) -> dict:
                         'numbers, of 8 bits or more; convert it, such as by to_dense() or float()')
     return state
 
+# %% ../nbs/05_fitting.ipynb #2cf9921a
 def _header_end(file:bytes) -> int: return 8 + int.from_bytes(file[:8], 'little')
 
 def _sum_of(file:bytes) -> str:
@@ -615,6 +616,7 @@ class _Trained(Module):
         for t in {id(t): t for t in self.weights.values()}.values(): t.data = t.data.to(device)
         return self
 
+# %% ../nbs/05_fitting.ipynb #292df29b
 def _weights_of(layer, around=()) -> dict:
     """The tensors of a layer, by name, and of the layers that it holds: what it held before its
     first call, or what has that name now. What `forward` keeps under a new name is no weight."""

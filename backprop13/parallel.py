@@ -169,6 +169,7 @@ def _try_out(path:Path, size:int):
     except OSError as e: raise OSError(f"{path} can't be written ({e.strerror}); make room there, or name another place") from None
     if there and not is_file: raise OSError(f'{path} is {"a folder" if path.is_dir() else "no file"}; name a file')
 
+# %% ../nbs/07_parallel.ipynb #5b1c6a7a
 def _begin(args, weights:list) -> int:
     "Rank 0's checkpoint, if any, goes into `weights`. What would fail after an epoch fails now."
     for path in filter(None, (args.checkpoint, args.out)): _try_out(Path(path), sum(p.nbytes for p in weights))

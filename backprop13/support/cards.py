@@ -1299,6 +1299,7 @@ def damaged_weights_are_refused(m):
         save_file(states(model), bad)
         works(m.load_weights, other, bad)
 
+# %% ../../nbs/05_fitting.ipynb #4008d31c
 def other_numbers_are_refused(m):
     "What a file can't hold, and what is no model, is refused in a sentence."
     with tempfile.TemporaryDirectory() as folder:
