@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 __all__ = []
 
 # %% ../nbs/support/moved.ipynb #7148d848
-import importlib.abc, importlib.util, sys, warnings
+import importlib.abc, importlib.util, os, sys, warnings
 _ROOMS = {'support': 'benchmarks checks commands debugger figures graph labs ledger pages',
           'practice': 'exercises grading guessing solutions submissions workbook'}
 
@@ -25,3 +25,14 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         sys.modules[old] = importlib.import_module(new)
 
 if not any(type(o).__name__ == '_Moved' for o in sys.meta_path): sys.meta_path.append(_Moved())
+
+# %% ../nbs/support/moved.ipynb #05afb27f
+_command = os.path.basename(sys.argv[0]).removesuffix('.exe') if sys.argv else ''
+
+def _stopped(kind, e, trace):
+    "What Ctrl-C says while a command still imports: what it says later."
+    if not issubclass(kind, KeyboardInterrupt): return sys.__excepthook__(kind, e, trace)
+    print(f'{_command}: stopped by Ctrl-C', file=sys.stderr, flush=True)
+    os._exit(130)
+
+if _command.startswith('backprop13-'): sys.excepthook = _stopped

@@ -71,7 +71,7 @@ def forward_and_backward(
     out = lin(l2, w2, b2)                       # (n, 1)
     loss = mse(out, targ)
 
-    out.g = 2*(out - targ)/out.numel()          # (n, 1)
+    out.g = 2/out.numel()*(out - targ)          # (n, 1)
     lin_grad(l2, out, w2, b2)                   # sets l2.g, w2.g, b2.g
     l1.g = l2.g.masked_fill(l1 <= 0, 0)         # (n, nh)
     lin_grad(inp, l1, w1, b1)                   # sets inp.g, w1.g, b1.g
@@ -116,11 +116,11 @@ def zero_grads(
 class Module:
     "A layer that remembers what goes in and comes out; subclasses define `forward` and `bwd`."
     def __call__(self, *args):
+        if not hasattr(self, '_stamp'): self._stamp = _Stamp(self)
         out = self.forward(*args)
-        if any(out is a for a in args): out = out.view_as(out)   # its own tensor, with its own .g
+        if any(out is a for a in args): out = out.clone()        # its own tensor, with its own .g
         self.args, self.out = args, out
-        stamp = vars(self).setdefault('_stamp', object())        # not id(self), which comes again
-        out.calls = {**getattr(out, 'calls', {}), stamp: args}   # a layer around it adds its own
+        out.calls = {**getattr(out, 'calls', {}), self._stamp: args}    # a layer around it adds its own
         return out
     def backward(self, out=None):
         "Add to the gradients, by `bwd`: for the last call, or for the one that returned `out`."
@@ -128,15 +128,34 @@ class Module:
         with torch.no_grad(): self.bwd(out, *args)               # even if autograd watches
         out.passed = out.g                                       # the next one replaces it
     def zero_grad(self):
-        "Forget `.g` of its tensors, its last inputs and output, and of the layers that it holds."
-        def forget(o):
-            if isinstance(o, torch.Tensor): o.g = None
-            elif isinstance(o, Module): o.zero_grad()
-            elif isinstance(o, (list, tuple, dict)):
-                for v in o.values() if isinstance(o, dict) else o: forget(v)
-        forget(vars(self))
+        "Forget `.g` and `.grad` of its tensors, its last inputs and output, and of the layers that it holds."
+        for layer in _layers_in(self):
+            for _, t in _held(vars(layer), torch.Tensor): t.g = t.grad = None
     def forward(self, *args): raise NotImplementedError(f'{type(self).__name__} must define forward(self, *args)')
     def bwd(self, out, *args): raise NotImplementedError(f'{type(self).__name__} must define bwd(self, out, *args)')
+
+# %% ../nbs/03_backprop.ipynb #83807f46
+def _held(o, kind, name=''):
+    "What is of that kind in an attribute, and in lists, tuples and dicts, each with its name."
+    if isinstance(o, kind): yield name, o
+    elif isinstance(o, (list, tuple, dict)):
+        for k, v in o.items() if isinstance(o, dict) else enumerate(o):
+            yield from _held(v, kind, f'{name}.{k}' if name else f'{k}')
+
+def _layers_in(layer) -> list:
+    "The layer, those that it holds, those that they hold, ...; each once, even if it holds itself."
+    found = {id(layer): layer}
+    todo = [layer]
+    while todo:
+        new = {id(q): q for _, q in _held(vars(todo.pop()), Module) if id(q) not in found}
+        found |= new
+        todo += new.values()
+    return [*found.values()]
+
+class _Stamp:
+    "Tells a layer's calls from others', and remembers the names of what it held before the first."
+    def __init__(self, layer): self.names = frozenset(k for k, _ in _held(vars(layer), torch.Tensor))
+
 
 # %% ../nbs/03_backprop.ipynb #008caa38
 def call_of(
@@ -179,7 +198,7 @@ class Lin(Module):
 class Mse(Module):
     "Mean squared error, as `mse`; its backward pass starts the chain."
     def forward(self, inp, targ): return mse(inp, targ)
-    def bwd(self, out, inp, targ): add_grad(inp, 2*(inp - targ)/inp.numel()*out.g)
+    def bwd(self, out, inp, targ): add_grad(inp, 2/inp.numel()*(inp - targ)*out.g)
 
 # %% ../nbs/03_backprop.ipynb #d08ae182
 class Model(Module):

@@ -284,12 +284,24 @@ def cache_folder() -> Path:
     return Path(next(p for p in places if os.path.isabs(p)))/'backprop13'
 
 # %% ../nbs/00_data.ipynb #ed2c24f8
+def _beside(name:str) -> str: return f'.{name[:50]}.' # how temporary files begin: whole, a name could become too long
+
 def _save(path:Path, data:bytes):
-    "Write the file so that nobody ever sees half of it."
+    "Write the file that the name leads to, if by a link; into a pipe or device, where it is one."
+    if path.exists() and not path.is_file(): return path.write_bytes(data)
+    path = Path(os.path.realpath(path))
+    _tidy(path.parent, path.name)
+    _replace(path, data)
+
+# %% ../nbs/00_data.ipynb #ed2c24f9
+def _replace(path:Path, data:bytes):
+    "Write the file so that nobody ever sees half of it; one that is there keeps its mode."
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f'.{path.name}.{secrets.token_hex(8)}')
+    aside = path.with_name(_beside(path.name) + secrets.token_hex(8))
     try:
-        with open(aside, 'xb') as f: f.write(data)
+        with open(aside, 'xb') as f:
+            if path.is_file(): os.chmod(aside, path.stat().st_mode & 0o777) # before the first byte is in it
+            f.write(data)
         os.replace(aside, path)
     except BaseException:
         with contextlib.suppress(OSError): aside.unlink()
@@ -298,8 +310,10 @@ def _save(path:Path, data:bytes):
 def _tidy(folder:Path, name:str):
     "Remove what a killed program left beside the file; an hour old, so no program is writing it."
     with contextlib.suppress(OSError):
-        for aside in folder.glob(f'.{name}.*'):
-            if time.time() - aside.stat().st_mtime > 3600: aside.unlink()
+        for aside in folder.iterdir():
+            start, token = aside.name[:-16], aside.name[-16:]
+            ours = start == _beside(name) and not token.strip('0123456789abcdef') # as `_replace` names them
+            if ours and time.time() - aside.stat().st_mtime > 3600: aside.unlink()
 
 # %% ../nbs/00_data.ipynb #9d3f60c2
 def _from_cache(folder:Path, name:str, wanted:str):
@@ -325,7 +339,7 @@ def cached_files(
         files[name] = fetch(name, wanted)
         try:
             check_sum(files[name], wanted, name) # only what is right is kept
-            _save(folder/name, files[name])
+            _replace(folder/name, files[name]) # a link, too: what is checked is kept here
         except OSError as e:
             trouble = (f"{folder} can't be written ({e.strerror or e}), so the data will be fetched anew each time; "
                        'set XDG_CACHE_HOME to a folder that can')

@@ -21,7 +21,7 @@ import numpy as np
 import torch, torch.utils.data
 from torch import Tensor, nn
 from torch.utils.data import default_collate
-from .backprop import Lin, Linear, Module, Relu, add_grad, zero_grads
+from .backprop import Lin, Linear, Module, Relu, _held, _layers_in, add_grad, zero_grads
 from .data import _save
 from .minibatch import accuracy, report
 
@@ -545,21 +545,54 @@ def save_weights(
 ):
     "Write weights and buffers to a safetensors file; an old one stays until the new is whole."
     from safetensors.torch import save
-    state = {k: t.detach().cpu().contiguous().clone() for k, t in model.state_dict().items()}
-    _save(Path(path), save(state))
+    state = _state_of(model, 'save_weights')
+    state = {k: t.detach().cpu().contiguous().clone() for k, t in state.items()}
+    _save(Path(path), save(state, {'sha256': _sum_of(save(state))}))
+
+# %% ../nbs/05_fitting.ipynb #2cf99219
+def _state_of(model, who) -> dict:
+    "A model's tensors, by name; `TypeError` if it is no model, or a file can't hold one of them."
+    if not hasattr(model, 'state_dict'):
+        raise TypeError(f'{who}: got {type(model).__name__}, wanted a model; pass the model itself')
+    state = model.state_dict()
+    for k, t in state.items():
+        if not isinstance(t, Tensor): got = type(t).__name__
+        elif t.layout != torch.strided: got = f'a tensor of layout {t.layout}'
+        elif t.is_complex() or 'float4' in str(t.dtype): got = f'of {t.dtype}'
+        else: continue
+        raise TypeError(f'{who}: {k} is {got}, and a safetensors file holds dense tensors of real '
+                        'numbers, of 8 bits or more; convert it, such as by to_dense() or float()')
+    return state
+
+# %% ../nbs/05_fitting.ipynb #2cf9921a
+def _header_end(file:bytes) -> int: return 8 + int.from_bytes(file[:8], 'little')
+
+def _sum_of(file:bytes) -> str:
+    "The SHA-256 of the numbers in a safetensors file, in hexadecimal."
+    import hashlib
+    return hashlib.sha256(memoryview(file)[_header_end(file):]).hexdigest()
+
+def _notes_of(file:bytes) -> dict:
+    "What a safetensors file says beside names and numbers."
+    import json
+    return json.loads(file[8:_header_end(file)]).get('__metadata__', {})
 
 # %% ../nbs/05_fitting.ipynb #f400e626
 def load_weights(
     model, # gets the weights; one of the same layers
     path, # a safetensors file
 ):
-    "Read weights into the model; `ValueError` if they are another's, or no weights."
+    "Read weights into the model; `ValueError` if they are another's, damaged, or no weights."
     from safetensors import SafetensorError
     from safetensors.torch import load
-    try: new, now = load(Path(path).read_bytes()), model.state_dict()
-    except SafetensorError as e:
+    file, now = Path(path).read_bytes(), _state_of(model, 'load_weights')
+    try: new = load(file)
+    except (SafetensorError, KeyError) as e:         # KeyError: numbers of a kind it can't read
         raise ValueError(f'load_weights: {path} is no safetensors file ({e}); '
                          'write one by save_weights') from None
+    if _notes_of(file).get('sha256', good := _sum_of(file)) != good:
+        raise ValueError(f'load_weights: {path} was damaged after it was written, its checksum is '
+                         'wrong; take another copy')
     theirs, ours = ({k: (*d[k].shape, d[k].dtype) for k in sorted(d)} for d in (new, now))
     if theirs != ours:
         raise ValueError(f'load_weights: {path} holds {theirs}, but the model has {ours}; '
@@ -570,38 +603,42 @@ def load_weights(
 # %% ../nbs/05_fitting.ipynb #292df29a
 class _Trained(Module):
     "Gives what is asked of a model, from `weights`, which maps names to tensors."
-    def parameters(self): return list({id(t): t for t in self.weights.values()}.values())
-    def state_dict(self): return dict(self.weights)
+    @property
+    def weights(self) -> dict: return _weights_of(self)
+    def parameters(self):
+        return list({id(t): t for t in self.weights.values() if t.is_floating_point()}.values())
+    def state_dict(self): return self.weights
     def train(self, mode=True):
-        self.training = mode
+        for layer in _layers_in(self): layer.training = mode
         return self
     def eval(self): return self.train(False)
     def to(self, device):
-        for t in self.parameters(): t.data = t.data.to(device)
+        for t in {id(t): t for t in self.weights.values()}.values(): t.data = t.data.to(device)
         return self
-    def zero_grad(self):
-        super().zero_grad()
-        for t in self.parameters(): t.grad = None
 
-def _weights_of(module) -> dict:
-    "The tensors that a module holds, and those of the modules in it, by name."
-    if hasattr(module, 'weights'): return module.weights
-    own = {k: v for k, v in vars(module).items() if k != 'out'}   # its last output is no weight
-    inner = {f'{k}.{name}': t for k, v in own.items() if isinstance(v, Module)
-             for name, t in _weights_of(v).items()}
-    return {k: v for k, v in own.items() if isinstance(v, Tensor)} | inner
+# %% ../nbs/05_fitting.ipynb #292df29b
+def _weights_of(layer, around=()) -> dict:
+    """The tensors of a layer, by name, and of the layers that it holds: what it held before its
+    first call, or what has that name now. What `forward` keeps under a new name is no weight."""
+    known = vars(layer).get('_stamp')
+    found = {k: t for k, t in _held(vars(layer), Tensor) if known is None or k in known.names}
+    for k, inner in _held(vars(layer), Module):
+        if any(inner is q for q in (layer, *around)): continue      # a circle
+        inside = _weights_of(inner, (layer, *around))
+        found |= {f'{k}.{name}': t for name, t in inside.items()}
+    if not isinstance(layer, Sequential): return found
+    return {k.removeprefix('layers.'): t for k, t in found.items()}
 
 # %% ../nbs/05_fitting.ipynb #09cf3b1a
 class Sequential(_Trained):
-    "Our layers one after another, with their own backward pass: for `fit`, without autograd."
-    def __init__(self, *layers): # modules such as `Lin`; the tensors they hold are the weights
+    """Our layers one after another, with their own backward pass: for `fit`, without autograd.
+    Weights are the tensors that they hold before their first call, also in lists, dicts and layers."""
+    def __init__(self, *layers): # modules such as `Lin`
         if not layers: raise ValueError('Sequential: got no layers; pass at least one')
         self.layers, self.training = layers, True
-        self.weights = {f'{i}.{k}': t for i, layer in enumerate(layers)
-                        for k, t in _weights_of(layer).items()}
     def forward(self, x):
         outs = [x := layer(x) for layer in self.layers]
-        out = x.view_as(x)                               # a tensor to remember this call's outs
+        out = x.clone()                                  # a tensor to remember this call's outs
         out.outs = outs
         return out
     def bwd(self, out, x):

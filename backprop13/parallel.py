@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from .backprop import Linear, Model
-from .data import _save, mnist
+from .data import _beside, _save, mnist
 from .minibatch import CrossEntropy, accuracy
 
 # %% ../nbs/07_parallel.ipynb #24696442
@@ -128,7 +128,8 @@ def _read(path) -> tuple: # weights, notes
         with safe_open(path, 'pt') as f:
             notes, weights = f.metadata() or {}, [f.get_tensor(f'weights.{i}') for i in range(4)]
     except SafetensorError as e: raise ValueError(f'{path} is no checkpoint ({e}); name another file') from None
-    if 'epoch' not in notes: raise ValueError(f'{path} is no checkpoint of this program; name another file')
+    epoch = notes.get('epoch', '')
+    if not epoch.isdecimal() or len(epoch) > 9: raise ValueError(f'{path} is no checkpoint of this program; name another file')
     return weights, notes
 
 # %% ../nbs/07_parallel.ipynb #5b1c6a74
@@ -159,13 +160,16 @@ def _agree(args, weights:list) -> int: # the last whole epoch, or 0
 def _try_out(path:Path, size:int):
     "`OSError` if a file of `size` bytes can't take this name."
     try:
+        path = Path(os.path.realpath(path))                      # `_save` follows links
+        with contextlib.suppress(FileNotFoundError): path.stat()                      # is its name too long?
         there, is_file = path.exists(), path.is_file()
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = dict(dir=path.parent, prefix=f'.{path.name}.', suffix='.try-out')     # as long as that of `_save`
+        aside = dict(dir=path.parent, prefix=_beside(path.name), suffix='.try-out')
         with tempfile.NamedTemporaryFile(**aside) as f: f.write(bytes(size))
     except OSError as e: raise OSError(f"{path} can't be written ({e.strerror}); make room there, or name another place") from None
     if there and not is_file: raise OSError(f'{path} is {"a folder" if path.is_dir() else "no file"}; name a file')
 
+# %% ../nbs/07_parallel.ipynb #5b1c6a7a
 def _begin(args, weights:list) -> int:
     "Rank 0's checkpoint, if any, goes into `weights`. What would fail after an epoch fails now."
     for path in filter(None, (args.checkpoint, args.out)): _try_out(Path(path), sum(p.nbytes for p in weights))

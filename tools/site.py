@@ -115,18 +115,26 @@ def raw(s): return fence(s, '=html')
 def div(cls, s): return f'\n::::::: {{{cls}}}\n{s}\n\n:::::::\n'
 
 
+SHOWN = set("""svg g defs symbol use path rect circle ellipse line polyline polygon text tspan textPath image style title desc
+metadata clipPath mask marker pattern linearGradient radialGradient stop a""".split())
+
 def active(svg):
     "What in an SVG runs, or asks for another file, where it is opened by itself; None if nothing does"
     try: parts = list(ElementTree.fromstring(svg).iter())
     except ElementTree.ParseError as e: return f'what is not XML ({e})'
+    if re.search(r'<\?(?!xml\s)', svg): return 'an instruction <? ... ?>'
     for e in parts:
-        name, attrs = str(e.tag).split('}')[-1], {k.split('}')[-1].lower(): v.strip() for k, v in e.attrib.items()}
-        if name in ('script', 'foreignObject', 'handler'): return f'<{name}>'
+        space, _, name = str(e.tag).rpartition('}')
+        attrs = {k.split('}')[-1].lower(): v.strip() for k, v in e.attrib.items()}
+        # of other vocabularies, such as a picture's metadata, browsers know only XHTML
+        if space.endswith('/xhtml') or space.endswith('/svg') and name not in SHOWN: return f'<{name}>'
         if event := next((k for k in attrs if k.startswith('on')), None):
             return f'the attribute {event}'
         style = f"{e.text or ''} {' '.join(attrs.values())}"
         asked = [attrs.get('href', '#'), attrs.get('src', '#'), *re.findall(r'url\(\s*["\']?([^)"\']*)', style)]
-        if '@import' in (e.text or '') or not all(re.match(r'#|data:image/', o) for o in asked):
+        if re.search(r'@|\\|image-set|src\(', style) and space.endswith('/svg') and (name == 'style' or 'style' in attrs):
+            return f'a style that may ask for another file, in <{name}>'
+        if not all(re.match(r'#|data:image/', o) for o in asked):
             return f'a reference to another file, in <{name}>'
 
 

@@ -759,18 +759,18 @@ class _RoundedMse(backprop.Mse):
     def bwd(self, out, inp, targ): backprop.add_grad(inp, _rounded(2*(inp - targ)/inp.numel()*out.g))
 
 MSE_BUGS = [
-    Bug('the sign is wrong', '2*(inp - targ)', '2*(targ - inp)'),
-    Bug('the factor 2 is missing', '2*(inp - targ)', '(inp - targ)'),
-    Bug('it is not divided by the number of entries', '/inp.numel()', ''),
+    Bug('the sign is wrong', 'inp - targ', 'targ - inp'),
+    Bug('the factor 2 is missing', '2/', '1/'),
+    Bug('it is not divided by the number of entries', '2/inp.numel()', '2'),
     Bug('it is divided by the rows, not by the entries', '/inp.numel()', '/len(inp)'),
     Bug('the gradient that arrives is not used', '*out.g', ''),
     Bug('it sets the gradient, where it should add',
-        'add_grad(inp, 2*(inp - targ)/inp.numel()*out.g)',
-        'inp.g = 2*(inp - targ)/inp.numel()*out.g'),
-    Bug('all errors count as too high', '2*(inp - targ)', '2*(inp - targ).abs()'),
-    Bug('it changes its input', '2*(inp - targ)', '2*inp.sub_(targ)'),
-    Bug('the gradient of the largest prediction is nan', '2*(inp - targ)', 
-        '2*(inp - targ).where(inp < inp.max(), torch.tensor(float("nan")).to(inp))')]
+        'add_grad(inp, 2/inp.numel()*(inp - targ)*out.g)',
+        'inp.g = 2/inp.numel()*(inp - targ)*out.g'),
+    Bug('all errors count as too high', '(inp - targ)', '(inp - targ).abs()'),
+    Bug('it changes its input', '(inp - targ)', 'inp.sub_(targ)'),
+    Bug('the gradient of the largest prediction is nan', '(inp - targ)',
+        '(inp - targ).where(inp < inp.max(), torch.tensor(float("nan")).to(inp))')]
 
 add_test(solutions.test_mse, 20, backprop.Mse, {'in another order': _OtherMse,
     'rounded otherwise': _RoundedMse}, MSE_BUGS)

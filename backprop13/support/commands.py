@@ -17,7 +17,7 @@ import backprop13
 from ..backprop import Linear
 from .checks import _PLAIN
 from ..data import (DataWarning, MIRRORS, SHA256, SHA256_SYNTHETIC, _FOLDERS, _find,
-                             _save, _source, cache_folder, cached_files, download, mnist,
+                             _beside, _save, _source, cache_folder, cached_files, download, mnist,
                              mnist_files)
 from ..fitting import (Dataset, History, SGD, by_hand, fit, get_dls, save_weights,
                                 set_seed)
@@ -135,8 +135,9 @@ def _try_out(
     size:int=1 << 16, # bytes
 ):
     "`OSError` if no file of that size can take this name."
-    if path.exists(): open(path, 'r+b').close()
-    aside = dict(dir=path.parent, prefix=f'.{path.name}.', suffix='.try-out')   # as long as that of `_save`
+    path = Path(os.path.realpath(path))                 # `_save` follows links
+    with contextlib.suppress(FileNotFoundError): open(path, 'r+b').close()
+    aside = dict(dir=path.parent, prefix=_beside(path.name), suffix='.try-out')
     with tempfile.NamedTemporaryFile(**aside) as f: f.write(bytes(size))
 
 # %% ../../nbs/support/commands.ipynb #42ec29d3
@@ -273,9 +274,7 @@ def train(
             done = len(history.epochs) == args.epochs
             if args.weights:                            # first: a print may fail
                 with _writing(args.weights): save_weights(model, args.weights)
-            _print_table(history)
-            if args.weights:
-                print('weights: ', args.weights, *[] if done else ['(the last good ones)'])
+            _print_results(history, args.weights, done)
         if not done: raise SystemExit(130)
         if args.picture: _draw_worst(args.picture, model, digits)
 
@@ -291,9 +290,21 @@ def _find_out_drawing(args):
     if args.picture and not find_spec('matplotlib'):
         print('no picture: matplotlib is missing, pip install "backprop13[figures]"')
         args.picture = None
-    if args.picture: from matplotlib.figure import Figure
+    if not args.picture: return
+    try: from matplotlib.figure import Figure
+    except ValueError as e:                             # a setting: its backend, from the environment
+        raise ValueError(f"matplotlib can't start ({str(e).partition(';')[0]}); unset MPLBACKEND, "
+                         'or pass --no-picture') from None
 
 # %% ../../nbs/support/commands.ipynb #9e202151
+def _print_results(history, weights, done):
+    try:
+        _print_table(history)
+        if weights: print('weights: ', weights, *[] if done else ['(the last good ones)'])
+    except OSError:                                     # nobody reads stdout any more
+        if weights: print(f'backprop13-train: the weights are in {weights}', file=sys.stderr)
+        raise
+
 def _print_table(history):
     if not history.epochs: return print('No epoch was completed.')
     print('\nepoch  training loss  validation loss  accuracy  seconds')

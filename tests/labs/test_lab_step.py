@@ -169,7 +169,7 @@ def test_each_stop_in_words(run):
                                          f'inp.g = out.g @ w.t(): ({n}, {nh}) @ ({nh}, {m}) gives ({n}, {m}).']
     assert said[visits[0] - 1] == f'At the first line of lin_grad: inp is l2 ({n}, {nh}), out ({n}, 1), w is w2 ({nh}, 1) and b is b2 (1,).'
     assert f'lin_grad is called: inp ({n}, {m}), out is l1 ({n}, {nh}), w is w1 ({m}, {nh}) and b is b1 ({nh},).' in said
-    assert f'out.g = 2*(out - targ)/out.numel(): out ({n}, 1) and targ ({n}, 1) give out.g ({n}, 1).' in said
+    assert f'out.g = 2/out.numel()*(out - targ): out ({n}, 1) and targ ({n}, 1) give out.g ({n}, 1).' in said
     assert f'lin returns a tensor of shape ({n}, {nh}).' in said and 'if b.dtype != w.dtype: no. Nothing is set.' in said
     for i, step in enumerate(run['steps']):
         assert said[i][-1] == '.' and 'undefined' not in said[i] and 'null' not in said[i]

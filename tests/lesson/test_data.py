@@ -1,8 +1,10 @@
 "`backprop13.data`: what it reads, what it refuses, and that nothing is lost or half-written on the way"
 import contextlib, gzip, json, os, random, subprocess, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from pathlib import Path
 import numpy as np
 import pytest
 import torch
@@ -251,6 +253,47 @@ def test_stopped_just_after_writing(tmp_path, monkeypatch):
         m.setattr(os, 'replace', late)
         with pytest.raises(KeyboardInterrupt): data._save(path, b'new')
     assert contents(tmp_path) == FILES | {IMAGES: b'new'}
+
+def test_what_is_there_stays_what_it_is(tmp_path):
+    "A link leads to the new bytes, a mode stays, a pipe and a device are written into; what it can't replace is said"
+    real, link, pipe = (tmp_path/name for name in ('real', 'link', 'pipe'))
+    real.write_bytes(b'old')
+    real.chmod(0o600)
+    link.symlink_to('real')
+    data._save(link, b'new')
+    assert link.is_symlink() and real.read_bytes() == b'new' and real.stat().st_mode & 0o777 == 0o600
+    (tmp_path/'dangling').symlink_to(tmp_path/'a'/'b')
+    data._save(tmp_path/'dangling', b'new')
+    assert (tmp_path/'a'/'b').read_bytes() == b'new' and (tmp_path/'dangling').is_symlink()
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        data._save(pipe, b'new')
+        assert read.result() == b'new' and pipe.is_fifo()
+    device = tmp_path/'null'
+    try: os.mknod(device, 0o20666, os.makedev(1, 3))
+    except PermissionError: device = tmp_path
+    else: data._save(device, b'new'); assert device.is_char_device()
+    with pytest.raises(IsADirectoryError): data._save(tmp_path, b'new')
+    assert not [p for p in tmp_path.iterdir() if p.name[0] == '.']
+
+def test_nobody_else_reads_while_it_is_written(tmp_path, monkeypatch):
+    path, modes = tmp_path/'a', []
+    path.write_bytes(b'old')
+    path.chmod(0o600)
+    def look(aside, path): modes.append((Path(aside).stat().st_mode & 0o777, Path(aside).read_bytes()))
+    monkeypatch.setattr(os, 'replace', look)
+    data._save(path, b'new')
+    assert modes == [(0o600, b'new')]
+
+@pytest.mark.parametrize('name', ['n'*255, 'ü'*127, '[*]?.x'])
+def test_a_name_as_long_as_they_go(tmp_path, name):
+    start = data._beside(name)
+    kept, gone = [start + '0123456789abcdef', start + 'swp', start + 'of another one x', 'f'*16], start + 'f'*16
+    for p in *kept, gone: (tmp_path/p).write_bytes(b'half')
+    for p in *kept[1:], gone: os.utime(tmp_path/p, (1, 1))        # an hour ago and more; some are none of ours
+    data._save(tmp_path/name, b'new')
+    assert contents(tmp_path) == {name: b'new'} | dict.fromkeys(kept, b'half')
 
 def test_only_what_is_right_is_kept(tmp_path):
     with pytest.warns(DataWarning, match='wrong checksum: .*; it is used, and not kept in'):

@@ -633,26 +633,25 @@ mutants = {
         ('missing case', 'data._source', 'os.path.expanduser(source)', 'source')],
     the_cache_is_checked: [
         ('no check', 'data._from_cache', 'check_sum(read_file(path), wanted, path)', 'read_file(path)'),
-        ('not kept', 'data._save', 'os.replace(aside, path)', 'aside.unlink()'),
-        ('half written', 'data._save', "path.with_name(f'.{path.name}.{secrets.token_hex(8)}')", 'path'),
+        ('not kept', 'data._replace', 'os.replace(aside, path)', 'aside.unlink()'),
+        ('half written', 'data._replace', 'path.with_name(_beside(path.name) + secrets.token_hex(8))', 'path'),
         ('no check', 'data.cached_files', 'if files[name] is not None: continue',
          'if (folder/name).exists(): continue')],
     the_cache_may_change_midway: [
-        ('missing case', 'data._save', 'path.parent.mkdir(parents=True, exist_ok=True)', 'pass'),
+        ('missing case', 'data._replace', 'path.parent.mkdir(parents=True, exist_ok=True)', 'pass'),
         ('missing case', 'data.cached_files', 'except OSError as e', 'except PermissionError as e')],
     the_cache_may_hold_anything: [
         ('missing case', 'data._from_cache', 'if path.is_file() else None', '')],
     a_disk_may_fill: [
-        ('left behind', 'data._save', 'aside.unlink()', 'pass'),
-        ('half written', 'data._save', 'with open(aside, \'xb\') as f: f.write(data)',
-         'path.write_bytes(data); aside.write_bytes(data)')],
+        ('left behind', 'data._replace', 'aside.unlink()', 'pass'),
+        ('half written', 'data._replace', 'f.write(data)', 'path.write_bytes(data); aside.write_bytes(data)')],
     only_what_is_right_is_kept: [
         ('no check', 'data.cached_files', 'check_sum(files[name], wanted, name)', 'pass')],
     what_the_killed_left_is_removed: [
         ('left behind', 'data.cached_files', '_tidy(folder, name)', 'pass'),
         ('not kept', 'data._tidy', '> 3600', '> 0')],
     ctrl_c_leaves_nothing: [
-        ('left behind', 'data._save', 'except BaseException', 'except Exception')],
+        ('left behind', 'data._replace', 'except BaseException', 'except Exception')],
     logs_have_no_bar: [
         ('bad words', 'data._bar', 'else None', 'else False'),
         ('bad words', 'data._bar', "True if os.environ.get('TQDM_DISABLE') else", '')],
@@ -798,7 +797,7 @@ def once(f, before=True):
     todo = [when(f, before)]
     return lambda *args, **kwargs: (todo.pop() if todo else f)(*args, **kwargs)
 res = {'before the headers': phase(before_headers), 'in the body': phase(in_the_body), 'unpacking': phase(unzipped=once(data.unzipped)),
-       'checking': phase(check_sum=once(data.check_sum, False)), 'saving': phase(_save=once(data._save)), 'saved': phase(_save=once(data._save, False)),
+       'checking': phase(check_sum=once(data.check_sum, False)), 'saving': phase(_replace=once(data._replace)), 'saved': phase(_replace=once(data._replace, False)),
        'reading the cache': phase(read_file=once(data.read_file))}
 for what in ('before renaming', True), ('after renaming', False):
     with mock.patch.object(os, 'replace', once(os.replace, what[1])): res[what[0]] = phase()

@@ -51,7 +51,11 @@ def test_what_a_lab_keeps_is_data(monkeypatch, tmp_path):
     ('<script>1</script>', '<script>'), ('<g onclick="1"/>', 'the attribute onclick'),
     ('<a href="https://example.org"/>', 'a reference'), ('<a href="javascript:1"/>', 'a reference'),
     ('<image xmlns:x="http://www.w3.org/1999/xlink" x:href="//example.org/a"/>', 'a reference'),
-    ('<style>@import "https://example.org"</style>', 'a reference'), ('<foreignObject/>', '<foreignObject>'),
+    ('<style>@import "https://example.org"</style>', 'a style'), ('<foreignObject/>', '<foreignObject>'),
+    ('<style>@\\69mport "https://example.org"</style>', 'a style'), ('<?xml-stylesheet href="#a"?>', 'an instruction'),
+    ('<style>g {cursor: image-set("https://example.org" 1x)}</style>', 'a style'), ('<g style="fill: u\\72l(//a)"/>', 'a style'),
+    ('<a href="#"><set attributeName="href" to="javascript:1"/></a>', '<set>'),
+    ('<meta xmlns="http://www.w3.org/1999/xhtml" http-equiv="refresh"/>', '<meta>'),
     ('<g style="fill: url(https://example.org/a)"/>', 'a reference'), ('<g>', 'not XML')])
 def test_an_svg_that_does_more_than_show_is_refused(monkeypatch, tmp_path, inside, why):
     site, p = page(monkeypatch, tmp_path)
@@ -59,7 +63,7 @@ def test_an_svg_that_does_more_than_show_is_refused(monkeypatch, tmp_path, insid
         svg = f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>'
         return p.image('image/svg+xml', svg, {}, {}, 'alt', 'draw()')
     assert 'figure-1.svg' in draw('<defs><g id="a"/></defs><use href="#a"/><g style="clip-path: url(#a)"/>'
-                                  '<image href="data:image/png;base64,AA=="/>')
+                                  '<image href="data:image/png;base64,AA=="/><metadata><o xmlns="http://purl.org/dc/"/></metadata>')
     with pytest.raises(site.SiteError, match=why): draw(inside)
     assert [f.name for f in tmp_path.rglob('*.svg')] == ['figure-1.svg']
 
