@@ -1,16 +1,14 @@
 """Numbers at their edges: what each function and layer of the lesson gives is what PyTorch gives, in value, gradient, shape and dtype;
 or it refuses, by a ValueError or TypeError that the contract below names. Hypothesis makes the cases: shapes (none, empty, up to three
 axes, some that don't fit), float16 to float64, tensors turned, strided, shifted and expanded in memory, and values up to ±10000, down to
-1e-30, infinite and nan.
+1e-30, infinite and nan. What a card holds isn't here.
 
 A case is a program: what runs is what a failure prints, to be pasted into Python. CI draws the same cases every time;
 HYPOTHESIS_PROFILE=long python -m pytest tests/lesson/test_numerics.py draws others, 50 times as many. `-rP` shows how many cases each contract has tried."""
 import contextlib, functools, io, math, os, re, subprocess, sys
 from collections import Counter
-from itertools import product
 from types import SimpleNamespace
 
-import numpy as np
 import pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from helpers import Library, mutated
@@ -242,9 +240,6 @@ def a_layer(draw, wrong=True):
             for k, v in shapes.items()}
     return dtype, made | dict(g=draw(tensors(outcome(shapes['x'], shapes['w']), dtype, draw(anything))))
 
-@contract(ours('lin(x, w, b)', 'x', 'w', 'b'), theirs('x @ w + b', 'x', 'w', 'b'), LIN, lin_scale)
-def lin(draw): return draw(a_layer())
-
 @contract(layer('Lin(w, b)', 'x', 'x', 'w', 'b'), theirs('x @ w + b', 'x', 'w', 'b'), [*LIN, OUT_G], lin_scale)
 def Lin(draw):
     dtype, made = draw(a_layer())
@@ -256,11 +251,6 @@ def Lin(draw):
           [*LIN, f'^matmul: .*({FIT})',
            '^lin_grad: .* but its gradient is .*; pass the inp, w and b that gave out'], lin_scale)
 def lin_grad(draw): return draw(a_layer())
-
-@contract('layer = Linear(x.shape[1], len(b), torch.Generator().manual_seed(0)).to(x.dtype)\nlayer.w.data, layer.b.data = w, b\n' + ours('layer(x)', 'x'),
-          theirs('F.linear(x, w.t(), b)', 'x'), scale=lambda s: lin_scale(s)[:2])
-# there PyTorch adds b before it rounds
-def Linear(draw): return draw(a_layer(False).filter(lambda made: made[0] != torch.float16))
 
 MSE = ('^mse: output .* and targ .* (would broadcast to|do not fit).*; (pass|make)',
        '^mse: got an empty batch .*; pass at least one row',
@@ -323,41 +313,20 @@ def forward_and_backward(draw): return draw(a_network())
           excuse=overflowed)
 def Model(draw): return draw(a_network())
 
-@contract('add_grad(t, g); add_grad(t, g); got = t.g\nzero_grads(t); got = got, t.g',
-          't = t.detach().requires_grad_()\nfor _ in range(2): t.backward(g)\nwant = t.grad, None',
-          ['^add_grad: a gradient of shape .*, for a tensor of shape .*; they must be equal'])
-def add_grad(draw):
-    dtype, shape = draw(dtypes), draw(any_shape())
-    return dtype, dict(t=draw(tensors(shape, dtype, ordinary)),
-                       g=draw(tensors(draw(odd(shape, any_shape())), draw(odd(dtype, dtypes)), draw(anything))))
-
 
 # ---- training
 
 SCORES = '^scores have shape .*, wanted entries on the last axis'
 
 def row_scale(s):
-    x, g = size(s['x']), size(s['g'])
-    if s['out'].ndim == x.ndim: return 1., g.sum(-1, keepdim=True)
     # PyTorch's slope is exp(x - out), out rounded
+    x, g = size(s['x']), size(s['g'])
     return 1 + x.max(-1).values, (g*(1 + x.max(-1).values))[..., None]
 
-def scores(draw, of_rows):
-    dtype, shape = draw(dtypes), draw(any_shape())
-    out = shape[:-1] if of_rows else shape
-    return dtype, dict(x=draw(tensors(shape, dtype, draw(anything))), g=draw(tensors(out, dtype, extreme)))
-
 @contract(ours('logsumexp(x)', 'x'), theirs('torch.logsumexp(x, -1)', 'x'), [SCORES], row_scale)
-def logsumexp(draw): return scores(draw, True)
-
-@contract(ours('log_softmax(x)', 'x'), theirs('F.log_softmax(x, -1)', 'x'), [SCORES], row_scale)
-def log_softmax(draw): return scores(draw, False)
-
-@contract(ours('softmax(x)', 'x'), theirs('F.softmax(x, -1)', 'x'), [SCORES], row_scale)
-def softmax(draw): return scores(draw, False)
-
-@contract('got = largest(x)', 'want = x.amax(-1, keepdim=True)', [SCORES])
-def largest(draw): return scores(draw, False)
+def logsumexp(draw):
+    dtype, shape = draw(dtypes), draw(any_shape())
+    return dtype, dict(x=draw(tensors(shape, dtype, draw(anything))), g=draw(tensors(shape[:-1], dtype, extreme)))
 
 LABELS = (r'^cross-entropy: got scores .* and labels .*; wanted \(n, c\) and \(n,\)',
           '^cross-entropy: labels are .*, wanted integers; pass targ.long',
@@ -374,7 +343,7 @@ def labels(draw, n, c):
     return draw(tensors(draw(odd((n,), any_shape(), 15)), dtype, st.integers(low, high)))
 
 @st.composite
-def examples(draw, g=True):
+def examples(draw):
     dtype, (n, c) = draw(dtypes), draw(st.tuples(sizes, sizes))
     made = dict(x=draw(tensors(draw(odd((n, c), any_shape(), 15)), dtype, draw(anything))), y=draw(labels(n, c)))
     return dtype, made | dict(g=draw(tensors((), dtype, ordinary)))
@@ -411,12 +380,6 @@ def SGD(draw):
     return dtype, dict(p=p, g=draw(tensors(shape, dtype, draw(anything))),
                        lr=draw(st.sampled_from([0., .1, .5, 1., 1e-8])))
 
-@contract('got = one_hot(y, c, dtype)', 'want = F.one_hot(y.long(), c).t().to(dtype)', LABELS)
-def one_hot(draw):
-    n, c, dtype = draw(st.sampled_from([0, 1, 3])), draw(st.sampled_from([1, 3, 5])), draw(dtypes)
-    # no single number: FINDINGS
-    return dtype, dict(y=draw(labels(n, c).filter(lambda code: '.reshape(' in code)), c=c, dtype=dtype)
-
 PLAIN = '''w1, b1, w2, b2 = (t.detach().requires_grad_() for t in (w1, b1, w2, b2))
 out = F.cross_entropy((x @ w1 + b1).relu() @ w2 + b2, y.long())
 want = out, *torch.autograd.grad(out, (w1, b1, w2, b2))'''
@@ -439,9 +402,6 @@ def fast(draw):
 @contract('net = FastNetwork([(w1, b1), (w2, b2)])\nloss, grads = loss_and_gradients(net, x, y, chunk)\ngot = loss, *grads', PLAIN, scale=fast_scale)
 def loss_and_gradients(draw): return draw(fast())
 
-@contract('got = FastNetwork([(w1, b1), (w2, b2)]).forward(x)', 'want = ((x @ w1 + b1).relu() @ w2 + b2).t()')
-def FastNetwork(draw): return draw(fast())
-
 @contract('weights = [t.detach().requires_grad_() for t in (w1, b1, w2, b2)]\nout = NetworkLoss.apply(x, y, *weights)\ngot = out, *torch.autograd.grad(out, weights)',
           PLAIN, scale=fast_scale)
 def NetworkLoss(draw): return draw(fast())
@@ -449,28 +409,17 @@ def NetworkLoss(draw): return draw(fast())
 
 # ---- all of them
 
-def count_cases(f, strategy, how=PROFILE):
-    "Runs `f` on the cases of the strategy; how many there were"
-    n = 0
-    @how
-    @given(strategy)
-    def one(case):
-        nonlocal n
-        n += 1
-        f(case)
-    one()
-    return n
-
-def counted(n, name, record_property):
-    "The count stands in the report of the test, and in what `-rP` shows"
-    record_property('cases', n)
-    print(f'{n} cases of {name}; '
-          + ', '.join(f'{tried[k]} {k} so far' for k in ('refused', 'nearer to the truth than PyTorch')))
-    assert n >= min(200, PROFILE.max_examples), f'only {n} cases: does the strategy run out?'
-
-
 @pytest.mark.parametrize('name', CONTRACTS)
-def test_as_pytorch(name, record_property): counted(count_cases(hold, CONTRACTS[name]), name, record_property)
+def test_as_pytorch(name, record_property):
+    "The count of cases stands in the report of the test, and in what `-rP` shows"
+    tried.clear()
+    @PROFILE
+    @given(CONTRACTS[name])
+    def cases(case): hold(case)
+    cases()
+    record_property('cases', tried[name])
+    print(', '.join(f'{n} {what}' for what, n in tried.items()))
+    assert tried[name] >= min(200, PROFILE.max_examples), f'only {tried[name]} cases: does the strategy run out?'
 
 
 @pytest.mark.parametrize('f', ['relu(x)', 'matmul(x, x)', 'lin(x, x, x[0])'])
@@ -486,154 +435,56 @@ def test_whole_numbers_where_there_are_fractions():
         with pytest.raises(TypeError, match='wanted floating point; pass'): run(f, dict(head()) | dict(x=x, y=y))
 
 
-def test_the_report_says_what_it_was_given(capsys):
-    cases = product([math.nan, math.inf, -math.inf, 1e-30, 12345.678], floats)
-    for loss, dtype in cases:
-        head()['report'](torch.tensor(loss, dtype=dtype),
-                         torch.tensor([[1., 0.], [math.nan, 0.]], dtype=dtype), torch.tensor([0, 1]))
-        assert capsys.readouterr().out == f'loss {torch.tensor(loss, dtype=dtype).item():.2f}, accuracy 0.50\n'
-
-
-# ---- the comparisons themselves
-
-@st.composite
-def two_gradients(draw):
-    shape, values = draw(any_shape()), draw(st.sampled_from([ordinary, broken,
-        st.sampled_from([0., -0., 1e-300, 1e300, -1e300, 5e-324])]))
-    dtype = draw(dtypes)
-    got = draw(tensors(shape, dtype, values))
-    same = draw(st.sampled_from(['', '*1.0625', '*1.25', ' + .01', None, None]))
-    want = got + same if same is not None else draw(tensors(draw(odd(shape, any_shape())),
-        draw(odd(dtype, dtypes)), values))
-    return got, want
-
-def judged_right(made, lib=None):
-    "`check_close` takes what is near by numbers of 80 bits, and nothing that isn't a number; or says what it can't compare"
-    from backprop13.support import checks
-    got, want = (eval(code, dict(head())) for code in made)
-    check, text = (lib.checks if lib else checks).check_close, f'check_close({made[0]}, {made[1]}, tolerance=.1)'
-    def fail(what): raise Failed(f'{what}. To paste:\n\n{HEAD}from backprop13.support.checks import *\n{text}\n')
-    tried['check_close'] += 1
-    try: error = check(got, want, tolerance=.1)
-    except AssertionError as e: error = str(e)
-    except ValueError as e:
-        if want.numel() or 'has no entries to compare' not in str(e): fail(f'refused by {e}')
-        return
-    except Exception as e: fail(f'crashed by {e!r}')
-    if got.shape != want.shape or got.dtype != want.dtype:
-        if isinstance(error, float) or 'shape' not in error and 'dtype' not in error: fail('took another shape or dtype')
-        return
-    a, b = (t.double().numpy().astype(np.longdouble) for t in (got, want))
-    with np.errstate(all='ignore'):
-        truth = np.sqrt(((a - b)**2).sum())/np.sqrt((b**2).sum()) if b.any() else (0. if not a.any() else np.inf)
-    if abs(truth - .1) < 1e-6: return                                    # too near to call
-    if (truth <= .1) != isinstance(error, float): fail(f'said {error}, the relative error is {truth}')
-    if isinstance(error, float) and abs(error - truth) > 1e-9: fail(f'got {error}, wanted {truth}')
-
-def test_check_close(record_property): counted(count_cases(judged_right, two_gradients()),
-                                               'check_close', record_property)
-
-@pytest.mark.parametrize('where,old,new,got,want', [
-    ('relative_error', 'largest == 0', 'largest < 0', [0.], [0.]),
-    ('relative_error', '.norm()/(b/largest).norm()', '.abs().max()', [1., 1.05], [1., 1.]),
-    ('relative_error', 'a, b = got.double(), want.double()',
-     'a, b = got.double().nan_to_num(), want.double().nan_to_num()', [math.nan], [0.]),
-    ('check_close', 'not error <= limit', 'error > limit', [math.nan], [1.])])
-def test_a_lenient_comparison_is_seen(where, old, new, got, want):
-    judged_right(made := [f'torch.tensor({o})' for o in (got, want)])
-    with Library(checks=mutated(f'checks.{where}', old, new)) as lib, pytest.raises(Failed,
-            match='To paste'): judged_right(made, lib)
+@pytest.mark.parametrize('loss', [math.nan, math.inf, -math.inf, 1e-30, 12345.678])
+@pytest.mark.parametrize('dtype', floats)
+def test_the_report_says_what_it_was_given(capsys, loss, dtype):
+    loss = torch.tensor(loss, dtype=dtype)
+    head()['report'](loss, torch.tensor([[1., 0.], [math.nan, 0.]], dtype=dtype), torch.tensor([0, 1]))
+    assert capsys.readouterr().out == f'loss {loss.item():.2f}, accuracy 0.50\n'
 
 
 # ---- every contract can fail: bugs in the library, and the contract that must see each
 
-inf, nan, DOUBLE, NO_ROWS = math.inf, math.nan, 'torch.ones(1, 1, dtype=torch.float64)', 'torch.ones(0, 1, dtype=torch.float32)'
+inf, nan, NO_ROWS = math.inf, math.nan, 'torch.ones(0, 1, dtype=torch.float32)'
 ONES = dict(x=[[1.]], w=[[1.]], b=[1.], g=[[1.]])
 NET = dict(x=[[1.]], t=[[0.]], w1=[[1.]], b1=[0.], w2=[[1.]], b2=[0.])
 FAST = dict(x=[[1.]], w1=[[1.]], b1=[0.], w2=[[1., 0.]], b2=[0., 0.], y=[0], chunk=1)
 
 BUGS = [                                                # and a case that shows it, whatever Hypothesis would draw
-    ('matmul', 'matmul.matmul', 'return a @ b',
-     'return (a.float() @ b.float()).to(a.dtype) if a.dtype == torch.float64 else a @ b',
-     dict(a=[[.1]], b=[[1.]], g=[[1.]], of=torch.float64)),
     ('matmul', 'matmul.matmul', 'return a @ b', 'return a.nan_to_num() @ b', dict(a=[[nan]], b=[[1.]], g=[[1.]])),
-    ('matmul', 'matmul.matmul', 'return a @ b', 'return a.reshape(a.shape[::-1]).t() @ b',
-     dict(a=[[1., 2.], [3., 4.]], b=[[1.], [0.]], g=[[1.], [1.]])),
-    ('matmul', 'matmul.matmul', 'if a.dtype != b.dtype', 'if False', dict(a=[[1.]], b=DOUBLE, g=[[1.]])),
     ('broadcast_shape', 'matmul.broadcast_shape', 'q if p == 1 else p', 'max(p, q)', dict(p=(0,), q=(1,))),
-    ('relu', 'backprop.relu', 'x <= 0', 'x < 0', dict(x=[0.], g=[1.])),
     ('relu', 'backprop.relu', 'x.masked_fill(x <= 0, 0)', 'x*(x > 0)', dict(x=[-inf], g=[1.])),
-    ('relu', 'backprop.relu', 'x.masked_fill(x <= 0, 0)', 'x.float().masked_fill(x <= 0, 0)',
-     dict(x=[1.], g=[1.], of=torch.float64)),
-    ('relu', 'backprop.relu', 'x.masked_fill(x <= 0, 0)', 'x.masked_fill_(x <= 0, 0)', dict(x=[-1.], g=[1.])),
-    ('Relu', 'backprop.Relu', 'inp <= 0', 'inp < 0', dict(x=[0.], g=[1.])),
     ('Relu', 'backprop.Relu', 'out.g.masked_fill(inp <= 0, 0)', 'out.g*(inp > 0)', dict(x=[-1.], g=[inf])),
     ('Relu', 'backprop.Relu', 'inp <= 0', '~(inp > 0)', dict(x=[nan], g=[1.])),
-    ('Relu', 'backprop.call_of', 'if (out.g.shape, out.g.dtype) != (out.shape, out.dtype)',
-     'if False', dict(x=[[1.]], g=DOUBLE)),
-    ('lin', 'backprop.lin', 'return out + b', 'return out + b.float()', dict(**ONES, of=torch.float16)),
-    ('lin', 'backprop.lin', 'if b.shape != w.shape[1:]', 'if False', dict(**ONES | dict(b=[1., 2.]))),
-    ('Lin', 'backprop.Lin', 'out.g.sum(0)', 'out.g.mean(0)*len(inp)', dict(**ONES | dict(x=NO_ROWS, g=NO_ROWS))),
-    ('Lin', 'backprop.Lin', 'out.g @ self.w.t()', 'out.g.nan_to_num() @ self.w.t()', dict(**ONES | dict(g=[[nan]]))),
-    ('Lin', 'backprop.call_of', 'if (out.g.shape, out.g.dtype) != (out.shape, out.dtype)',
-     'if False', dict(**ONES | dict(g=DOUBLE))),
-    ('lin_grad', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g.double().sum(0)', dict(**ONES)),
-    ('Linear', 'backprop.Linear', 'lin(x, self.w, self.b)', 'lin(x, self.w, 2*self.b)', dict(**ONES)),
+    ('Lin', 'backprop.Lin', 'out.g.sum(0)', 'out.g.mean(0)*len(inp)', ONES | dict(x=NO_ROWS, g=NO_ROWS)),
+    ('Lin', 'backprop.Lin', 'out.g @ self.w.t()', 'out.g.nan_to_num() @ self.w.t()', ONES | dict(g=[[nan]])),
+    ('lin_grad', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g.double().sum(0)', ONES),
     ('mse', 'backprop.mse', '.square().mean()', '.square().nanmean()', dict(x=[nan, 1.], t=[1., 2.], g=1.)),
-    ('mse', 'backprop.mse', 'if a != b', 'if False', dict(x=[1., 2.], t=[1., 2., 3.], g=1.)),
-    ('Mse', 'backprop.Mse', '/inp.numel()', '/max(2, inp.numel())', dict(x=[1.], t=[0.], g=1.)),
     ('Mse', 'backprop.Mse', '*out.g', '*out.g.abs()', dict(x=[0.], t=[1.], g=-1.)),
-    ('forward_and_backward', 'backprop.forward_and_backward', '/out.numel()', '/len(out)',
-     dict(**NET | dict(t=[[0., 0.]], w2=[[1., 1.]], b2=[0., 0.]))),
     ('forward_and_backward', 'backprop.forward_and_backward', 'l2.g.masked_fill(l1 <= 0, 0)', 'l2.g*(l1 > 0)',
-     dict(**NET | dict(w1=[[-1.]], b2=[inf]))),
+     NET | dict(w1=[[-1.]], b2=[inf])),
     ('Model', 'backprop.Model', 'for layer, out in',
-     'self.preds.g = self.preds.g.nan_to_num()\n        for layer, out in',
-     dict(**NET | dict(b2=[nan]))),
-    ('add_grad', 'backprop.add_grad', 'old + g', 'g', dict(t=[1.], g=[1.])),
-    ('add_grad', 'backprop.add_grad', '(t.shape, t.dtype) != (g.shape, g.dtype)',
-     't.shape != g.shape', dict(t=[[1.]], g=DOUBLE)),
-    ('logsumexp', 'minibatch.logsumexp', '.nan_to_num()', '.clamp(-60, 60)', dict(x=[1e4], g=1.)),
+     'self.preds.g = self.preds.g.nan_to_num()\n        for layer, out in', NET | dict(b2=[nan])),
     ('logsumexp', 'minibatch.logsumexp', 'largest(x).nan_to_num()',
      'largest(x).masked_fill(largest(x).isinf(), 0)', dict(x=[inf, 1e4], g=1.)),
-    ('log_softmax', 'minibatch.log_softmax', 'x = x - largest(x)', '', dict(x=[1e4, 1e4], g=[1., 0.])),
-    ('log_softmax', 'minibatch.log_softmax', 'x = x - largest(x)',
-     'x = x - largest(x).nan_to_num()', dict(x=[inf, 0.], g=[1., 1.])),
-    ('softmax', 'minibatch.softmax', 'log_softmax(x).exp()',
-     'x.exp()/x.exp().sum(-1, keepdim=True)', dict(x=[1e4, 0.], g=[1., 0.])),
-    ('softmax', 'minibatch.softmax', 'log_softmax(x).exp()', 'log_softmax(x.float()).exp()',
-     dict(x=[1., 0.], g=[1., 0.], of=torch.float64)),
-    ('softmax', 'minibatch.softmax', 'log_softmax(x).exp()', 'log_softmax(x).exp().nan_to_num()',
-     dict(x=[nan, 0.], g=[1., 0.])),
-    ('softmax', 'minibatch.largest', 'if not x.ndim or not x.shape[-1]', 'if False',
-     dict(x='torch.ones(2, 0)', g='torch.ones(2, 0)')),
-    ('largest', 'minibatch.largest', 'x.max(-1', 'x.nan_to_num().max(-1', dict(x=[nan, 0.])),
     ('nll', 'minibatch.nll', '.mean()', '.nanmean()', dict(x=[[nan], [0.]], y=[0, 0], g=1.)),
-    ('nll', 'minibatch.check_labels', 'lo < 0 or ', '', dict(x=[[0., 1.]], y=[-1], g=1.)),
-    ('nll', 'minibatch.check_labels', 'if not len(targ)', 'if False', dict(x=NO_ROWS, y=[], g=1.)),
     ('cross_entropy', 'minibatch.cross_entropy', 'return nll(log_softmax(logits)',
-     'return nll(log_softmax(logits.clamp(-50, 50))',
-     dict(x=[[0., 1e4]], y=[0], g=1.)),
-    ('CrossEntropy', 'minibatch.CrossEntropy', 'g/len(targ)*out.g', 'g/len(targ)', dict(x=[[0., 1.]], y=[0], g=2.)),
+     'return nll(log_softmax(logits.clamp(-50, 50))', dict(x=[[0., 1e4]], y=[0], g=1.)),
     ('CrossEntropy', 'minibatch.CrossEntropy', 'softmax(inp)', 'softmax(inp).nan_to_num()',
      dict(x=[[nan, 0.]], y=[0], g=1.)),
     ('accuracy', 'minibatch.accuracy', 'out.argmax(dim=1)', 'out.nan_to_num().argmax(dim=1)',
      dict(x=[[nan, 1.]], y=[0])),
-    ('accuracy', 'minibatch.accuracy', ' or not out.numel()', '', dict(x=NO_ROWS, y=[])),
     ('SGD', 'fitting.SGD', 'p -= self.lr*p.grad', 'p -= self.lr*p.grad.nan_to_num()', dict(p=[1.], g=[nan], lr='.5')),
-    ('one_hot', 'speed.one_hot', 'dtype=dtype', 'dtype=torch.float32',
-     dict(y=[0], c=1, dtype=torch.float64, of=torch.float64)),
-    ('loss_and_gradients', 'speed.loss_and_gradients', '1/len(x)', '1/len(xb)',
-     dict(**FAST | dict(x=[[1.], [1.]], y=[0, 1]))),
-    ('FastNetwork', 'speed.FastNetwork', '.relu_()', '.abs_()', dict(**FAST | dict(w1=[[-1.]]))),
-    ('NetworkLoss', 'speed.NetworkLoss', 'g *= inputs[i] > 0', 'g *= inputs[i] >= 0', dict(**FAST | dict(x=[[0.]])))]
+    ('loss_and_gradients', 'speed.loss_and_gradients', '1/len(x)', '1/len(xb)', FAST | dict(x=[[1.], [1.]], y=[0, 1])),
+    ('NetworkLoss', 'speed.NetworkLoss', 'g *= inputs[i] > 0', 'g *= inputs[i] >= 0', FAST | dict(x=[[0.]]))]
 
 def test_every_contract_has_its_bugs(): assert {name for name, *_ in BUGS} == set(CONTRACTS)
 
 @pytest.mark.parametrize('name,where,old,new,inputs', BUGS)
 def test_a_bug_is_seen(name, where, old, new, inputs, record_property):
     hold(case := stated(name, **inputs))
-    with Library(**{where.split('.')[0]: mutated(where, old, new)}) as lib, pytest.raises(Failed, match='To paste'): hold(case, names_of(lib))
+    with Library(**{where.split('.')[0]: mutated(where, old, new)}) as lib, pytest.raises(Failed, match='To paste'):
+        hold(case, names_of(lib))
     record_property('mutant', 'numbers at their edges')
 
 
@@ -641,9 +492,9 @@ def test_what_a_failure_prints_runs():
     "Pasted into another Python, it prints the numbers that the failure names, in tensors that lie in memory as those of the case"
     for way in '.reshape(2, 2).permute(1, 0)', '.reshape(2, 2)[..., ::2]', '.reshape(4, 1)[1:]', '[:2].reshape(1, 2).expand(3, 2)':
         code = f'torch.tensor([1., -inf, 1e-30, nan]){way}'
-        case = stated('softmax', x=code, g=f'torch.ones({code}.shape)')
+        case = stated('logsumexp', x=code, g=f'torch.ones({code}.shape[:1])')
         hold(case)
-        case.theirs = case.theirs.replace('F.softmax(x, -1)', 'F.softmax(x, -1) + 1')
+        case.theirs = case.theirs.replace('torch.logsumexp(x, -1)', 'torch.logsumexp(x, -1) + 1')
         with pytest.raises(Failed) as e: hold(case)
         message, out = str(e.value).partition('To paste:\n\n')[2], io.StringIO()
         with contextlib.redirect_stdout(out): space = run(message, {})
@@ -653,18 +504,3 @@ def test_what_a_failure_prints_runs():
             space['x'].storage_offset(), space['x'].shape, space['x'].dtype)
     r = subprocess.run([sys.executable, '-c', message], capture_output=True, text=True)
     assert r.returncode == 0 and r.stdout.startswith('(tensor('), r.stderr
-
-
-# ---- what speed refuses
-
-@pytest.mark.parametrize('what', [
-    'loss_and_gradients(net, x, y[:1])',                  # one label for four images would broadcast
-    'loss_and_gradients(net, x, y[:3])', 'loss_and_gradients(net, x, y, 0)',
-    'NetworkLoss.apply(x, y - 101, *weights)', 'NetworkLoss.apply(x, y.float(), *weights)',
-    'NetworkLoss.apply(x, y - 100, *weights)', 'NetworkLoss.apply(x[:0], y[:0], *weights)',
-    'loss_and_gradients(net, x.double(), y)', 'loss_and_gradients(net, x[:, :2], y)', 'one_hot(y[0], 3)'])
-def test_speed_refuses(what):
-    weights = [torch.ones(3, 5), torch.ones(5), torch.ones(5, 2), torch.ones(2)]
-    space = dict(head()) | dict(x=torch.ones(4, 3), y=torch.tensor([0, 1, 1, 0]), weights=weights)
-    run('net = FastNetwork(list(zip(weights[::2], weights[1::2])))', space)
-    with pytest.raises((ValueError, TypeError), match='cross-entropy: |wanted|pass'): run(what, space)
