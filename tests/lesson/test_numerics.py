@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
-from helpers import Library, mutated
+from helpers import Library, kill, mutated
 
 common = dict(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 PROFILES = dict(ci=settings(derandomize=True, max_examples=200, print_blob=False, **common),
@@ -441,6 +441,16 @@ def test_the_report_says_what_it_was_given(capsys, loss, dtype):
     loss = torch.tensor(loss, dtype=dtype)
     head()['report'](loss, torch.tensor([[1., 0.], [math.nan, 0.]], dtype=dtype), torch.tensor([0, 1]))
     assert capsys.readouterr().out == f'loss {loss.item():.2f}, accuracy 0.50\n'
+
+
+def length_of_the_difference(lib):
+    "Not the worst entry decides: errors, and what they are divided by, are lengths (the rest: tests/support/test_instruments.py)"
+    error = lib.checks.check_close(torch.tensor([1., 1.05]), torch.ones(2), tolerance=.1)
+    assert abs(error - .05/2**.5) < 1e-6, error
+
+def test_an_error_is_a_length():
+    with Library() as lib: length_of_the_difference(lib)
+    kill(length_of_the_difference, 'checks.relative_error', '.norm()/(b/largest).norm()', '.abs().max()')
 
 
 # ---- every contract can fail: bugs in the library, and the contract that must see each
