@@ -292,7 +292,9 @@ def endures_silence(lib): endures(*STALLS['is silent'])(lib)
 def endures_dripping(lib): endures(*STALLS['drips the body'])(lib)
 
 def gives_a_second_chance(lib):
-    "A mirror that broke off once is asked again, and one that can't be reached isn't."
+    "A mirror that broke off once is asked again, but not a third time, and one that can't be reached isn't."
+    with new_cache() as cache, Mirror(hangs_up) as m:
+        assert ask(lib, cache, [m.url])[0] == 'synthetic' and m.seen == [LABELS]*2
     with new_cache() as cache, Mirror(lambda talk, name: good(talk, name) if len(m.seen) > 1 else None) as m:
         assert ask(lib, cache, [REFUSED, m.url]) == ('MNIST', []) and m.seen == [LABELS, LABELS, IMAGES_TEST]
 
@@ -383,6 +385,7 @@ def a_folder_is_checked(lib):
         fails(rename, f'has no {LABELS} (raw or .gz), but {other!r}; put the files there, unpacked and under these names')
     fails(lambda p: p.with_name(LABELS_TEST).rename(p.with_name('test-labels.npy')),
           f"{LABELS_TEST} (raw or .gz), but 'test-labels.npy'")
+    fails(lambda p: [q.unlink() for q in p.parent.iterdir()], 'has no ', *SUMS)
     # nothing looks like it
     fails(lambda p: p.unlink(), f'has no {LABELS} (raw or .gz); put the files there, or set')
     fails(lambda p: p.with_name(f'{LABELS}.gz').write_bytes(p.read_bytes()[:-1]) and p.unlink(),
@@ -428,7 +431,7 @@ def a_relative_folder_counts_from_the_start(lib):
 
 def the_cache_is_checked(lib):
     "What is bad in the cache is reported, not used, and replaced: old files, halves, changed bits, too much"
-    for change in (lambda b: OLD[LABELS], half, lambda b: flipped(b, 99), lambda b: b + b'!',
+    for change in (lambda b: OLD[LABELS], half, lambda b: flipped(b, 99), lambda b: b + b'!', lambda b: b'',
                    lambda b: bytes(200_000), lambda b: b'\x1f\x8b'):
         with new_cache(FILES) as cache, Mirror(good) as m:
             path, others = cache/'mnist'/LABELS, {name: s for name, s in state(cache/'mnist').items() if name != LABELS}
@@ -493,7 +496,8 @@ def a_disk_may_fill(lib):
 def only_what_is_right_is_kept(lib):
     with tempfile.TemporaryDirectory() as d, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
-        lib.data.cached_files(Path(d), {'word': sha(b'right')}, lambda name, wanted: b'wrong')
+        got = lib.data.cached_files(Path(d), {'word': sha(b'right')}, lambda name, wanted: b'wrong')
+        assert got == {'word': b'wrong'}
         assert contents(Path(d)) == {}
         is_sentence(str(said[0].message), 'word: wrong checksum', f'it is used, and not kept in {d}')
 
@@ -685,7 +689,11 @@ def test_a_mirror_that_errs(kind):
 def test_a_mirror_that_is_odd(kind):
     with Library() as lib: takes(HARMLESS[kind])(lib)
 
-def test_mirrors_are_encrypted(): assert data.MIRRORS and all(url.startswith('https://') for url in data.MIRRORS)
+def test_the_second_time_nothing_is_asked(tmp_path, recwarn):
+    with Mirror(good) as m:
+        for _ in range(2): assert data.mnist(mirrors=[m.url], sums=SUMS).source == 'MNIST'
+    assert m.seen == list(FILES) and not len(recwarn)
+    assert contents(tmp_path/'xdg'/'backprop13'/'mnist') == FILES
 
 PARTS = b'HTTP/1.1 200 OK\r\n', b'HTTP/1.1 302\r\nLocation: ', b'Content-Length: ', b'Transfer-Encoding: chunked\r\n', b'\r\n\r\n', b'1f\r\n', *ZIPPED.values()
 
