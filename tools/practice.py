@@ -8,6 +8,7 @@ only checks, prints or draws, and of the results that they store, each a questio
 imported, from the library or as the chapter does. Tests run each notebook and compare the answers with what the chapter stores."""
 import ast, builtins, hashlib, io, json, math, re, symtable, sys, tokenize
 from argparse import ArgumentParser
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -131,13 +132,22 @@ def exercise_notebook(name, solutions):
                           ' The solution is folded below each, for afterwards.'*solutions),
              ('code', install(page.chapter)), ('code', imports)]
     for e in mine:
-        cells += [('markdown', f'## {e.name}\n\n{e.task.strip()}\n\n*{minutes(e.minutes)}*'),
+        score = f'The check refuses the {mistakes()[e.name]} wrong answers that it is tested with.'
+        cells += [('markdown', f'## {e.name}\n\n{e.task.strip()}\n\n*{minutes(e.minutes)}. {score}*'),
                   ('code', starter(e.name).strip()),
                   ('code', f'check({e.name})')]
         if solutions:
             code = '\n'.join([*merged(missing(e, solution(e.name), known)), '', solution(e.name)]).strip()
             cells.append(('markdown', f'<details><summary>Solution</summary>\n\n```python\n{code}\n```\n\n</details>'))
     return cells + [('markdown', '## How far are you?'), ('code', 'progress()')]
+
+
+@cache
+def mistakes():
+    "name -> how many wrong solutions of it tests/practice/mistakes.py has"
+    sys.path.insert(0, str(ROOT/'tests'/'practice'))
+    from mistakes import BY_KIND, WRONG
+    return {name: len(rows) + sum(name in o for o in BY_KIND.values()) for name, rows in WRONG.items()}
 
 
 def missing(exercise, code, known):

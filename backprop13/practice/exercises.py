@@ -722,10 +722,10 @@ def add_test(solution, minutes, right, others, bugs):
     add(solution, '08_tests', minutes, trials, lambda **kw: {}, drive=_test_drive)
 
 # %% ../../nbs/support/exercises.ipynb #efb8bff0
-def _rounded(t): return t*(1 + 2*torch.finfo(t.dtype).eps)       # in the last digit
-
 def _lin_grad_rounded(inp, out, w, b):
-    inp.g, w.g, b.g = (_rounded(o) for o in (out.g @ w.t(), inp.t() @ out.g, out.g.sum(0)))
+    inp.g = out.g.flip(1) @ w.t().flip(0)                # sums in another order
+    w.g = inp.t().flip(1) @ out.g.flip(0)
+    b.g = out.g.double().sum(0).to(out.g)
 
 def _by_einsum(inp, out, w, b):
     inp.g = torch.einsum('ij,kj->ik', out.g, w)
@@ -756,7 +756,7 @@ class _OtherMse(backprop.Mse):
     def bwd(self, out, inp, targ): backprop.add_grad(inp, (inp - targ)*(out.g*2/inp.numel()))
 
 class _RoundedMse(backprop.Mse):
-    def bwd(self, out, inp, targ): backprop.add_grad(inp, _rounded(2*(inp - targ)/inp.numel()*out.g))
+    def bwd(self, out, inp, targ): backprop.add_grad(inp, ((inp - targ).double()/inp.numel()*2*out.g.double()).to(inp))
 
 MSE_BUGS = [
     Bug('the sign is wrong', 'inp - targ', 'targ - inp'),
@@ -780,7 +780,7 @@ def _by_shift(x):
     x = x - x.max(-1, keepdim=True).values
     return x - x.exp().sum(-1, keepdim=True).log()
 
-def _softmax_rounded(x): return _rounded(minibatch.log_softmax(x))
+def _softmax_rounded(x): return minibatch.log_softmax(x)*(1 + 2*torch.finfo(x.dtype).eps)
 
 LAST = 'x = x - largest(x)\n    return x - logsumexp(x)[..., None]'
 
@@ -805,7 +805,7 @@ add_test(solutions.test_log_softmax, 20, minibatch.log_softmax, {'in one step': 
     'rounded otherwise': _softmax_rounded}, LOG_SOFTMAX_BUGS)
 
 # %% ../../nbs/support/exercises.ipynb #d458d4b2
-def _train_rounded(model, x, *args):
+def _train_rounded(model, x, *args): # the losses, as another way of adding would have them
     return [o*(1 + 2*torch.finfo(x.dtype).eps) for o in _train_otherwise(model, x, *args)]
 
 def _train_otherwise(model, x, y, epochs, bs, lr):
@@ -846,7 +846,10 @@ def check(
     report = apart(exercise, f)
     if report.property != 'empty' and record:
         today = date.today().isoformat() if report.passed else None
-        note = _record(exercise.name, tries=1, solved=today)
+        before = _row(_read(), exercise.name).get('held')
+        note = _record(exercise.name, tries=1, solved=today, held=len(report.held))
+        if before is not None and not report.passed:
+            report.notes.append(f'Trials that hold: {len(report.held)}; the last time {before}')
         if report.passed: report.notes.append(_count())
         if note: report.notes.append(note)
     if not report.passed: report.notes.append(f'Stuck? `hint({exercise.name})`')
@@ -928,12 +931,12 @@ def _row(rows, name) -> dict:
     return row if good else {'tries': 0, 'hints': 0, 'solved': None}
 
 # %% ../../nbs/support/exercises.ipynb #51aaaec6
-def _record(name, tries=0, hints=0, solved=None) -> str:
+def _record(name, tries=0, hints=0, solved=None, held=None) -> str:
     "Note it in the file; returns a sentence if that can't be written."
     rows, file = _read(), progress_file()
     row = _row(rows, name)
-    rows[name] = dict(tries=row['tries'] + tries, hints=row['hints'] + hints,
-                      solved=row.get('solved') or solved)
+    rows[name] = row | dict(tries=row['tries'] + tries, hints=row['hints'] + hints, solved=row.get('solved') or solved)
+    if held is not None: rows[name]['held'] = held                # how many trials did
     try:
         _unsaved.clear()
         if not _read() and file.exists(): file.replace(file.with_suffix('.unreadable'))
@@ -945,8 +948,9 @@ def _record(name, tries=0, hints=0, solved=None) -> str:
 
 def _count() -> str:
     rows = _read()
-    solved = sum(bool(_row(rows, name).get('solved')) for name in EXERCISES)
-    return f'{solved} of {len(EXERCISES)} exercises solved.'
+    left = [name for name in EXERCISES if not _row(rows, name).get('solved')]
+    more = f' Next: `{left[0]}`, in {EXERCISES[left[0]].page}.' if left else ''
+    return f'{len(EXERCISES) - len(left)} of {len(EXERCISES)} exercises solved.{more}'
 
 # %% ../../nbs/support/exercises.ipynb #22c7e6b6
 def progress() -> Note: # shows itself
