@@ -681,7 +681,7 @@ def wrong(name='relu'): return cell(name, text_of(name, WRONG[name][0][1]))
 def test_progress_is_counted(home, monkeypatch):
     assert progress_file() == home/'backprop13'/'progress.json' and not progress_file().exists()
     check(wrong()); check(wrong(), record=False); check(cell('relu', starter('relu')))         # an empty one is no try
-    assert rows() == {'relu': {'tries': 1, 'hints': 0, 'solved': None}}
+    assert rows() == {'relu': {'tries': 1, 'hints': 0, 'solved': None, 'held': 0}}
     report = check(right())
     assert rows()['relu']['tries'] == 2 and f'1 of {len(EXERCISES)} exercises solved.' in repr(report)
     day = rows()['relu']['solved']
