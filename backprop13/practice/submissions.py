@@ -6,10 +6,12 @@
 __all__ = ['File', 'Limits', 'Row', 'collect', 'run_all', 'by_student', 'by_exercise', 'to_csv', 'grade']
 
 # %% ../../nbs/support/submissions.ipynb #d650bf94
-import csv, io, json, os, re, shutil, signal, socket, sys
+import base64, copy, csv, io, json, os, re, shutil, signal, socket, sys
 import tempfile, textwrap, threading, time
 from collections import Counter, namedtuple
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from functools import cache
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -20,6 +22,7 @@ from ..support.commands import (_Parser, _new_file, _place, _sentences, _text, _
                                  _writing)
 from ..data import _lacking, _save, _source, mnist_files
 from .exercises import EXERCISES, PAGES, check
+from .grading import Fault, _unchanged, as_usual, compare, describe
 try: import resource
 except ImportError: resource = None                     # Windows has none
 
@@ -32,10 +35,15 @@ def _cells(path) -> list:
     if (size := path.stat().st_size) > _LARGEST:
         raise ValueError(f'it has {size} bytes, wanted at most {_LARGEST}')
     text = path.read_bytes().decode('utf-8-sig')
-    if path.suffix == '.py': return [text]
+    if path.suffix == '.py':
+        if not _is_notebook(text): return [text]
+        raise ValueError('it holds JSON, not Python; name it .ipynb')
     try: cells = [c for c in json.loads(text)['cells'] if c['cell_type'] == 'code']
     except (KeyError, TypeError): raise ValueError('it has no cells; wanted format 4') from None
     return [''.join(c['source']) for c in cells]
+
+def _is_notebook(text):
+    with suppress(ValueError, TypeError, RecursionError): return 'cells' in json.loads(text)
 
 # %% ../../nbs/support/submissions.ipynb #78061105
 File = namedtuple('File', 'student path folder cells')  # folder: what is copied; None: the file
@@ -65,14 +73,15 @@ def collect(
         if student is None:
             notes.append(f'{_clean(paths[0].name)} is no .ipynb, .py or folder: passed over')
             continue
+        if student in students:
+            notes.append(_clean(f'{student} is a file and a folder: graded as one student'))
         students[student] = None
         if not paths: notes.append(f'{_clean(student)} has no .ipynb and no .py file')
         for path in paths:
             try: files.append(File(student, path, own, _cells(path)))
             except _UNREADABLE as e:
-                what = getattr(e, 'strerror', None) or e
-                name = path.relative_to(folder)
-                notes.append(_clean(f"{name} can't be read as a notebook: {what}"))
+                what = f"can't be read as a notebook: {getattr(e, 'strerror', None) or e}"
+                notes.append(_clean(f'{path.relative_to(folder)} {what}'))
     if not students: raise ValueError(f'{given} has no submission: no .ipynb, no .py, no folder')
     return sorted(students), files, notes
 
@@ -87,11 +96,10 @@ _YOURS = 'DISPLAY', 'WAYLAND_DISPLAY', 'IPYTHONDIR', 'SHELL', 'VIRTUAL_ENV'    #
 _INSTEAD = dict(MPLBACKEND='Agg', TQDM_DISABLE='1', PYTHONBREAKPOINT='0', PIP_DRY_RUN='1',
                 PIP_NO_INDEX='1', UV_OFFLINE='1', CONDA_OFFLINE='1')
 
-def _cut_off(home, folder, limits, *keep):
-    "A session, a home, a working folder and limits of this process's own; no terminal."
-    if hasattr(os, 'setsid'): os.setsid()
+def _cut_off(home, folder, limits, above, *keep):
+    "A home, a working folder and limits of this process's own; no terminal."
     _close_files(*keep, parent_process().sentinel)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_command, args=[above], daemon=True).start()
     for k in [k for k in os.environ if k.startswith('XDG_') or k in _YOURS]: del os.environ[k]
     os.environ |= dict.fromkeys(('HOME', 'USERPROFILE', 'TMPDIR', 'TEMP', 'TMP'), str(home))
     os.environ |= _INSTEAD | dict(BACKPROP13_DATA=limits.data)
@@ -109,9 +117,24 @@ def _close_files(*keep):
     sys.stdin = io.StringIO('\n'*100)                   # Enter, a hundred times
     sys.stdout, sys.stderr = (open(os.devnull, 'w', encoding='utf-8') for _ in '12')
 
-def _end_with_parent():
+def _end_with_command(above):
     parent_process().join()
+    with suppress(OSError): above and os.kill(above, signal.SIGKILL)
     os.killpg(0, signal.SIGKILL) if hasattr(os, 'killpg') else os._exit(1)
+
+# %% ../../nbs/support/submissions.ipynb #c3f0a9d2
+def _step_down(sock):
+    "Go on in a child, in a session of its own; returns the parent, which does nothing but wait."
+    if not hasattr(os, 'fork'): return None
+    os.setsid()
+    above = os.getpid()
+    if not (pid := os.fork()):
+        os.setsid()
+        return above
+    sock.close()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code < 0: os.kill(above, -code)                  # ends as the child did
+    os._exit(abs(code))
 
 # %% ../../nbs/support/submissions.ipynb #53a3b23e
 def _set_limits(limits):
@@ -170,7 +193,9 @@ def _judged(name, o, why):
 def _work(sock, home, folder, file, stops, graded, limits):
     "What the process does: run the cells, then check each exercise that they define."
     def say(*what): sock.sendall(json.dumps(what).encode() + b'\n')
-    _cut_off(home, folder, limits, sock.fileno())
+    above = _step_down(sock)
+    say('pid', os.getpid())
+    _cut_off(home, folder, limits, above, sock.fileno())
     from backprop13.practice.shell import new_shell
     shell, lost, mine = new_shell(say), {}, {}
     ns = shell.user_ns
@@ -184,11 +209,62 @@ def _work(sock, home, folder, file, stops, graded, limits):
     for name in EXERCISES:
         if name in graded: continue
         say('check', name)
+        EXERCISES[name] = _telling(EXERCISES[name], say)
         try: found = _judged(name, mine.get(name), lost.get(name))
         except BaseException as e: found = 'failed', 'exception', f'it raises {_told(e)}'
         say('graded', name, *(o[:1000] for o in found))
     say('done')
     threading.Event().wait()                            # until it is ended from outside
+
+# %% ../../nbs/support/submissions.ipynb #e81c55af
+def _telling(exercise, say):
+    "The same exercise; what a solution gives is told instead of compared."
+    kept = []
+    def drive(f, **inputs):
+        kept[:] = exercise.drive(f, **inputs), inputs
+        return {}
+    def tell(**_):
+        got, now = kept
+        now = {k: o for k, o in now.items() if isinstance(o, torch.Tensor)}
+        say('trial', exercise.name, *({k: _plain(o) for k, o in d.items()} for d in (got, now)))
+        return {}
+    return replace(exercise, drive=drive, want=tell)
+
+# %% ../../nbs/support/submissions.ipynb #1f7c60b3
+_MOST = 100_000                                         # numbers of a tensor that are told
+
+def _plain(o):
+    "A value as JSON: dtype, shape and bytes of a tensor; of what is no number, what it is."
+    if o is None or type(o) in (bool, int, float, str): return o
+    if type(o) in (list, tuple): return {type(o).__name__: [*map(_plain, o[:1000])]}
+    with suppress(Exception):
+        if isinstance(o, torch.Tensor): return _numbers(o.detach().as_subclass(torch.Tensor))
+    return dict(kind=type(o).__name__, module=type(o).__module__, text=repr(o)[:200])
+
+def _numbers(t):
+    few = t[()] if t.numel() <= _MOST else t.new_empty(0)
+    data = few.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return dict(dtype=str(t.dtype)[6:], shape=[*t.shape], data=base64.b64encode(data).decode())
+
+# %% ../../nbs/support/submissions.ipynb #7ab2d8e4
+def _read(o):
+    "The value that `_plain` told; an error, if it told none."
+    if not isinstance(o, dict): return o
+    if 'dtype' in o:
+        dtype, data = getattr(torch, o['dtype']), bytearray(base64.b64decode(o['data']))
+        if data: return torch.frombuffer(data, dtype=dtype).reshape(o['shape'])
+        return torch.zeros((), dtype=dtype).expand(o['shape'])
+    for kind in list, tuple:
+        if kind.__name__ in o: return kind(map(_read, o[kind.__name__]))
+    text = str(o['text'])
+    return type(o['kind'], (), dict(__module__=str(o['module']), __repr__=lambda _: text))()
+
+@cache
+def _wanted(name):
+    "An exercise's trials, each with what is wanted of it."
+    exercise = EXERCISES[name]
+    with as_usual():
+        return [(o, exercise.want(**copy.deepcopy(o.inputs))) for o in exercise.trials()]
 
 # %% ../../nbs/support/submissions.ipynb #85828be7
 _STARTS, _PATIENCE, _AGAIN = 12, 120, 10    # of a file; seconds until one has begun, of trying to
@@ -211,11 +287,12 @@ def _start(p):
             time.sleep(.05)                             # until the old one is gone
 
 # %% ../../nbs/support/submissions.ipynb #37107f02
-def _end(p):
-    "End a process, and what is left of its session."
+def _end(p, below):
+    "End a process and the one below it, and what is left of their sessions."
     if p.pid is None: return
-    with suppress(OSError):
-        if hasattr(os, 'killpg'): os.killpg(p.pid, signal.SIGKILL)
+    for pid in filter(None, (below, p.pid)):
+        with suppress(OSError):
+            if hasattr(os, 'killpg'): os.killpg(pid, signal.SIGKILL)
     with suppress(OSError):
         if p.is_alive(): p.kill()
     p.join(10)
@@ -232,17 +309,34 @@ def _copy(file, home):
     copy = shutil.copytree(file.folder, home/'work', symlinks=True, ignore=special)
     return (Path(copy)/file.path.relative_to(file.folder)).parent
 
+# %% ../../nbs/support/submissions.ipynb #b60d1f7e
+class _Compared:
+    "What a process tells of trials, compared with what is wanted."
+    def _trial(self, name, got, now):
+        "Compare what a solution gave in its next trial; the first fault counts."
+        trial, want = _wanted(name)[self.tried[name]]
+        where = trial.what or describe(trial.inputs)
+        got, now = ({k: _read(o) for k, o in d.items()} for d in (got, now))
+        try:
+            _unchanged(now, trial.inputs, EXERCISES[name].changes, where)
+            compare(got, want, where, trial.property)
+        except Fault as e: self._graded(name, ('failed', e.property, str(e)[:1000]))
+        self.tried[name] += 1
+    def _graded(self, name, found):
+        n, wanted = self.tried[name], len(_wanted(name)) if found[0] == 'passed' else 0
+        if n < wanted: found = 'failed', 'exception', f'it gave numbers in {n} of {wanted} trials'
+        self.graded.setdefault(name, tuple(found))
+
 # %% ../../nbs/support/submissions.ipynb #d9bf67e8
-class _Heard:
+class _Heard(_Compared):
     "How far a process is, by what it says. Whatever else it may say is passed over."
     def __init__(self, file, graded):
         self.file, self.graded, self.at, self.said = file, graded, None, ''
-        self.statement, self.unread = None, b''
+        self.statement, self.unread, self.pid, self.tried = None, b'', None, Counter()
     def hear(self, data):
         *lines, self.unread = (self.unread + data).split(b'\n')
         for line in lines:
-            with suppress(ValueError, TypeError, LookupError, RecursionError):
-                self._line(*json.loads(line))
+            with suppress(Exception): self._line(*json.loads(line))
     def _line(self, kind, *what):
         if kind == 'cell':
             i, self.statement = what
@@ -251,7 +345,9 @@ class _Heard:
         elif kind == 'graded':
             name, *found = what
             if name in EXERCISES and len(found) == 3 and all(isinstance(o, str) for o in found):
-                self.graded[name] = tuple(found)
+                self._graded(name, found)
+        elif kind == 'trial': self._trial(*what)
+        elif kind == 'pid': self.pid = self.pid or range(2, 1 << 31)[what[0] - 2]
         elif kind in ('memory', 'done'): self.said = kind
 
 # %% ../../nbs/support/submissions.ipynb #b73f525b
@@ -272,7 +368,7 @@ def _attempt(file, stops, graded, limits, left):
                 p.join(1)
                 end = None if p.exitcode == 255 else p.exitcode     # so if its server was ended
             return heard.at, heard.statement, end, took
-        finally: _end(p)
+        finally: _end(p, heard.pid)
 
 # %% ../../nbs/support/submissions.ipynb #d713f9b0
 def _watched(sock, heard, cell, left):
@@ -356,23 +452,33 @@ def run_all(
     students:list, # names
     limits:Limits,
     jobs:int=1, # processes at a time
+    keep=None, # a function, told the rows of all who are finished, whenever one more is
 ) -> tuple: # a `Row` for each student and exercise, and sentences
     "Grade what was collected. Of several files, the last that has an exercise counts."
-    rank = {'missing': 0, 'empty': 1}
-    best, notes = {}, []
+    done, notes = {}, []
     tasks = [_graded(file, limits) for file in files]
     with closing(_all(tasks, jobs)) as told:
-        told = sorted(tqdm(told, total=len(files), unit='file', leave=False, disable=None))
-    for i, (graded, said) in told:
+        for i, found in tqdm(told, total=len(files), unit='file', leave=False, disable=None):
+            done[i] = found
+            left = {file.student for j, file in enumerate(files) if j not in done}
+            if keep: keep(_rows([o for o in students if o not in left], files, done))
+    for i, (_, said) in sorted(done.items()):
         file = files[i]
         where = file.student if file.folder is None else f'{file.student}, {file.path.name}'
         notes += [_clean(f'{where}: {o}') for o in said]
+    return _rows(students, files, done), notes
+
+# %% ../../nbs/support/submissions.ipynb #4e93c1d5
+def _rows(students, files, done):
+    "A `Row` for each of these students and each exercise, of the files that are done."
+    rank, best = {'missing': 0, 'empty': 1}, {}
+    for i, (graded, _) in sorted(done.items()):
         for name, found in graded.items():
-            key = file.student, name
+            key = files[i].student, name
             if key not in best or rank.get(found[0], 2) >= rank.get(best[key][0], 2):
                 best[key] = found
     key = [(student, name) for student in students for name in EXERCISES]
-    return [Row(*k, *best.get(k, ('missing', '', ''))) for k in key], notes
+    return [Row(*k, *best.get(k, ('missing', '', ''))) for k in key]
 
 # %% ../../nbs/support/submissions.ipynb #9c78e2c2
 def _row(name, cells, width=22):
@@ -455,6 +561,25 @@ def _digits(source):
     mnist_files(str(folder), sums=sums)                 # an error, if they aren't right
     return str(folder)
 
+# %% ../../nbs/support/submissions.ipynb #d27f8b06
+class _Kept:
+    "Writes the rows of all who are finished, so that they are there if the command is ended."
+    def __init__(self, path): self.path, self.rows = path, []
+    def __call__(self, rows):
+        self.rows = rows
+        with suppress(OSError):                         # a disk that is full now may have room later
+            if self.path: _save(self.path, to_csv(rows))
+    def lacking(self, students): return sorted({*students} - {r.student for r in self.rows})
+
+@contextmanager
+def _exit_on_term():
+    "Inside, SIGTERM ends the command as Ctrl-C does: nothing is left behind."
+    main = threading.current_thread() is threading.main_thread()
+    was = main and signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try: yield
+    finally:
+        if main: signal.signal(signal.SIGTERM, was)
+
 # %% ../../nbs/support/submissions.ipynb #a1002432
 def grade(
     argv:list=None, # arguments; those of the command line by default
@@ -467,8 +592,13 @@ def grade(
         students, files, notes = collect(args.folder)
         limits = Limits(args.cell_seconds, args.seconds, args.memory*10**6, _digits(args.data))
         print(f'to grade: {len(files)} files of {len(students)} students\n')
-        with patch.dict(os.environ, MPLBACKEND='Agg'):  # a bad one would end the server of processes
-            rows, said = run_all(files, students, limits, args.jobs)
+        keep = _Kept(args.csv)
+        # a bad MPLBACKEND would end the server of processes
+        with patch.dict(os.environ, MPLBACKEND='Agg'), _exit_on_term():
+            try: rows, said = run_all(files, students, limits, args.jobs, keep)
+            except BaseException:
+                print(_clean(f'not graded: {", ".join(keep.lacking(students))}'))
+                raise
         print(by_student(rows), by_exercise(rows), sep='\n\n')
         if notes + said: print('', *notes, *said, sep='\n')
         if args.csv:
