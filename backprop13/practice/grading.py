@@ -7,8 +7,8 @@ __all__ = ['AUTOGRAD', 'NUMPY', 'MAKES', 'MEGABYTES', 'LESSON', 'SECONDS', 'EMPT
            'LOOK', 'SHAPES', 'EXCEPTIONS', 'Fault', 'TimeUp', 'time_limit', 'torch_name', 'Watch', 'Operations',
            'no_calls', 'codes_of', 'home_of', 'Caught', 'world', 'as_usual', 'quiet', 'run', 'left_behind', 'line_of',
            'compare', 'differs', 'agree', 'kind_of', 'diagnose', 'Trial', 'Exercise', 'does_nothing', 'check_signature',
-           'try_out', 'describe', 'smaller', 'smallest', 'shown', 'literal', 'paste', 'look', 'Report', 'judge',
-           'apart', 'source', 'starter', 'broken']
+           'try_out', 'own_memory', 'describe', 'smaller', 'smallest', 'shown', 'literal', 'paste', 'look', 'Report',
+           'judge', 'apart', 'source', 'starter', 'broken']
 
 # %% ../../nbs/support/grading.ipynb #de5771a5
 import ast, contextlib, copy, ctypes, dis, functools, inspect, io, linecache, os, pickle, re
@@ -555,12 +555,16 @@ def try_out(
     _unchanged(inputs, trial.inputs, exercise.changes, where)
     want = (trial.want or exercise.want)(**copy.deepcopy(trial.inputs))
     compare(got, want, where, trial.property)
-    for mine, given in got.get(SHARED, []):
-        left = 'inputs unchanged', (f'{mine} lies in the memory of {given}: who writes into one changes '
-                                    'the other, too')
+    own_memory(got, where)
     if left: raise Fault(left[0], f'{left[1]}, for {where}')
 
 # %% ../../nbs/support/grading.ipynb #38682018
+def own_memory(got:dict, where:str):
+    "`Fault` if something that it made lies in the memory of something given, by `got[SHARED]`."
+    for mine, given in got.get(SHARED, []):
+        raise Fault('inputs unchanged', f'{mine} lies in the memory of {given}: who writes into one '
+                    f'changes the other, too, for {where}')
+
 ANYWAY = 'empty', 'no autograd', 'no ready-made function', 'memory', 'bugs killed'   # whatever the inputs
 
 def _unchanged(now, before, changes, where):

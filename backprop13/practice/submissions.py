@@ -22,7 +22,7 @@ from ..support.commands import (_Parser, _new_file, _place, _sentences, _text, _
                                  _writing)
 from ..data import _lacking, _save, _source, mnist_files
 from .exercises import EXERCISES, PAGES, check
-from .grading import Fault, _unchanged, as_usual, compare, describe
+from .grading import Fault, _unchanged, as_usual, compare, describe, own_memory
 try: import resource
 except ImportError: resource = None                     # Windows has none
 
@@ -220,15 +220,19 @@ def _work(sock, home, folder, file, stops, graded, limits):
 def _telling(exercise, say):
     "The same exercise; what a solution gives is told instead of compared."
     kept = []
-    def drive(f, **inputs):
-        kept[:] = exercise.drive(f, **inputs), inputs
-        return {}
+    def telling(drive):
+        def told(f, **inputs):
+            kept[:] = drive(f, **inputs), inputs
+            return {}
+        return told
     def tell(**_):
         got, now = kept
         now = {k: o for k, o in now.items() if isinstance(o, torch.Tensor)}
         say('trial', exercise.name, *({k: _plain(o) for k, o in d.items()} for d in (got, now)))
         return {}
-    return replace(exercise, drive=drive, want=tell)
+    def trials():
+        for t in exercise.trials(): yield replace(t, drive=telling(t.drive or exercise.drive), want=tell)
+    return replace(exercise, trials=trials)
 
 # %% ../../nbs/support/submissions.ipynb #1f7c60b3
 _MOST = 100_000                                         # numbers of a tensor that are told
@@ -264,7 +268,7 @@ def _wanted(name):
     "An exercise's trials, each with what is wanted of it."
     exercise = EXERCISES[name]
     with as_usual():
-        return [(o, exercise.want(**copy.deepcopy(o.inputs))) for o in exercise.trials()]
+        return [(o, (o.want or exercise.want)(**copy.deepcopy(o.inputs))) for o in exercise.trials()]
 
 # %% ../../nbs/support/submissions.ipynb #85828be7
 _STARTS, _PATIENCE, _AGAIN = 12, 120, 10    # of a file; seconds until one has begun, of trying to
@@ -320,6 +324,7 @@ class _Compared:
         try:
             _unchanged(now, trial.inputs, EXERCISES[name].changes, where)
             compare(got, want, where, trial.property)
+            own_memory(got, where)
         except Fault as e: self._graded(name, ('failed', e.property, str(e)[:1000]))
         self.tried[name] += 1
     def _graded(self, name, found):
