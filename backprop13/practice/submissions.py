@@ -192,9 +192,10 @@ def _judged(name, o, why):
 # %% ../../nbs/support/submissions.ipynb #7e5e12b5
 def _work(sock, home, folder, file, stops, graded, limits):
     "What the process does: run the cells, then check each exercise that they define."
-    def say(*what): sock.sendall(json.dumps(what).encode() + b'\n')
-    above = _step_down(sock)
-    say('pid', os.getpid())
+    above, me = _step_down(sock), os.getpid()
+    def say(*what):
+        if os.getpid() == me: sock.sendall(json.dumps(what).encode() + b'\n')   # no copy of it speaks
+    say('pid', me)
     _cut_off(home, folder, limits, above, sock.fileno())
     from backprop13.practice.shell import new_shell
     shell, lost, mine = new_shell(say), {}, {}

@@ -45,6 +45,8 @@ HOSTILE = dict(
     exits_at_once='import os\nos._exit(7)',
     kills_itself='import os, signal\nos.kill(os.getpid(), signal.SIGKILL)',
     kills_its_parent='import os, signal\nos.kill(os.getppid(), signal.SIGKILL)',
+    stops_its_parent='import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)',
+    forks='import os\nos.fork()',
     deletes='import os, shutil\nopen("x", "w").close()\nfor o in os.getcwd(), os.path.expanduser("~"): shutil.rmtree(o, ignore_errors=True)',
     prints='while True: print("x"*1000)',
     waits='!trap "" HUP; sleep 600',
@@ -53,6 +55,15 @@ HOSTILE = dict(
              '        try: os.write(fd, o)\n        except OSError: pass'),
     stays='import os, subprocess\nsubprocess.Popen(["sleep", "600"])\nif not os.fork():\n    import time\n    time.sleep(600)',
     asks='import os\nos.read(0, 1)\nname = input("your name? ")')
+FORGED = dict(                                        # beside a lin that is wrong
+    compares='torch.allclose = torch.equal = torch.Tensor.__eq__ = torch.Tensor.all = lambda *a, **k: True\n'
+             'torch.isclose = lambda g, w, **k: torch.ones_like(w, dtype=bool)',
+    judges='from types import SimpleNamespace as N\nimport backprop13.practice.submissions as s\n'
+           's.check = lambda *a, **k: N(passed=True)',
+    lies='class Lies(torch.Tensor): __torch_function__ = classmethod(lambda *a: True)\n'
+         'def lin(x, w, b): return torch.zeros(1).as_subclass(Lies)',
+    writes='import os\nfor fd in range(3, 60):\n    for o in [b\'["trial", "lin", {}, {}]\\n\']*4 + '
+           '[b\'["graded", "lin", "passed", "", ""]\\n\']:\n        try: os.write(fd, o)\n        except OSError: pass')
 SAID = dict(                                          # what the command says about them, in sentences
     loops=[f'cell 3 was stopped after {CELL_SECONDS} seconds'],
     prints=[f'cell 3 was stopped after {CELL_SECONDS} seconds'],
@@ -90,6 +101,8 @@ def hand_in(folder):
     put('.hidden.ipynb', notebook(*GOOD))
     put('broken.ipynb', '{"cells": [')
     put('list.ipynb', '[1, 2]')
+    put('json.py', notebook(LIN))
+    put('lea.ipynb', notebook(''))
     put('deep.ipynb', '['*200_000)
     put('letter.pdf', '%PDF')
     (folder/'nobody').mkdir()
@@ -203,6 +216,7 @@ def test_magics_and_timed_cells_run(graded):
 def test_a_folder_is_one_student(graded):
     assert results(graded, 'lea') == dict.fromkeys(NAMES, 'passed')                     # the last lin that isn't empty
     assert said(graded, 'lea') == [f'cell 1 was stopped after {CELL_SECONDS} seconds']
+    assert '\nlea is a file and a folder: graded as one student\n' in graded['out']
     assert not any(s in ('page', 'one', 'two', 'helper', '.hidden') for s, _ in graded['rows'])
 
 
@@ -210,6 +224,7 @@ def test_a_folder_is_one_student(graded):
     ('broken', "broken.ipynb can't be read as a notebook: Expecting"),
     ('list', "list.ipynb can't be read as a notebook: it has no cells"),
     ('deep', "deep.ipynb can't be read as a notebook: maximum recursion"),
+    ('json', "json.py can't be read as a notebook: it holds JSON"),
     ('nobody', 'nobody has no .ipynb and no .py file')])
 def test_what_cannot_be_read_is_told_and_in_the_table(graded, student, why):
     assert results(graded, student) == dict.fromkeys(NAMES, 'missing')
@@ -437,12 +452,12 @@ def test_names_cannot_move_the_cursor():
 def test_a_babbling_process_is_not_believed():
     file = submissions.File('a', Path('a.ipynb'), None, ['1', '2'])
     heard = submissions._Heard(file, {})
-    heard.hear(b'["cell", 5, 0]\n["check", "none"]\n["graded", "lin", "passed"]\n["graded", "lin", 1, 2, 3]\n'
+    heard.hear(b'["cell", 5, 0]\n["check", "none"]\n["graded", "lin", "failed"]\n["graded", "lin", 1, 2, 3]\n'
                + b'['*100_000 + b'\n{}\n3\n\xff\n')
     assert heard.at is None and heard.graded == {} and not heard.said
-    heard.hear(b'["cell", 1, 0]\n["graded", "lin", "pas')
-    heard.hear(b'sed", "", ""]\n')
-    assert heard.at == ('cell', 1) and heard.graded['lin'][0] == 'failed' and heard.graded['lin'][2].startswith('it gave numbers in 0 of')
+    heard.hear(b'["cell", 1, 0]\n["graded", "lin", "fai')
+    heard.hear(b'led", "", ""]\n')
+    assert heard.at == ('cell', 1) and heard.graded == {'lin': ('failed', '', '')}
 
 
 @pytest.mark.parametrize('failures', [0, 1, 2, 10, 10**9])
@@ -492,6 +507,12 @@ def at_home(tmp_path, monkeypatch, text, limits):
     return {r.exercise: r for r in rows if r.result != 'missing'}, notes + said
 
 
+@pytest.mark.parametrize('deed', FORGED.values(), ids=FORGED)
+def test_a_forged_result_does_not_pass(deed, tmp_path, monkeypatch):
+    text = notebook(IMPORTS, LIN.replace('+', '-'), deed)
+    assert at_home(tmp_path, monkeypatch, text, Limits(20, 60, 10**9, 'synthetic'))[0]['lin'].result == 'failed'
+
+
 def test_the_time_for_a_notebook_is_limited(tmp_path, monkeypatch):
     text = notebook(IMPORTS, *['import time\nfor _ in range(100): time.sleep(.5)']*9, LIN)
     began = time.monotonic()
@@ -527,24 +548,25 @@ def test_another_way_of_making_processes_will_do(tmp_path, monkeypatch):
 
 # ---- stopped, and refused
 
-@pytest.mark.parametrize('sign,code', [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=['int', 'kill'])
+@pytest.mark.parametrize('sign,code', [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=['int', 'term', 'kill'])
 def test_stopped(tmp_path, sign, code):
-    "What ends the command ends its processes. (Its name is short: it is a part of the path of a socket, which has 107 letters at most.)"
+    "What ends the command ends its processes, and keeps what is graded. (The name is short: a socket's path has 107 letters.)"
     (tmp_path/'in').mkdir()
-    for o in 'ab': (tmp_path/'in'/f'{o}.ipynb').write_text(between(HOSTILE['stays']
-            + '\nopen("../here", "w").close()\nwhile True: pass'))
+    for o in 'abc': (tmp_path/'in'/f'{o}.ipynb').write_text(between(*[HOSTILE['stays']
+            + '\nopen("../here", "w").close()\nwhile True: pass']*(o != 'c')))
     mark = uuid.uuid4().hex
-    with start(tmp_path, mark, 'in', '--jobs', 2, '--cell-seconds', 100, '--csv', 'r.csv') as p:
+    with start(tmp_path, mark, 'in', '--jobs', 3, '--cell-seconds', 100, '--csv', 'r.csv') as p:
         until = time.monotonic() + 60
-        while len(list((tmp_path/'tmp').glob('*/here'))) < 2 and time.monotonic() < until: time.sleep(.05)
+        while (len(list((tmp_path/'tmp').glob('*/here'))) < 2 or not (tmp_path/'r.csv').exists()) and time.monotonic() < until: time.sleep(.05)
         assert len(left(mark, 0)) > 4
         p.send_signal(sign)
         out, err = p.communicate(timeout=30)
-    told = 'not graded: a, b\n'*(code == 130)
-    assert p.returncode == code and out == f'to grade: 2 files of 2 students\n\n{told}' and not (tmp_path/'r.csv').exists()
+    kept = (tmp_path/'r.csv').read_text(encoding='utf-8-sig')
+    assert kept.count('passed') == 3 and '\na,' not in kept and kept.count('\nc,') == len(EXERCISES)
+    assert p.returncode == code and out == 'to grade: 3 files of 3 students\n\n' + 'not graded: a, b\n'*(code > 0)
     assert err == ('backprop13-grade: stopped by Ctrl-C\n' if code == 130 else '')
     assert left(mark) == []
-    if code == 130: assert list((tmp_path/'tmp').iterdir()) == []
+    if code > 0: assert list((tmp_path/'tmp').iterdir()) == []
 
 
 @pytest.mark.parametrize('words,why', [
