@@ -185,7 +185,7 @@ def _judged(name, o, why):
     if getattr(o, '__name__', None) != name:
         other = f'{name} is another name of {getattr(o, "__name__", "something unnamed")}'
         return 'failed', 'signature', f'{other}; wanted a definition of that name'
-    report = check(o, record=False)
+    report = check(o, record=False, here=True)
     if report.passed: return 'passed', '', ''
     return 'empty' if report.property == 'empty' else 'failed', report.property, report.message
 
