@@ -265,9 +265,6 @@ def _chain_again(cls, x, targ, w1, b1, w2, b2, layers):
     used = dict(x=x, w1=w1, b1=b1, w2=w2, b2=b2)
     return {'the loss': loss, **{f'{k}.g': getattr(t, 'g', None) for k, t in used.items()}}
 
-# %% ../../nbs/support/exercises.ipynb #97b1ec9c
-#| exports
-
 # %% ../../nbs/support/exercises.ipynb #3a870354
 def _chain_adds(cls, x, targ, layers, **weights):
     "Two steps, on other inputs: what the weights have in `.g` then."
@@ -287,7 +284,8 @@ def _two_chains(cls, x, targ, w1, b1, w2, b2, layers):
     "Two chains, called and walked back in turns: what the first one gave."
     given = dict(x=x, w1=w1, b1=b1, w2=w2, b2=b2)
     x2, *weights = (2*t + 1 for t in given.values())
-    first, second = (cls([Lin(w, b), Relu(), Lin(v, c)], Mse()) for w, b, v, c in ((w1, b1, w2, b2), weights))
+    both = (w1, b1, w2, b2), weights
+    first, second = (cls([Lin(w, b), Relu(), Lin(v, c)], Mse()) for w, b, v, c in both)
     loss = first(x, targ)
     second(x2, targ)
     second.backward()
@@ -344,7 +342,8 @@ def _score_trials():
             one(far, 'stability', 'two equal scores of −10000, and of 10000'),
             one(apart, 'stability', 'one row near 0, one near −1000'),
             one(torch.tensor([[0., -inf, 1.]]), 'stability', 'a score of −inf: impossible'),
-            Trial(dict(autograd=True, x=1000*draw(2, 4).double()), 'gradient', f'{THROUGH}, scores up to ±2000')]
+            Trial(dict(autograd=True, x=1000*draw(2, 4).double()), 'gradient',
+                  f'{THROUGH}, scores up to ±2000')]
 
 # %% ../../nbs/support/exercises.ipynb #711c5ae0
 add(minibatch.logsumexp, '05_cross_entropy', 15, _score_trials, gives(lambda x: torch.logsumexp(x,
@@ -581,7 +580,8 @@ def _loader_drive(cls, n, bs, shuffle=False, seed=0, items=False):
              'sizes of the batches': [len(xb) for xb, yb in epochs[0]],
              'the data afterwards': ds[:][0], 'each item comes once in an epoch':
                  [sorted(o) for o in orders] == [list(range(n))]*2,
-             'x and y of an item stay together': all(torch.equal(xb, ds[yb][0]) for e in epochs for xb, yb in e)}
+             'x and y of an item stay together':
+                 all(torch.equal(xb, ds[yb][0]) for e in epochs for xb, yb in e)}
     if not shuffle: return {**facts, 'the order': orders[0]}
     return {**facts, 'the order is shuffled': orders[0] != list(range(n)),
             'the next epoch has a new order': orders[0] != orders[1]}
@@ -605,9 +605,11 @@ def _seeded_drive(cls, n, bs):
             found = _order(_made_by(cls, Items(n), bs, True, seed))
             return found, torch.equal(before, torch.get_rng_state())
     (one, left), (same, _), (other, _) = order(1, 3), order(1, 4), order(2, 3)
-    return {'the same seed gives the same order': one == same, 'another seed gives another order': one != other,
+    return {'the same seed gives the same order': one == same,
+            'another seed gives another order': one != other,
             'a generator is used in place of the global one': left}
 
+# %% ../../nbs/support/exercises.ipynb #1a726647
 def _shuffled_drive(cls, n, bs, seed=0, times=400):
     "Each item in each place, and behind each other one, about as often as chance has it."
     places, pairs = torch.zeros(n, n), torch.zeros(n, n)
@@ -756,7 +758,8 @@ class _OtherMse(backprop.Mse):
     def bwd(self, out, inp, targ): backprop.add_grad(inp, (inp - targ)*(out.g*2/inp.numel()))
 
 class _RoundedMse(backprop.Mse):
-    def bwd(self, out, inp, targ): backprop.add_grad(inp, ((inp - targ).double()/inp.numel()*2*out.g.double()).to(inp))
+    def bwd(self, out, inp, targ):
+        backprop.add_grad(inp, ((inp - targ).double()/inp.numel()*2*out.g.double()).to(inp))
 
 MSE_BUGS = [
     Bug('the sign is wrong', 'inp - targ', 'targ - inp'),
@@ -936,7 +939,8 @@ def _record(name, tries=0, hints=0, solved=None, held=None) -> str:
     "Note it in the file; returns a sentence if that can't be written."
     rows, file = _read(), progress_file()
     row = _row(rows, name)
-    rows[name] = row | dict(tries=row['tries'] + tries, hints=row['hints'] + hints, solved=row.get('solved') or solved)
+    rows[name] = row | dict(tries=row['tries'] + tries, hints=row['hints'] + hints,
+                            solved=row.get('solved') or solved)
     if held is not None: rows[name]['held'] = held                # how many trials did
     try:
         _unsaved.clear()

@@ -36,6 +36,7 @@ class Fault(Exception):
 class TimeUp(BaseException):
     "The code ran too long. No `Exception`, so that `except Exception` doesn't stop it."
 
+# %% ../../nbs/support/grading.ipynb #dcfd6146
 @contextlib.contextmanager
 def time_limit(
     seconds:float, # more than 0
@@ -104,6 +105,7 @@ def _of_numpy(args):
     return any(type(o).__module__ == 'numpy' or isinstance(o, (list, tuple)) and _of_numpy(o)
                for o in args)
 
+# %% ../../nbs/support/grading.ipynb #2d63f99d
 class Watch(TorchFunctionMode):
     "Raises a `Fault` when one of the `banned` functions of PyTorch's is called, or autograd."
     def __init__(self, banned:frozenset, autograd:bool):
@@ -153,6 +155,7 @@ class Operations(TorchDispatchMode):
 # %% ../../nbs/support/grading.ipynb #bbbd03d2
 LESSON = re.compile(r'backprop13\.(\w+|practice\.(solutions|exercises)|support\.ledger)$')
 
+# %% ../../nbs/support/grading.ipynb #20194feb
 @contextlib.contextmanager
 def no_calls(
     codes:dict, # code object -> name, of functions that must not be called
@@ -209,7 +212,8 @@ class Caught(io.StringIO):
 def world() -> dict:
     "What all code shares, and a solution must leave as it is."
     return {'the default dtype': torch.get_default_dtype(), 'autograd': torch.is_grad_enabled(),
-            'the default device': torch.get_default_device(), 'the global seed': torch.initial_seed(),
+            'the default device': torch.get_default_device(),
+            'the global seed': torch.initial_seed(),
             'the number of threads': torch.get_num_threads()}
 
 @contextlib.contextmanager
@@ -260,12 +264,10 @@ def run(
     "The result of `job()`, which calls `f`; `Fault` if that raises, is too slow or forbidden."
     watch = Watch(frozenset(o for o in banned if isinstance(o, str)), autograd)
     codes = codes_of(*(o for o in banned if not isinstance(o, str)))
-    home, may = home_of(f), set(codes_of(*allowed or ()))
+    calls = no_calls(codes, watch.say, home_of(f) if allowed else None, {*codes_of(*allowed or ())})
     try:
-        with seeded(13), as_usual(), quiet(out or Caught()), time_limit(seconds, home) as up, \
-             watch, Operations(watch), \
-             no_calls(codes, watch.say, None if allowed is None else home, may):
-            result = job()
+        with seeded(13), as_usual(), quiet(out or Caught()), time_limit(seconds, home_of(f)) as up, \
+             watch, Operations(watch), calls: result = job()
         if up: raise TimeUp                             # the code caught it
     except KeyboardInterrupt: raise
     except BaseException as e:
@@ -638,7 +640,9 @@ def literal(
     t:Tensor,
 ) -> str: # code
     "The tensor as somebody would write it."
-    def one(v): return [one(o) for o in v] if isinstance(v, list) else v if isinstance(v, int) else float(f'{v:.6g}')
+    def one(v):
+        if isinstance(v, list): return [one(o) for o in v]
+        return v if isinstance(v, int) else float(f'{v:.6g}')
     text = re.sub(r'\b(inf|nan)\b', r'torch.\1', repr(one(t.tolist())))
     dtype = '' if t.dtype in (torch.float32, torch.int64) else f', dtype={t.dtype}'
     return f'torch.tensor({text}{dtype})'
@@ -656,7 +660,7 @@ LOOK = {
     'empty': 'Write the body in place of the dots, run its cell, then this one.',
     'signature': 'Take the first line as it was given: names and order.',
     'time': 'Which loop has no end, or far too many rounds?',
-    'memory': 'Which step makes a table of all rows by all rows? Each row needs one entry of it.',
+    'memory': 'Which step makes a table of all rows by all rows? Each row needs one entry.',
     'type': 'Which step gives it that kind? Print the `type` after each.',
     'shape': 'Write the shape of each step beside its line; which axis is summed, or kept?',
     'dtype': 'Which number or tensor of yours has a dtype of its own?',
@@ -667,6 +671,10 @@ LOOK = {
     'iterator': 'How often can what you were given be looped over?',
     'inputs unchanged': '`x[...] =`, `x +=` and methods that end in _ write into a tensor; and '
                         '`y = x` is a second name of the same one.',
+}
+
+# %% ../../nbs/support/grading.ipynb #b7538c1a
+LOOK |= {
     'gradients add up': '`=` replaces what is there; `add_grad` adds to it.',
     'two calls': 'What is kept between calls, or in the class? Each call, and each object, needs its own.',
     'batch of one': 'Which line looks at the number of rows, or drops an axis of length 1?',
@@ -774,7 +782,7 @@ def judge(
         if does_nothing(f): raise Fault('empty', EMPTY)
         with as_usual():
             for trial in exercise.trials():
-                about = f'{trial.property}: '*bool(trial.property) + (trial.what or describe(trial.inputs))
+                about = ': '.join(filter(None, [trial.property, trial.what or describe(trial.inputs)]))
                 begins(about)
                 try_out(exercise, f, trial, out)
                 report.held.append(about)
@@ -782,10 +790,9 @@ def judge(
         report.fault = e
         if trial: report.inputs, report.lines = shown(exercise, f, trial, e)
     except Exception as e: report.fault = Fault('exception', f"it can't be examined: {e!r:.200}")
-    if out.total: report.notes.append(
-        f'It prints {out.total} characters, which are left out here.')
-    if out.figures: report.notes.append(
-        f'It draws {out.figures} figure{"s"*(out.figures > 1)}, left out here.')
+    if out.total: report.notes.append(f'It prints {out.total} characters, which are left out here.')
+    many = 's'*(out.figures > 1)
+    if out.figures: report.notes.append(f'It draws {out.figures} figure{many}, left out here.')
     return report
 
 # %% ../../nbs/support/grading.ipynb #790c04a0
