@@ -199,8 +199,7 @@ def _judged(name, o, why):
 # %% ../../nbs/support/submissions.ipynb #7e5e12b5
 def _work(sock, home, folder, file, stops, graded, limits):
     "What the process does: run the cells, then check each exercise that they define."
-    above = _step_down(sock)
-    say = _speaker(sock)
+    above, say = _step_down(sock), _speaker(sock)
     say('pid', os.getpid())
     _cut_off(home, folder, limits, above, sock.fileno())
     from backprop13.practice.shell import new_shell
