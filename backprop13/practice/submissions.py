@@ -136,6 +136,13 @@ def _step_down(sock):
     if code < 0: os.kill(above, -code)                  # ends as the child did
     os._exit(abs(code))
 
+def _speaker(sock):
+    "A function that tells something; nothing, in a copy of this process."
+    me = os.getpid()
+    def say(*what):
+        if os.getpid() == me: sock.sendall(json.dumps(what).encode() + b'\n')
+    return say
+
 # %% ../../nbs/support/submissions.ipynb #53a3b23e
 def _set_limits(limits):
     "Memory, processor time, size of a file, and no core dumps."
@@ -192,10 +199,8 @@ def _judged(name, o, why):
 # %% ../../nbs/support/submissions.ipynb #7e5e12b5
 def _work(sock, home, folder, file, stops, graded, limits):
     "What the process does: run the cells, then check each exercise that they define."
-    above, me = _step_down(sock), os.getpid()
-    def say(*what):
-        if os.getpid() == me: sock.sendall(json.dumps(what).encode() + b'\n')   # no copy of it speaks
-    say('pid', me)
+    above, say = _step_down(sock), _speaker(sock)
+    say('pid', os.getpid())
     _cut_off(home, folder, limits, above, sock.fileno())
     from backprop13.practice.shell import new_shell
     shell, lost, mine = new_shell(say), {}, {}

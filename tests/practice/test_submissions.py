@@ -1,6 +1,7 @@
 """The teacher's command, run as a teacher runs it: a folder with good, wrong, broken and hostile submissions, graded in one go. What the
 hostile ones do, they do in the processes that the command makes for them."""
 import csv, hashlib, json, os, re, signal, socket, subprocess, sys, time, uuid
+from contextlib import nullcontext
 from pathlib import Path
 
 import nbformat, pytest
@@ -24,23 +25,19 @@ MSE = 'def mse(output, targ):\n    return (output - targ).pow(2).mean()'
 GOOD = [LIN, RELU, MSE]
 NAMES = 'lin', 'relu', 'mse'
 
-
 def notebook(*cells):
     return json.dumps(dict(cells=[dict(cell_type='markdown', source=['# Practice'], metadata={})] + [
         dict(cell_type='code', source=o.splitlines(True), metadata={}, outputs=[],
              execution_count=None) for o in cells],
         metadata={}, nbformat=4, nbformat_minor=4))
 
-
 def between(*deeds):
     "A notebook that does these after it defines lin, before relu and mse"
     return notebook(IMPORTS, LIN, *deeds, RELU, MSE)
 
-
 HOSTILE = dict(
     loops='while True: pass',
-    allocates='x = torch.zeros(5_000_000_000)\ny = bytearray(20_000_000_000)',
-    fills='x = []\nwhile True: x.append(torch.empty(100_000_000))',
+    allocates='x = []\nwhile True: x.append(torch.empty(100_000_000))',
     exits='import sys\nsys.exit(3)',
     exits_at_once='import os\nos._exit(7)',
     kills_itself='import os, signal\nos.kill(os.getpid(), signal.SIGKILL)',
@@ -51,28 +48,20 @@ HOSTILE = dict(
     prints='while True: print("x"*1000)',
     waits='!trap "" HUP; sleep 600',
     closes='import os\nos.closerange(0, 100)',
-    babbles=('import os\nfor fd in range(3, 50):\n    for o in b"}{\\n", b\'["graded", "mse"]\\n["cell", 99, 0]\\n[[]]\\n\', b"\\xff\\n":\n'
-             '        try: os.write(fd, o)\n        except OSError: pass'),
-    stays='import os, subprocess\nsubprocess.Popen(["sleep", "600"])\nif not os.fork():\n    import time\n    time.sleep(600)',
-    asks='import os\nos.read(0, 1)\nname = input("your name? ")')
-FORGED = dict(                                        # beside a lin that is wrong
+    stays='import os, subprocess\nsubprocess.Popen(["sleep", "600"])\nif not os.fork():\n    import time\n    time.sleep(600)')
+FORGED = dict(                # beside a lin that is wrong
     compares='torch.allclose = torch.equal = torch.Tensor.__eq__ = torch.Tensor.all = lambda *a, **k: True\n'
              'torch.isclose = lambda g, w, **k: torch.ones_like(w, dtype=bool)',
     judges='from types import SimpleNamespace as N\nimport backprop13.practice.submissions as s\n'
            's.check = lambda *a, **k: N(passed=True)',
     lies='class Lies(torch.Tensor): __torch_function__ = classmethod(lambda *a: True)\n'
          'def lin(x, w, b): return torch.zeros(1).as_subclass(Lies)',
-    writes='import os\nfor fd in range(3, 60):\n    for o in [b\'["trial", "lin", {}, {}]\\n\']*4 + '
-           '[b\'["graded", "lin", "passed", "", ""]\\n\']:\n        try: os.write(fd, o)\n        except OSError: pass')
-SAID = dict(                                          # what the command says about them, in sentences
-    loops=[f'cell 3 was stopped after {CELL_SECONDS} seconds'],
-    prints=[f'cell 3 was stopped after {CELL_SECONDS} seconds'],
-    waits=[f'cell 3 was stopped after {CELL_SECONDS} seconds'],
+    writes='import os\nfor fd in range(3, 60):\n    try: os.write(fd, b\'["trial", "lin", {}, {}]\\n\'*4 + '
+           'b\'["graded", "lin", "passed", "", ""]\\n\')\n    except OSError: pass')
+SAID = dict(                  # what the command says about them, in sentences
+    **dict.fromkeys(('loops', 'prints', 'waits'), [f'cell 3 was stopped after {CELL_SECONDS} seconds']),
     allocates=['cell 3 needed more than 1000 MB, and was stopped'],
-    fills=['cell 3 needed more than 1000 MB, and was stopped'],
-    exits_at_once=['cell 3 ended its process'], kills_itself=['cell 3 ended its process'],
-    closes=['cell 3 ended its process'])
-
+    **dict.fromkeys(('exits_at_once', 'kills_itself', 'closes'), ['cell 3 ended its process']))
 
 def hand_in(folder):
     "Good, wrong, hostile and broken submissions, in an order that mixes them"
@@ -109,11 +98,9 @@ def hand_in(folder):
     os.mkfifo(folder/'nobody'/'pipe.ipynb')           # to read it would wait for ever
     put('=cmd.ipynb', notebook('def lin(x, w, b): raise ValueError("\\x1b[31m\\n")'))
 
-
 def sums(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file()
             else '' for p in folder.rglob('*')}
-
 
 def start(folder, mark, *words, stdin=subprocess.DEVNULL, **more):
     "The command, in a process of its own; whatever comes of it has `mark` in its environment, and `more`"
@@ -126,7 +113,6 @@ def start(folder, mark, *words, stdin=subprocess.DEVNULL, **more):
     return subprocess.Popen([sys.executable, '-c', code, *map(str, words)], cwd=folder, env=env, text=True, stdin=stdin,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-
 def left(mark, seconds=10):
     "The processes with that mark which don't end within that time"
     until = time.monotonic() + seconds
@@ -138,7 +124,6 @@ def left(mark, seconds=10):
             except OSError: pass
         if not found or time.monotonic() > until: return found
         time.sleep(.1)
-
 
 @pytest.fixture(scope='module')
 def graded(tmp_path_factory):
@@ -161,12 +146,10 @@ def graded(tmp_path_factory):
     assert first.startswith('to grade: ')
     return dict(folder=folder, mark=mark, before=before, out=out, rows=found)
 
-
 def results(graded, student): return {name: graded['rows'][student, name]['result'] for name in NAMES}
 
 def said(graded, student):
     return [o.partition(': ')[2] for o in graded['out'].splitlines() if re.match(rf'{student}[:,]', o)]
-
 
 # ---- what each comes to
 
@@ -177,27 +160,22 @@ def test_a_hostile_one_is_graded_around_what_it_does(graded, student):
     heard = [o.split(' (')[0] for o in said(graded, student)]
     assert heard == SAID.get(student, [])
 
-
 @pytest.mark.parametrize('student', ['ada', 'zoe', 'mia'])
 def test_a_good_one_between_them_passes(graded, student):
     assert results(graded, student) == dict.fromkeys(NAMES, 'passed') and said(graded, student) == []
-
 
 def test_a_wrong_one_is_wrong(graded):
     assert results(graded, 'ben') == dict(lin='failed', relu='empty', mse='missing')    # an import is no solution
     row = graded['rows']['ben', 'lin']
     assert row['property'] == 'value' and 'wanted' in row['message']
 
-
 def test_what_happens_inside_a_solution(graded):
     found = results(graded, 'gina')
-    # by the command or, where that is slower, by check's own limit
-    assert found.pop('lin') in ('stopped', 'failed')
+    assert found.pop('lin') in ('stopped', 'failed')    # by the command, or by check's own limit
     assert found == dict(relu='ended', mse='passed')
     assert graded['rows']['gina', 'lin']['property'] == 'time'
     assert graded['rows']['gina', 'relu']['message'] in ('relu ended its process (exit code 5)',
         'relu ended its process')
-
 
 def test_the_cells_of_one_that_raises(graded):
     "What was defined before the error counts, what would have come after it doesn't, and later cells are run"
@@ -208,18 +186,16 @@ def test_the_cells_of_one_that_raises(graded):
     assert rows['hugo', 'relu']['message'] == 'cell 2 raises ZeroDivisionError: division by zero'
     assert said(graded, 'hugo') == [f'cell 5 was stopped after {CELL_SECONDS} seconds']
 
-
 def test_magics_and_timed_cells_run(graded):
     assert results(graded, 'kim') == dict(lin='passed', relu='passed', mse='failed') and said(graded, 'kim') == []
     assert graded['rows']['kim', 'mse']['property'] == 'signature'
 
-
 def test_a_folder_is_one_student(graded):
     assert results(graded, 'lea') == dict.fromkeys(NAMES, 'passed')                     # the last lin that isn't empty
     assert said(graded, 'lea') == [f'cell 1 was stopped after {CELL_SECONDS} seconds']
-    assert '\nlea is a file and a folder: graded as one student\n' in graded['out']
-    assert not any(s in ('page', 'one', 'two', 'helper', '.hidden') for s, _ in graded['rows'])
-
+    for o in 'lea is a file and a folder: graded as one student', 'letter.pdf is no .ipynb, .py or folder: passed over':
+        assert f'\n{o}\n' in graded['out']
+    assert not any(s in ('letter', 'page', 'one', 'two', 'helper', '.hidden') for s, _ in graded['rows'])
 
 @pytest.mark.parametrize('student,why', [
     ('broken', "broken.ipynb can't be read as a notebook: Expecting"),
@@ -232,12 +208,6 @@ def test_what_cannot_be_read_is_told_and_in_the_table(graded, student, why):
     assert [o for o in graded['out'].splitlines() if o.startswith(why)]
     assert re.search(rf'^{student} .* -$', graded['out'], re.M)
 
-
-def test_what_is_no_submission_is_told(graded):
-    assert '\nletter.pdf is no .ipynb, .py or folder: passed over\n' in graded['out']
-    assert 'letter' not in {s for s, _ in graded['rows']}
-
-
 # ---- what it leaves
 
 def test_the_originals_are_as_they_were(graded): assert sums(graded['folder']/'handed in') == graded['before']
@@ -249,7 +219,6 @@ def test_no_process_and_no_file_is_left(graded):
     assert {p.name for p in graded['folder'].iterdir()} <= {'handed in', 'home', 'home as it was',
         'tmp', 'matplotlib', 'results.csv'}
 
-
 def test_the_table(graded):
     out, students = graded['out'], len({s for s, _ in graded['rows']})
     lines = out.split('\n\n')[0].splitlines()
@@ -260,8 +229,7 @@ def test_the_table(graded):
     row = next(o for o in lines if o.startswith('ben ')).split()
     page = sum(e.page == EXERCISES['lin'].page for e in EXERCISES.values())
     assert row.count('-') == len(row) - 3 and f'0/{page}' in row and row[-1] == f'0/{len(EXERCISES)}'
-    assert max(map(len, out.split('\n\n')[0].splitlines())) <= 100 and '\x1b' not in out
-
+    assert '\x1b' not in out
 
 def test_the_lesson_to_give_next(graded):
     rows, out = graded['rows'].values(), graded['out']
@@ -272,25 +240,19 @@ def test_the_lesson_to_give_next(graded):
     assert re.search(r'^lin .* value 2, time 1, exception 1$|^lin .* value 2, exception 1, time 1$', out, re.M)
     assert f'handed in by nobody: {len(EXERCISES) - 3} more' in out
 
-
 def test_the_file_for_spreadsheets(graded):
     data = (graded['folder']/'results.csv').read_bytes()
     assert data.startswith(b'\xef\xbb\xbfstudent,exercise,result,property,message\r\n') and b'\x1b' not in data
     assert graded['rows']["'=cmd", 'lin']['property'] == 'exception'                  # an apostrophe: no formula
     assert graded['out'].rstrip().endswith('results: results.csv')
 
-
 # ---- right work never fails: what Jupyter runs, the command runs
 
 THINGS = {                                              # -> cells, and what is true after them
-    'display': ['display(1)\nok = 1', 'ok == 1'],
     'display in a function': ['def show(x):\n    display(x)\n    return x', 'show(2) == 2'],
     'display, imported': ['from IPython.display import HTML, clear_output, display as show\nclear_output()\nshow(HTML("<b>1</b>"))\nok = 3', 'ok == 3'],
-    '_': ['3 + 1', 'a = _ + 1', 'a == 5'],
-    '__ and ___': ['1', '2', '3', 'a = _, __, ___', 'a == (3, 2, 1)'],
-    'Out': ['"six"', '"six" in Out.values()'],
-    'In': ['4 + 3', '"4 + 3" in In'],
-    'a numbered result': ['"eight"', 'n = len(In) - 2', 'eval(f"_{n}") == Out[n] == "eight"'],
+    '_, __, ___': ['1', '2', '3', 'a = _, __, ___', 'a == (3, 2, 1)'],
+    'a numbered result': ['"eight"', 'n = len(In) - 2', 'eval(f"_{n}") == Out[n] == eval(In[n]) == "eight"'],
     'a semicolon': ['"nine";', '"nine" not in Out.values()'],
     'await': ['import asyncio\nx = await asyncio.sleep(0, 10)', 'x == 10'],
     'async for': ['async def numbers():\n    yield 11', 'async for x in numbers(): pass', 'x == 11'],
@@ -303,17 +265,13 @@ THINGS = {                                              # -> cells, and what is 
                   'with multiprocessing.get_context("fork").Pool(1) as pool: x = pool.map(f, [1, 2])', 'x == [2, 4]'],
     'workers': ['import torch\nx = [int(o) for o in torch.utils.data.DataLoader([1, 2], num_workers=1)]',
                 'x == [1, 2]'],
-    'get_ipython': ['x = get_ipython().user_ns', 'x is globals()'],
     'get_ipython, imported': ['import IPython\nx = IPython.get_ipython()', 'x is get_ipython()'],
     'a hook': ['ran = []\nget_ipython().events.register("post_execute", lambda: ran.append(1))', '1', 'len(ran) == 2'],
     'run_line_magic': ['import os\nx = get_ipython().run_line_magic("pwd", "")', 'x == os.getcwd()'],
     'plt.show': ['import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()', 'plt.get_fignums() == []'],
     'a figure': ['import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot([1])', 'plt.get_fignums() == []'],
-    '%matplotlib inline': ['%matplotlib inline\nok = 15', 'ok == 15'],
     '%matplotlib': ['%matplotlib agg\n%matplotlib inline\nok = 16', 'ok == 16'],
-    '%config': ["%config InlineBackend.figure_format = 'retina'\nok = 17", 'ok == 17'],
-    '%autoreload': ['%load_ext autoreload\n%autoreload 2\nok = 18', 'ok == 18'],
-    '%time': ['%time x = 19', 'x == 19'],
+    '%load_ext': ["%config InlineBackend.figure_format = 'retina'\n%load_ext autoreload\n%autoreload 2\nok = 18", 'ok == 18'],
     '%timeit': ['x = %timeit -o -n 2 -r 2 1', 'x.best >= 0'],
     '%%time': ['%%time\nx = 20', 'x == 20'],
     '%%timeit': ['y = []', '%%timeit -n 1 -r 1\ny.append(1)', 'y == [1]'],
@@ -376,7 +334,6 @@ with zipfile.ZipFile('x-1-py3-none-any.whl', 'w') as z:
     z.writestr('x-1.dist-info/RECORD', '')
 """, '!{sys.executable} -m pip install --target there x-1-py3-none-any.whl', '_exit_code == 0 and not __import__("os").path.exists("there/x.py")']}
 
-
 def told(things, folder):
     "A notebook that does these things, and writes a file for each: True if it did what it should"
     cells = []
@@ -386,7 +343,6 @@ def told(things, folder):
 
 def read(things, folder):
     return {name: f.read_text() if (f := folder/str(i)).exists() else 'not done' for i, name in enumerate(things)}
-
 
 @pytest.fixture(scope='module')
 def done(shared):
@@ -410,7 +366,6 @@ def done(shared):
     folder = shared('things', make)
     return {f.stem: json.loads(f.read_text()) for f in folder.glob('*.json')}
 
-
 @pytest.mark.parametrize('name', THINGS)
 def test_what_jupyter_runs_is_run(done, name): assert (done['command'][name], done['jupyter'][name]) == ('True', 'True')
 
@@ -421,34 +376,25 @@ def test_nothing_was_stopped_meanwhile(done):
     code, out, err = done['said']
     assert (code, err) == (0, '') and 'stopped' not in out and 'ended its process' not in out
 
-
 # ---- the parts
 
 @pytest.mark.parametrize('text', ['=1+1', '+1', '-1', '@SUM(A1)', ' =1', '\t=1', '\n=1'])
-def test_no_cell_of_the_file_is_a_formula(text):
-    cell = list(csv.reader(to_csv([Row(text, 'lin', 'failed', 'value', text)]).decode('utf-8-sig').splitlines()))[1][0]
-    assert cell[:1] == "'" or cell[:1] == '\ufffd'
-
-def test_a_message_keeps_its_lines():
-    rows = list(csv.reader(to_csv([Row('a', 'lin', 'failed', 'value', 'one, "two"\nthree')]).decode('utf-8-sig').splitlines(True)))
-    assert rows[1] == ['a', 'lin', 'failed', 'value', 'one, "two"\nthree']
-
+def test_no_cell_of_the_file_is_a_formula_and_a_message_keeps_its_lines(text):
+    said = 'one, "two"\nthree'
+    row = list(csv.reader(to_csv([Row(text, 'lin', 'failed', 'value', said)]).decode('utf-8-sig').splitlines(True)))[1]
+    assert row[0][0] in "'\ufffd" and row[-1] == said
 
 def test_fifty_students_fit_a_terminal():
     kinds = [('passed', '', ''), ('failed', 'no ready-made function', 'm'),
              ('failed', 'inputs unchanged', 'm'), ('stopped', 'time', 'm'),
              ('failed', 'right one accepted', 'm'), ('ended', 'process ended', 'm'),
              ('empty', 'empty', 'm'), ('missing', '', '')]
-    rows = [Row(f'a student with a long name, number {i}', name, *kinds[(i + j) % len(kinds)])
+    rows = [Row(f'a \x1b[2J\r long name, number {i} of them', name, *kinds[(i + j) % len(kinds)])
             for i in range(50) for j, name in enumerate(EXERCISES)]
     one, two = by_student(rows), by_exercise(rows)
+    assert '\x1b' not in one          # names can't move the cursor
     assert max(map(len, (one + '\n' + two).splitlines())) <= 100 and len(one.splitlines()) in (52, 53)
     assert len(two.splitlines()) == 1 + len(EXERCISES)
-
-
-def test_names_cannot_move_the_cursor():
-    assert '\x1b' not in by_student([Row('\x1b[2J\r', 'lin', 'passed', '', '')])
-
 
 def test_a_babbling_process_is_not_believed():
     file = submissions.File('a', Path('a.ipynb'), None, ['1', '2'])
@@ -460,25 +406,21 @@ def test_a_babbling_process_is_not_believed():
     heard.hear(b'led", "", ""]\n')
     assert heard.at == ('cell', 1) and heard.graded == {'lin': ('failed', '', '')}
 
-
-@pytest.mark.parametrize('failures', [0, 1, 2, 10, 10**9])
+@pytest.mark.parametrize('failures', [0, 2, 10**9])
 def test_a_server_that_somebody_ended_is_replaced(failures, monkeypatch):
     monkeypatch.setattr(submissions, '_AGAIN', 1)
     class Process:
         def start(self):
             self.n = getattr(self, 'n', 0) + 1
             if self.n <= failures: raise EOFError if self.n == 1 else ConnectionRefusedError
-    if failures < 100: submissions._start(Process())
-    else:
-        with pytest.raises(OSError, match='no process could be started'): submissions._start(Process())
-
+    with pytest.raises(OSError, match='no process could be started') if failures > 99 else nullcontext():
+        submissions._start(Process())
 
 def test_a_file_for_which_no_process_starts_is_told_and_the_others_go_on():
     def never(k):
         return k
         yield
     assert list(submissions._all(map(never, 'abc'), 2)) == [(0, 'a'), (1, 'b'), (2, 'c')]
-
 
 @pytest.mark.parametrize('said', [b'["memory"]\n', b'["done"]\n'])
 def test_what_was_said_in_time_counts_when_it_is_read_late(said, monkeypatch):
@@ -497,6 +439,7 @@ def test_what_was_said_in_time_counts_when_it_is_read_late(said, monkeypatch):
         with pytest.raises(StopIteration) as e: next(task)
         assert e.value.value[0] == json.loads(said)[0]
 
+def limits(cell, total): return Limits(cell, total, 10**9, 'synthetic')
 
 def at_home(tmp_path, monkeypatch, text, limits):
     "Grade one notebook from this process"
@@ -507,58 +450,52 @@ def at_home(tmp_path, monkeypatch, text, limits):
     rows, said = run_all(files, students, limits)
     return {r.exercise: r for r in rows if r.result != 'missing'}, notes + said
 
-
 @pytest.mark.parametrize('deed', FORGED.values(), ids=FORGED)
 def test_a_forged_result_does_not_pass(deed, tmp_path, monkeypatch):
     text = notebook(IMPORTS, LIN.replace('+', '-'), deed)
-    assert at_home(tmp_path, monkeypatch, text, Limits(20, 60, 10**9, 'synthetic'))[0]['lin'].result == 'failed'
-
+    assert at_home(tmp_path, monkeypatch, text, limits(20, 60))[0]['lin'].result == 'failed'
 
 def test_the_time_for_a_notebook_is_limited(tmp_path, monkeypatch):
     text = notebook(IMPORTS, *['import time\nfor _ in range(100): time.sleep(.5)']*9, LIN)
     began = time.monotonic()
-    rows, notes = at_home(tmp_path, monkeypatch, text, Limits(1, 3, 10**9, 'synthetic'))
+    rows, notes = at_home(tmp_path, monkeypatch, text, limits(1, 3))
     assert time.monotonic() - began < 60                            # it would take 450
     assert notes[-1] == 'a: all of it was stopped after 3 seconds' and 2 <= len(notes) <= 4
     assert rows['lin'][2:] == ('stopped', 'time', 'not graded: all of it was stopped after 3 seconds')
 
-
 def test_the_number_of_starts_is_limited(tmp_path, monkeypatch):
     text = notebook(IMPORTS, HOSTILE['kills_itself'], *['import os\nos._exit(0)']*(submissions._STARTS + 2), LIN)
-    rows, notes = at_home(tmp_path, monkeypatch, text, Limits(10, 60, 10**9, 'synthetic'))
+    rows, notes = at_home(tmp_path, monkeypatch, text, limits(10, 60))
     assert len(notes) == submissions._STARTS + 1 and f'{submissions._STARTS} starts' in notes[-1]
     assert notes[:2] == ['a: cell 2 ended its process (signal 9)', 'a: cell 3 ended its process (exit code 0)']
     assert set(rows) == {'lin'} and rows['lin'].result == 'ended'
 
-
 def test_a_large_file_is_refused_and_a_large_notebook_too(tmp_path, monkeypatch):
     deed = 'try:\n    with open("x", "wb") as f: f.write(bytes(200_000_000))\nexcept OSError: pass\nelse: 1/0\n'
-    rows, notes = at_home(tmp_path, monkeypatch, notebook(deed + LIN), Limits(10, 60, 10**9, 'synthetic'))
+    rows, notes = at_home(tmp_path, monkeypatch, notebook(deed + LIN), limits(10, 60))
     assert rows['lin'].result == 'passed' and notes == []
     monkeypatch.setattr(submissions, '_LARGEST', 10)
     assert 'wanted at most 10' in collect(tmp_path/'in')[2][0]
 
-
 def test_another_way_of_making_processes_will_do(tmp_path, monkeypatch):
     "Windows has no fork server, and no module `resource`"
     monkeypatch.setattr(submissions, 'get_all_start_methods', lambda: ['spawn'])
-    rows, notes = at_home(tmp_path, monkeypatch, between('import os\nos._exit(7)'), Limits(20, 60, 10**9, 'synthetic'))
+    rows, notes = at_home(tmp_path, monkeypatch, between('import os\nos._exit(7)'), limits(20, 60))
     assert {k: r.result for k, r in rows.items()} == dict.fromkeys(NAMES, 'passed')
     assert notes == ['a: cell 3 ended its process (exit code 7)']
-
 
 # ---- stopped, and refused
 
 @pytest.mark.parametrize('sign,code', [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=['int', 'term', 'kill'])
 def test_stopped(tmp_path, sign, code):
-    "What ends the command ends its processes, and keeps what is graded. (The name is short: a socket's path has 107 letters.)"
+    "It ends its processes, and keeps what is graded. (A short name: a socket's path has 107 letters.)"
     (tmp_path/'in').mkdir()
     for o in 'abc': (tmp_path/'in'/f'{o}.ipynb').write_text(between(*[HOSTILE['stays']
             + '\nopen("../here", "w").close()\nwhile True: pass']*(o != 'c')))
     mark = uuid.uuid4().hex
     with start(tmp_path, mark, 'in', '--jobs', 3, '--cell-seconds', 100, '--csv', 'r.csv') as p:
         until = time.monotonic() + 60
-        while (len(list((tmp_path/'tmp').glob('*/here'))) < 2 or not (tmp_path/'r.csv').exists()) and time.monotonic() < until: time.sleep(.05)
+        while len([*tmp_path.glob('tmp/*/here'), *tmp_path.glob('r.csv')]) < 3 and time.monotonic() < until: time.sleep(.05)
         assert len(left(mark, 0)) > 4
         p.send_signal(sign)
         out, err = p.communicate(timeout=30)
@@ -569,18 +506,16 @@ def test_stopped(tmp_path, sign, code):
     assert left(mark) == []
     if code > 0: assert list((tmp_path/'tmp').iterdir()) == []
 
-
 @pytest.mark.parametrize('words,why', [
     (['nowhere'], 'nowhere is no folder; name one that is there'),
     (['empty'], 'empty has no submission: no .ipynb, no .py, no folder'),
-    (['a.ipynb'], 'a.ipynb is no folder'), ([], 'the following arguments are required: FOLDER'),
+    ([], 'the following arguments are required: FOLDER'),
     (['in', '--jobs', '0'], "--jobs: got '0'"),
-    (['in', '--cell-seconds', 'x'], "--cell-seconds: got 'x'"),
-    (['in', '--memory', '5'], "--memory: got '5', wanted a whole number from 100"),
+    (['in', '--memory', '5'], "--memory: got '5', wanted a whole number from 100 to 1000000"),
     (['in', '--csv', 'a.txt'], "--csv: got 'a.txt'"), (['in', '--csv', 'no/a.csv'], "--csv: got 'no/a.csv'"),
     (['in', '--data', 'nowhere'], '/nowhere; set BACKPROP13_DATA to the folder'),
     (['in', 'in'], 'unrecognized arguments: in'),
-    ([''], 'wanted a folder of submissions'), (['in', '--memory', '9'*20], 'from 100 to 1000000')])
+    ([''], 'wanted a folder of submissions')])
 def test_what_is_refused_is_a_sentence(tmp_path, monkeypatch, capsys, words, why):
     for o in 'empty', 'in': (tmp_path/o).mkdir()
     for o in 'a.ipynb', 'in/a.ipynb', 'empty/letter.pdf': (tmp_path/o).write_text(notebook(LIN))
