@@ -196,7 +196,7 @@ NO_ROW = {
     'data': 'the module reads files', 'derivatives': 'the module makes formulas',
     'parallel': 'adds up what others computed',
     'solutions.Sigmoid': 'an exercise, checked there', 'solutions.Scale': 'an exercise, too',
-    'exercises._OtherMse': 'Mse, written otherwise'}
+    'exercises._OtherMse': 'Mse, written otherwise', 'exercises._RoundedMse': 'and rounded otherwise'}
 
 # %% ../../nbs/support/ledger.ipynb #8559e5d9
 def modules() -> dict:
