@@ -22,8 +22,8 @@ import backprop13.matmul as matmul, backprop13.minibatch as minibatch
 from . import grading, solutions
 from ..backprop import Lin, Module, Mse, Relu
 from ..support.checks import autograd_grads, difference_grads, printable
-from .trials import (THROUGH, TWO, anew, by_kind, draw, gives, layer_trials, layer_want,
-    drive_layer, Items, often, returns, sets, slopes, with_g)
+from .trials import (SPREAD, THROUGH, TWO, Items, anew, by_kind, draw, drive_layer,
+    gives, layer_trials, layer_want, often, returns, sets, slopes, strided, with_g)
 from ..data import _save
 from .guessing import guess
 from .grading import Exercise, Fault, Report, Trial, apart, broken, judge
@@ -234,7 +234,7 @@ def _chain_trials():
         return {**tensors, 'layers': layers}
     return [Trial(given()), Trial(given(torch.float64), 'dtype'),
             Trial(given(layers=1), what='a single layer'), Trial(given(n=1), 'batch of one'),
-            Trial(given(), '', 'five layers', _chain_deep, _chain_once),
+            Trial(given(), '', 'five layers', _chain_deep, _chain_once), Trial(strided(given()), '', SPREAD),
             Trial(given(), '', 'called and walked back three times', _chain_again, _chain_once),
             Trial(given(), 'gradients add up', 'two steps without zero_grad', _chain_adds, _chain_adds_want),
             Trial(given(), 'two calls', TWO, _two_chains, _chain_once),
@@ -402,6 +402,7 @@ def _train_trials():
             Trial(given(10, 2, 4, .5), what='10 rows in batches of 4, the last of 2'),
             Trial(given(8, 1, 4, .5, torch.float32), 'dtype'),
             Trial(given(1, 2, 1, .5), 'batch of one'), Trial(given(4, 0, 2, .5), what='no epoch at all'),
+            Trial(strided(given(8, 2, 4, .5)), '', SPREAD),
             Trial(given(8, 2, 4, .5), '', 'a second model, after the first', anew(_train_drive)),
             Trial(given(2, 1, 2, .5), '', 'done a hundred times', often(_train_drive, 100))]
 
@@ -869,7 +870,7 @@ def _find(f):
     "The exercise that `f` is meant for, or a report that there is none."
     try: name = f if isinstance(f, str) else f.__name__
     except Exception: name = None
-    if not isinstance(f, str) and name not in EXERCISES: name = _bound_to(f) or name
+    if not isinstance(name, str) or name not in EXERCISES: name = _bound_to(f) or name
     if not isinstance(name, str):
         kind = type(f).__name__
         what = f'got {grading.kind_of(f)}; pass your function or class itself, as in `check(lin)`'

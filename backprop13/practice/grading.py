@@ -676,7 +676,7 @@ LOOK = {
 # %% ../../nbs/support/grading.ipynb #b7538c1a
 LOOK |= {
     'gradients add up': '`=` replaces what is there; `add_grad` adds to it.',
-    'two calls': 'What is kept between calls, or in the class? Each call, and each object, needs its own.',
+    'two calls': 'What is kept between calls, or in the class? Each call has its own: what `bwd` is given.',
     'batch of one': 'Which line looks at the number of rows, or drops an axis of length 1?',
     'no autograd': 'Write the gradient as a formula of what you were given. A layer has a '
                    '`backward` of its own.',

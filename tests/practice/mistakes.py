@@ -636,7 +636,7 @@ def held(name, *pairs):
 
 NO_STATE = 'keeps nothing: one object is as another'
 AGAIN = {name: (cached(name), property) for property, names in dict(
-    value='matmul relu', gradient='lin mse nll', stability='logsumexp log_softmax cross_entropy').items() for name in names.split()}
+    value='relu', gradient='lin mse nll', stability='matmul logsumexp log_softmax cross_entropy').items() for name in names.split()}
 BY_KIND = {
     'called again': AGAIN | {
         'mse_grad': ('from backprop13.backprop import add_grad; add_grad(inp, 2*(inp - targ)/inp.numel())', 'gradient'),
@@ -687,7 +687,7 @@ BY_KIND = {
     'any shape': {
         'relu': ('return torch.stack([torch.stack([v if v > 0 else 0*v for v in row]) for row in x]) if x.ndim == 2 else '
                  'torch.stack([v if v > 0 else 0*v for v in x])', 'exception'),
-        'mse': ('return ((output - targ)**2).sum()/(len(output)*output[0].numel())', 'exception'),
+        'mse': ('return ((output - targ)**2).sum()/(len(output)*(output.shape[1] if output.ndim > 1 else 1))', 'value'),
         'mse_grad': ('inp.g = 2*(inp - targ)/(len(inp)*inp[0].numel())', 'exception'),
         'relu_grad': ('inp.g = torch.stack([g*(v > 0) for g, v in zip(out.g, inp)])', 'exception'),
         'Sigmoid': ([('return 1/(1 + (-inp).exp())', 'return torch.stack([1/(1 + (-v).exp()) for v in inp])')], 'exception'),
@@ -700,8 +700,11 @@ BY_KIND = {
         forward_and_backward=('inp', 'w1'), logsumexp='x', log_softmax='x', nll=('log_probs',), cross_entropy=('logits',)).items()} | {
         'Lin': ([('lin(inp,', 'lin(inp.view(-1).view(inp.shape),')], 'exception'),
         'Sigmoid': ([('(-inp).exp()', '(-inp.view(-1)).exp().view(inp.shape)')], 'exception'),
-        'Scale': ([('return inp*self.w', 'return inp.view(-1).view(inp.shape)*self.w')], 'exception')},
+        'Scale': ([('return inp*self.w', 'return inp.view(-1).view(inp.shape)*self.w')], 'exception'),
+        'Chain': ([('for layer in self.layers:', 'x.view(-1)\n        for layer in self.layers:')], 'exception'),
+        'train': ([('for epoch in range(epochs):', 'x.view(-1)\n    for epoch in range(epochs):')], 'exception')},
     'digits lost': {
+        'matmul': ('p, q = a[:, :, None], b; return ((p + q)**2 - (p - q)**2).sum(1)/4', 'stability'),
         'mse': ('return (output**2 - 2*output*targ + targ**2).mean()', 'stability'),
         'Sigmoid': ([('1/(1 + (-inp).exp())', '(1 + (inp/2).tanh())/2')], 'stability'),
         'logsumexp': ('return x.double().exp().sum(-1).log().to(x)', 'stability'),

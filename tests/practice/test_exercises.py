@@ -691,7 +691,7 @@ def test_progress_is_counted(home, monkeypatch):
         def today(cls): return cls(2099, 1, 1)
     monkeypatch.setattr(exercises, 'date', Later)
     check(right()); check(wrong()); check(right('mse'))
-    assert rows()['relu'] == {'tries': 4, 'hints': 0, 'solved': day} and rows()['mse']['solved'] == '2099-01-01'
+    assert rows()['relu'] == {'tries': 4, 'hints': 0, 'solved': day, 'held': 0} and rows()['mse']['solved'] == '2099-01-01'
     table = repr(progress())
     assert '| ✓ | `relu` | 4 |' in table and '|  | `lin` |  |' in table and f'2 of {len(EXERCISES)}' in table
     assert all(f'`{name}`' in table for name in EXERCISES)
