@@ -404,7 +404,7 @@ def _train_trials():
             Trial(given(1, 2, 1, .5), 'batch of one'), Trial(given(4, 0, 2, .5), what='no epoch at all'),
             Trial(strided(given(8, 2, 4, .5)), '', SPREAD),
             Trial(given(8, 2, 4, .5), '', 'a second model, after the first', anew(_train_drive)),
-            Trial(given(2, 1, 2, .5), '', 'done a hundred times', often(_train_drive, 100))]
+            Trial(given(2, 1, 2, .5), '', 'done sixty times', often(_train_drive, 60))]
 
 # %% ../../nbs/support/exercises.ipynb #85c3c502
 def _moves(model):
@@ -458,7 +458,7 @@ def _step_trials(**options):
                     one('two parameters of one shape', twins=True), one(TWO, 'two calls', two=True),
                     one('float32', 'dtype', dtype=torch.float32),
                     one('`opt.lr` halved after each step', slower=True),
-                    one('done a hundred times', drive=often(_step_run, 100))]
+                    one('done forty times', drive=often(_step_run, 40))]
 
 # %% ../../nbs/support/exercises.ipynb #93812cb8
 def _net(twins, dtype):
@@ -720,7 +720,7 @@ def add_test(solution, minutes, right, others, bugs):
         yield Trial(dict(right=first[1]), '', first[0])
         yield from (Trial(dict(right=o, took=first[1]), '', what) for what, o in more)
         yield Trial(dict(right=right, bugs=bugs), '', f'all {len(bugs)} bugs are found')
-        yield Trial(dict(right=first[1], took=first[1], times=50), '', 'the right one, with fifty seeds')
+        yield Trial(dict(right=first[1], took=first[1], times=30), '', 'the right one, with thirty seeds')
         yield Trial(dict(right=right, bugs=bugs[::-1]), '', 'the bugs once more, the last one first')
     add(solution, '08_tests', minutes, trials, lambda **kw: {}, drive=_test_drive)
 

@@ -11,7 +11,7 @@ __all__ = ['AUTOGRAD', 'NUMPY', 'MAKES', 'MEGABYTES', 'LESSON', 'SECONDS', 'EMPT
            'judge', 'apart', 'source', 'starter', 'broken']
 
 # %% ../../nbs/support/grading.ipynb #de5771a5
-import ast, contextlib, copy, ctypes, dis, functools, inspect, io, linecache, os, pickle, re
+import ast, contextlib, copy, ctypes, dis, functools, inspect, io, json, linecache, os, re
 import signal, sys, textwrap, threading, time, traceback, warnings
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -30,7 +30,6 @@ class Fault(Exception):
     def __init__(self, property:str, message:str):
         super().__init__(message)
         self.property = property
-    def __reduce__(self): return Fault, (self.property, str(self))
 
 # %% ../../nbs/support/grading.ipynb #8f6e4320
 class TimeUp(BaseException):
@@ -632,8 +631,9 @@ def shown(exercise, f, trial, fault) -> tuple: # inputs, and lines of code
     cut = exercise.call and trial.inputs and not trial.drive and shrinks
     if cut: trial, fault = smallest(exercise, f, trial, fault)
     lines = paste(exercise, trial.inputs, fault) if cut else []
-    plain = Tensor, int, float, str, bool, list, slice
-    return {k: v for k, v in trial.inputs.items() if isinstance(v, plain)}, lines
+    plain = Tensor, int, float, str, bool
+    def told(v): return isinstance(v, plain) or isinstance(v, list) and all(isinstance(o, plain[1:]) for o in v)
+    return {k: v for k, v in trial.inputs.items() if told(v)}, lines
 
 # %% ../../nbs/support/grading.ipynb #f8e84bb1
 def literal(
@@ -796,23 +796,38 @@ def judge(
     return report
 
 # %% ../../nbs/support/grading.ipynb #790c04a0
+def _as_json(report) -> dict:
+    "A report as JSON has it: a tensor as its dtype and its numbers."
+    inputs = {k: [str(t.dtype)[6:], t.tolist()] if isinstance(t, Tensor) else t
+              for k, t in report.inputs.items()}
+    fault = report.fault and [report.fault.property, str(report.fault)]
+    return {**vars(report), 'fault': fault, 'inputs': inputs}
+
+def _from_json(d) -> Report:
+    def value(v):
+        plain = not (isinstance(v, list) and len(v) == 2 and isinstance(getattr(torch, str(v[0]), 0), torch.dtype))
+        return v if plain else torch.tensor(v[1], dtype=getattr(torch, v[0]))
+    inputs = {k: value(v) for k, v in d['inputs'].items()}
+    return Report(**{**d, 'fault': d['fault'] and Fault(*d['fault']), 'inputs': inputs})
+
+# %% ../../nbs/support/grading.ipynb #811b4905
 def _judge_there(pipe, exercise, f):
     "In the copy: judge, and send what becomes of it."
-    def send(*what): pipe.send_bytes(pickle.dumps(what))
+    def send(*what): pipe.send_bytes(json.dumps(what).encode())
     torch.set_num_threads(1)                     # more don't survive the copying
-    try: send('report', judge(exercise, f, lambda about: send('trial', about)))
+    try: send('report', _as_json(judge(exercise, f, lambda about: send('trial', about))))
     except KeyboardInterrupt: send('stop', None)
 
 def _hear(pipe, pid, exercise):
     "What the copy sends, until it is done or its time is up."
     held, about = [], None
     while pipe.poll(exercise.seconds + 3):
-        try: kind, what = pickle.loads(pipe.recv_bytes())
+        try: kind, what = json.loads(pipe.recv_bytes())
         except EOFError:
             fault = Fault('exception', f'it ends Python itself, for {about}')
             return Report(exercise.name, fault, held)
         if kind == 'stop': raise KeyboardInterrupt
-        if kind == 'report': return what
+        if kind == 'report': return _from_json(what)
         held, about = held + [about]*(about is not None), what
     why = f'it did not finish within {exercise.seconds:g} seconds, and was stopped, for {about}'
     return Report(exercise.name, Fault('time', why), held)

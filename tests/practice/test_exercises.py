@@ -66,8 +66,7 @@ def test_kind_of_mistake_is_told_its_property(kind, name):
 @pytest.mark.parametrize('name', EXERCISES)
 def test_luck_and_a_changed_world_are_seen(name):
     "Wrong once in a while; and autograd, the default dtype or the global seed left otherwise (a test may seed)"
-    times = 41 if name in TESTS else 97
-    report = verdict(name, before(name, 'calls.append(1)', f'if len(calls) % {times} == 0: raise ValueError("luck")'), calls=[])
+    report = verdict(name, before(name, 'calls.append(1)', 'if len(calls) % 29 == 0: raise ValueError("luck")'), calls=[])
     assert not report.passed and 'luck' in report.message, report
     for line, says in (('torch.set_grad_enabled(False)', 'autograd'), ('torch.set_default_dtype(torch.float64)', 'default dtype'),
                        ('torch.manual_seed(3)', 'the global seed')):
@@ -75,14 +74,15 @@ def test_luck_and_a_changed_world_are_seen(name):
         if name in TESTS and 'seed' in says: assert report.passed, report
         else: assert not report.passed, report
 
-@pytest.mark.parametrize('name', ['relu', 'Scale', 'train', 'test_mse'])
+@pytest.mark.parametrize('name', ['relu', 'Scale'])
 def test_call_that_hears_no_signal_is_ended(name, monkeypatch):
     monkeypatch.setitem(EXERCISES, name, dataclasses.replace(EXERCISES[name], seconds=LIMIT))
-    report = verdict(name, before(name, 'sum(range(10**12))'))
+    report = verdict(name, before(name, 'sum(range(10**12))'), here=False)
     assert report.property == 'time' and 'was stopped, for' in report.message, report
 
 def test_report_shows_the_smallest_inputs_that_fail():
-    report = verdict('lin', 'def lin(x, w, b): return x @ w - b')
+    report, there = (verdict('lin', 'def lin(x, w, b): return x @ w - b', here) for here in (True, False))
+    assert repr(report) == repr(there) and all(torch.equal(t, there.inputs[k]) for k, t in report.inputs.items())
     assert report.inputs.keys() == {'x', 'w', 'b'} and all(t.numel() == 1 for t in report.inputs.values())
     made, call = report.lines
     names = dict(torch=torch, lin=lambda x, w, b: x @ w - b)
@@ -100,7 +100,7 @@ def test_each_exercise_has_eight_kinds_of_its_own():
 # ---- what is asked of every exercise ----
 @each
 def test_solution_passes(name, home):
-    report = verdict(name, solution(name))
+    report = verdict(name, solution(name), here=False)
     assert report.passed and report.property == report.message == '' and not report.notes, report
     assert len(report.held) == len(list(EXERCISES[name].trials()))
     assert 'is right' in repr(report) and not list(home.iterdir())
