@@ -66,7 +66,7 @@ def test_kind_of_mistake_is_told_its_property(kind, name):
 @pytest.mark.parametrize('name', EXERCISES)
 def test_luck_and_a_changed_world_are_seen(name):
     "Wrong once in a while; and autograd, the default dtype or the global seed left otherwise (a test may seed)"
-    report = verdict(name, before(name, 'calls.append(1)', 'if len(calls) % 29 == 0: raise ValueError("luck")'), calls=[])
+    report = verdict(name, before(name, 'calls.append(1)', f'if len(calls) % {13 if name in TESTS else 29} == 0: raise ValueError("luck")'), calls=[])
     assert not report.passed and 'luck' in report.message, report
     for line, says in (('torch.set_grad_enabled(False)', 'autograd'), ('torch.set_default_dtype(torch.float64)', 'default dtype'),
                        ('torch.manual_seed(3)', 'the global seed')):
