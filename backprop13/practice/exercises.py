@@ -128,8 +128,8 @@ def _pair_trials():
     return [Trial(pair(4, 1)), Trial(pair(3, 2)), Trial(pair(4, 1, dtype=torch.float64), 'dtype'),
             Trial(pair(1, 1), 'batch of one'), Trial(pair(5)), Trial(pair()), Trial(pair(2, 3, 4))]
 
-add(solutions.mse_grad, '03_gradients', 10, _pair_trials, lambda inp,
-    targ: slopes(lambda inp: F.mse_loss(inp, targ), inp=inp),
+add(solutions.mse_grad, '03_gradients', 10, _pair_trials,
+    lambda inp, targ: slopes(lambda inp: F.mse_loss(inp, targ), inp=inp),
     drive=sets('inp'), autograd=False, banned=(backprop.Mse,),
     call='mse_grad(inp, targ); print(inp.g)')
 
@@ -346,13 +346,12 @@ def _score_trials():
                   f'{THROUGH}, scores up to ±2000')]
 
 # %% ../../nbs/support/exercises.ipynb #711c5ae0
-add(minibatch.logsumexp, '05_cross_entropy', 15, _score_trials, gives(lambda x: torch.logsumexp(x,
-    -1)), through=True, banned=SOFTMAXES)
+add(minibatch.logsumexp, '05_cross_entropy', 15, _score_trials,
+    gives(lambda x: torch.logsumexp(x, -1)), through=True, banned=SOFTMAXES)
 
 # %% ../../nbs/support/exercises.ipynb #5f641a91
-add(minibatch.log_softmax, '05_cross_entropy', 10, _score_trials, gives(lambda x: F.log_softmax(x,
-    -1)), through=True,
-    banned=(*SOFTMAXES, minibatch.softmax))
+add(minibatch.log_softmax, '05_cross_entropy', 10, _score_trials,
+    gives(lambda x: F.log_softmax(x, -1)), through=True, banned=(*SOFTMAXES, minibatch.softmax))
 
 # %% ../../nbs/support/exercises.ipynb #bc613a0f
 def _nll_trials():

@@ -7,8 +7,8 @@ __all__ = ['AUTOGRAD', 'NUMPY', 'MAKES', 'MEGABYTES', 'LESSON', 'SECONDS', 'EMPT
            'LOOK', 'SHAPES', 'EXCEPTIONS', 'Fault', 'TimeUp', 'time_limit', 'torch_name', 'Watch', 'Operations',
            'no_calls', 'codes_of', 'home_of', 'Caught', 'world', 'as_usual', 'quiet', 'run', 'left_behind', 'line_of',
            'compare', 'differs', 'agree', 'kind_of', 'diagnose', 'Trial', 'Exercise', 'does_nothing', 'check_signature',
-           'try_out', 'own_memory', 'describe', 'smaller', 'smallest', 'shown', 'literal', 'paste', 'look', 'Report',
-           'judge', 'apart', 'source', 'starter', 'broken']
+           'try_out', 'own_memory', 'describe', 'each', 'smaller', 'smallest', 'shown', 'literal', 'paste', 'look',
+           'Report', 'judge', 'apart', 'source', 'starter', 'broken']
 
 # %% ../../nbs/support/grading.ipynb #de5771a5
 import ast, contextlib, copy, ctypes, dis, functools, inspect, io, json, linecache, os, re
@@ -586,11 +586,11 @@ def describe(
     return ', '.join(filter(None, (one(k, v) for k, v in inputs.items())))
 
 # %% ../../nbs/support/grading.ipynb #1344ba46
-def _each(inputs, f): # the inputs, with `f` of each tensor and of its .g
+def each(inputs, f): # the inputs, with `f` of each tensor and of its .g, and copies of the rest
     def one(t):
-        if not isinstance(t, Tensor): return t
-        res = f(t).clone()
-        if getattr(t, 'g', None) is not None: res.g = f(t.g).clone()
+        if type(t) is not Tensor: return copy.deepcopy(t)
+        res = f(t)
+        if getattr(t, 'g', None) is not None: res.g = f(t.g)
         return res
     return {k: one(v) for k, v in inputs.items()}
 
@@ -605,10 +605,10 @@ def smaller(
     "The inputs with each axis of one length cut to 1 or 2, and with whole numbers."
     tensors = [t for t in inputs.values() if isinstance(t, Tensor)]
     for n in sorted({n for t in tensors for n in t.shape}, reverse=True):
-        for k in range(1, min(n, 3)): yield _each(inputs, lambda t: _cut(t, n, k))
+        for k in range(1, min(n, 3)): yield each(inputs, lambda t: _cut(t, n, k).clone())
     floats = [t for t in tensors if t.is_floating_point()]
     if any((t != t.round()).any() for t in floats):
-        yield _each(inputs, lambda t: t.round() if t.is_floating_point() else t)
+        yield each(inputs, lambda t: t.round() if t.is_floating_point() else t.clone())
 
 # %% ../../nbs/support/grading.ipynb #309dcba6
 def smallest(exercise, f, trial, fault) -> tuple: # a trial, and its fault

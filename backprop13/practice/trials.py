@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['THROUGH', 'SPREAD', 'HELD', 'TWO', 'draw', 'with_g', 'slopes', 'place', 'shared', 'returns', 'gives', 'sets',
-           'drive_layer', 'grads_of', 'layer_want', 'others', 'again', 'kept', 'replaced', 'anew', 'fresh', 'alike',
-           'often', 'strided', 'scaled', 'held', 'by_kind', 'two_layers', 'after_zero_grad', 'weights_moved',
+           'drive_layer', 'grads_of', 'walked', 'layer_want', 'others', 'again', 'kept', 'replaced', 'anew', 'fresh',
+           'alike', 'often', 'strided', 'scaled', 'held', 'by_kind', 'two_layers', 'after_zero_grad', 'weights_moved',
            'held_by_another', 'layer_trials', 'Items']
 
 # %% ../../nbs/support/trials.ipynb #bc208023
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 import backprop13.fitting as fitting
-from .grading import SHARED, Fault, Trial, compare
+from .grading import SHARED, Fault, Trial, compare, each
 from ..support.checks import autograd_grads, difference_grads
 
 # %% ../../nbs/support/trials.ipynb #5aca8eca
@@ -120,11 +120,7 @@ def drive_layer(
     if not fits: return {'the output': out}
     out = layer(inp)
     if again: layer(2*inp + 1)
-    out.g = g.clone()
-    value = out.clone()
-    for _ in range(times): layer.backward(out)
-    grads = grads_of(layer, inp=inp, **weights)
-    return {'the output': value, 'out afterwards': out, 'out.g afterwards': out.g, **grads}
+    return walked(layer, out, g, times, inp=inp, **weights)
 
 # %% ../../nbs/support/trials.ipynb #324967f3
 def grads_of(layer, **tensors) -> dict:
@@ -135,6 +131,13 @@ def grads_of(layer, **tensors) -> dict:
             if copied and getattr(t, 'g', None) is None and o.shape == t.shape and (o == t).all():
                 raise Fault('gradient', f'{k}.g was not set, but that of a copy of it was')
     return {f'{k}.g': getattr(t, 'g', None) for k, t in tensors.items()}
+
+def walked(layer, out, g, times=1, **tensors) -> dict:
+    "Walk back from `out` with the gradient `g`: the output, and `.g` of the tensors."
+    out.g, value = g.clone(), out.clone()
+    for _ in range(times): layer.backward(out)
+    grads = grads_of(layer, **tensors)
+    return {'the output': value, 'out afterwards': out, 'out.g afterwards': out.g, **grads}
 
 # %% ../../nbs/support/trials.ipynb #ce4df5a0
 def layer_want(f):
@@ -149,11 +152,7 @@ def layer_want(f):
 
 # %% ../../nbs/support/trials.ipynb #a2b8b65e
 def others(inputs): # the same, with the rows of each tensor in reverse
-    def one(t): return t.flip(0) if isinstance(t, Tensor) and t.ndim else copy.deepcopy(t)
-    res = {k: one(t) for k, t in inputs.items()}
-    for k, t in inputs.items():
-        if getattr(t, 'g', None) is not None: res[k].g = t.g.clone()
-    return res
+    return each(inputs, lambda t: t.flip(0) if t.ndim else t.clone())
 
 def again(drive):
     "A drive that calls it on other inputs, then on these, twice."
@@ -194,13 +193,7 @@ def anew(drive):
     return twice
 
 # %% ../../nbs/support/trials.ipynb #fddbb452
-def fresh(inputs): # copies; tensors are cloned, which is quicker
-    def one(t):
-        if type(t) is not Tensor: return copy.deepcopy(t)
-        res = t.clone()
-        if getattr(t, 'g', None) is not None: res.g = t.g.clone()
-        return res
-    return {k: one(v) for k, v in inputs.items()}
+def fresh(inputs): return each(inputs, torch.clone)      # quicker than deep copies of tensors
 
 def _equal(a, b):
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)): return type(a) is type(b) and a == b
@@ -240,19 +233,12 @@ def strided(
     def one(t):
         if t.ndim < 2: return torch.stack([t, t], -1)[..., 0]
         return torch.stack([t.mT, t.mT], -1)[..., 0].mT
-    res = {k: one(t) if isinstance(t, Tensor) else t for k, t in inputs.items()}
-    for k, t in inputs.items():
-        if getattr(t, 'g', None) is not None: res[k].g = one(t.g)
-    return res
+    return each(inputs, one)
 
 # %% ../../nbs/support/trials.ipynb #ad045de2
 def scaled(inputs, size=1e-3):
     "The same inputs, smaller."
-    def one(t): return t*size if isinstance(t, Tensor) and t.is_floating_point() else t
-    res = {k: one(t) for k, t in inputs.items()}
-    for k, t in inputs.items():
-        if getattr(t, 'g', None) is not None: res[k].g = one(t.g)
-    return res
+    return each(inputs, lambda t: t*size if t.is_floating_point() else t.clone())
 
 HELD = 'it writes into the gradient that {} had; another may hold it, too'
 
@@ -300,24 +286,17 @@ def two_layers(cls, inp, g, **weights):
     "Two layers, each with weights of its own, called and walked back in turns: what the first gave."
     first, second = cls(*weights.values()), cls(*(2*w + 1 for w in weights.values()))
     out, other = first(inp), second(2*inp + 1)
-    out.g, other.g = g.clone(), torch.ones_like(other)
+    other.g = torch.ones_like(other)
     second.backward(other)
-    value = out.clone()
-    first.backward(out)
-    grads = grads_of(first, inp=inp, **weights)
-    return {'the output': value, 'out afterwards': out, 'out.g afterwards': out.g, **grads}
+    return walked(first, out, g, inp=inp, **weights)
 
 def after_zero_grad(cls, inp, g, **weights):
     "A layer that is walked back, forgets, and is walked back again."
     layer = cls(*weights.values())
     for again in range(2):
         layer.zero_grad()
-        out = layer(inp)
-        out.g = g.clone()
-        value = out.clone()
-        layer.backward(out)
-    grads = grads_of(layer, inp=inp, **weights)
-    return {'the output': value, 'out afterwards': out, 'out.g afterwards': out.g, **grads}
+        found = walked(layer, layer(inp), g, inp=inp, **weights)
+    return found
 
 # %% ../../nbs/support/trials.ipynb #f1536a58
 def weights_moved(cls, inp, g, **weights):
@@ -326,12 +305,7 @@ def weights_moved(cls, inp, g, **weights):
     layer = cls(*moved.values())
     layer(inp)
     for k, w in moved.items(): w.copy_(weights[k])
-    out = layer(inp)
-    out.g = g.clone()
-    value = out.clone()
-    layer.backward(out)
-    grads = grads_of(layer, inp=inp, **moved)
-    return {'the output': value, 'out afterwards': out, 'out.g afterwards': out.g, **grads}
+    return walked(layer, layer(inp), g, inp=inp, **moved)
 
 # %% ../../nbs/support/trials.ipynb #23ac6c78
 def held_by_another(cls, inp, g, **weights):
