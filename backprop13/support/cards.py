@@ -1586,7 +1586,7 @@ card(Sequential, also=[by_hand_fits_the_same, blocks_of_layers, our_layers_in_a_
     ('not zeroed', 'zero_grads(*self.parameters())', 'pass'), ('= for +=', 'p.grad + g', 'g'),
     ('shared memory', 'x.clone()', 'x.view_as(x)'), ('wrong axis', 'self.layers[::-1]', 'self.layers')])
 
-# %% ../../nbs/06_speed.ipynb #0dc6af0f
+# %% ../../nbs/07_speed.ipynb #0dc6af0f
 def asked_for(run):
     "The sizes r, q, s of the products (r, q) @ (q, s) that `run` asks for, and the names of all other asked_for but views"
     class Watch(TorchDispatchMode):
@@ -1607,7 +1607,7 @@ def the_yardstick_is_five_products(m):
     assert len(asked_for(m.yardstick(rand(130, 2), 5, 3))[0]) == 15
     assert x.equal(rand(20, 7))
 
-# %% ../../nbs/06_speed.ipynb #15bab4fb
+# %% ../../nbs/07_speed.ipynb #15bab4fb
 def fast_case(sizes, n, seed=0):
     "Pairs w, b of a network with these sizes of layers; images, labels, one-hot labels in columns"
     layers = [(rand(a, b, seed=seed + i), rand(b, seed=seed + 10 + i)) for i, (a,
@@ -1631,13 +1631,13 @@ def fast_want(layers, x, y):
 
 def numbered(tensors): return {str(i): t for i, t in enumerate(tensors)}
 
-# %% ../../nbs/06_speed.ipynb #bf4d369d
+# %% ../../nbs/07_speed.ipynb #bf4d369d
 def fast_net(m, *sizes):
     g = torch.Generator().manual_seed(0)
     layers = [layer for a, b in zip(sizes, sizes[1:]) for layer in (nn.ReLU(), backprop.Linear(a, b, g))]
     return nn.Sequential(*layers[1:]).double()
 
-# %% ../../nbs/06_speed.ipynb #5b8a453b
+# %% ../../nbs/07_speed.ipynb #5b8a453b
 card(yardstick, also=[the_yardstick_is_five_products], bugs=[
     ('missing term', 'torch.mm(w1, xb.t(), out=l1)', 'pass'),
     ('missing term', 'torch.mm(w2, l2, out=out)', 'pass'),
@@ -1650,7 +1650,7 @@ card(yardstick, also=[the_yardstick_is_five_products], bugs=[
     ('wrong place', 'torch.mm(w2, l2, out=out)', 'torch.mm(w2[:, :1], l2[:1], out=out)'),
     ('wrong place', 'bs:int=64', 'bs:int=32')])
 
-# %% ../../nbs/06_speed.ipynb #6dde7ea6
+# %% ../../nbs/07_speed.ipynb #6dde7ea6
 def buffers_are_its_own(m):
     "Weights are copies, laid out for products, and each size of batch has its buffers, made once."
     for sizes in ((4, 3), (1, 1, 2), (1, 4, 3), (5, 1, 3), (3, 4, 5, 2)):
@@ -1670,7 +1670,7 @@ def buffers_are_its_own(m):
             assert len({t.data_ptr() for t in (*[q[-1] for q in (*hidden, last, *back)],
                 g)}) == 2*len(layers)
 
-# %% ../../nbs/06_speed.ipynb #6c01b993
+# %% ../../nbs/07_speed.ipynb #6c01b993
 def fast_steps_are_sgds(m):
     "Steps are those of gradient descent, for full and short batches in turn."
     for sizes in (4, 3), (4, 5, 3), (4, 5, 6, 3):
@@ -1683,7 +1683,7 @@ def fast_steps_are_sgds(m):
         equal(fast_weights(net), weights, 1e-9)
         assert targ.equal(F.one_hot(y, sizes[-1]).double().t()) and x.equal(rand(9, 4, seed=20))
 
-# %% ../../nbs/06_speed.ipynb #5297625c
+# %% ../../nbs/07_speed.ipynb #5297625c
 def labels_stand_in_columns(m):
     "Column i has a 1 in the row of label i; what is no label is refused."
     y, one_hot = torch.tensor([2, 0, 2]), m.one_hot
@@ -1695,7 +1695,7 @@ def labels_stand_in_columns(m):
     refused('pass targ.long()', one_hot, y.float(), 3, error=TypeError)
     refused('wanted (n, c) and (n,)', one_hot, y[0], 3, error=ValueError)
 
-# %% ../../nbs/06_speed.ipynb #d02eaf0c
+# %% ../../nbs/07_speed.ipynb #d02eaf0c
 card(one_hot, also=[labels_stand_in_columns], bugs=[
     ('no check', 'check_labels(y.new_empty(1).expand(y.shape[:1].numel(), c), y)', 'pass'),
     ('no check', '.numel(), c)', '.numel(), c + 1)'), ('no check', 'y.shape[:1].numel()', 'len(y)'),
@@ -1706,7 +1706,7 @@ card(one_hot, also=[labels_stand_in_columns], bugs=[
      'torch.zeros(len(y), c, dtype=dtype, device=y.device).scatter_(1, y.long()[:, None], 1)'),
     ('missing factor', '[None], 1)', '[None], 2)')])
 
-# %% ../../nbs/06_speed.ipynb #da15d99c
+# %% ../../nbs/07_speed.ipynb #da15d99c
 def layers_are_found(m):
     "Layers are found in their order; what it can not train is refused by name."
     L, find = backprop.Linear, m.layers_of
@@ -1729,7 +1729,7 @@ def layers_are_found(m):
     refused('gives 5 numbers and the next takes 4', find, nn.Sequential(L(4, 5), nn.ReLU(), L(4, 3)),
         error=TypeError)
 
-# %% ../../nbs/06_speed.ipynb #531444cc
+# %% ../../nbs/07_speed.ipynb #531444cc
 card(layers_of, also=[layers_are_found], bugs=[
     ('no check', 'len(set(map(id, params))) < len(params) or ', ''),
     ('no check', ' or not all(p.requires_grad for p in params)', ''),
@@ -1745,7 +1745,7 @@ card(layers_of, also=[layers_are_found], bugs=[
     ('missing term', '(layer.w, layer.b) for layer in layers]',
      '(layer.w, layer.b) for layer in layers[:2]]')])
 
-# %% ../../nbs/06_speed.ipynb #c1a548d9
+# %% ../../nbs/07_speed.ipynb #c1a548d9
 def fast_gradients_are_autograds(m):
     "Loss and gradients are those of autograd, whatever the pieces; misfits are refused."
     for sizes, n, chunk in (((4, 3), 5, 2), ((4, 5, 3), 7, 3), ((4, 5, 6, 3), 7, 7), ((3, 5, 4, 5, 2), 9, 4), ((5,
@@ -1774,7 +1774,7 @@ def fast_gradients_are_autograds(m):
     refused('labels go from 0 to 1, but 1 columns', m.loss_and_gradients, m.FastNetwork(fast_case((2, 1), 1)[0]), x,
         y, error=ValueError)
 
-# %% ../../nbs/06_speed.ipynb #6676553b
+# %% ../../nbs/07_speed.ipynb #6676553b
 card(Buffers, also=[buffers_are_its_own, fast_gradients_are_autograds], bugs=[
     ('shared memory', '.clone(memory_format=torch.contiguous_format)', '.contiguous()'),
     ('shared memory', '.clone(memory_format=torch.contiguous_format)', ''),
@@ -1790,7 +1790,7 @@ card(Buffers, also=[buffers_are_its_own, fast_gradients_are_autograds], bugs=[
     ('wrong axis', 'back[::-1]', 'back'), ('missing transpose', '(w.t(), inp', '(w, inp'),
     ('missing transpose', 'inp.t(), g)', 'inp, g)')])
 
-# %% ../../nbs/06_speed.ipynb #21dda5f5
+# %% ../../nbs/07_speed.ipynb #21dda5f5
 card(loss_and_gradients, also=[fast_gradients_are_autograds], bugs=[
     ('missing 1/n', '.sum()/len(x)', '.sum()'), ('missing 1/n', 'into, 1/len(x)', 'into, 1'),
     ('missing 1/n', 'into, 1/len(x)', 'into, 1/len(xb)'),
@@ -1809,7 +1809,7 @@ card(loss_and_gradients, also=[fast_gradients_are_autograds], bugs=[
     ('no check', 'one_hot(y, c, x.dtype)',
      'F.one_hot(y.long(), max(int(y.max()) + 1, c)).t().to(x.dtype)')])
 
-# %% ../../nbs/06_speed.ipynb #62c488c9
+# %% ../../nbs/07_speed.ipynb #62c488c9
 def epochs_go_through_all(m):
     "In order or not, a short batch at the end; the order is read anew each time, and shuffles images with their labels"
     layers, x, y, targ = fast_case((4, 5, 3), 20)
@@ -1828,7 +1828,7 @@ def epochs_go_through_all(m):
     for bad in targ[:, :7], targ[:1], torch.zeros(20): refused(f'targ is {tuple(bad.shape)}, wanted (3, 20)', m.one_epoch, straight, x, bad, 8, .4, error=ValueError)
     works(m.one_epoch(straight, x.clone().requires_grad_(), targ, 8, .4))
 
-# %% ../../nbs/06_speed.ipynb #0b45ab95
+# %% ../../nbs/07_speed.ipynb #0b45ab95
 card(one_epoch, also=[epochs_go_through_all], bugs=[
     ('no check', '!= tuple(targ.shape)', '!= want'), ('missing term', 'x.detach()', 'x'),
     ('missing term', 'list(zip(x.split(bs), targ.split(bs, dim=1)))',
@@ -1842,7 +1842,7 @@ card(one_epoch, also=[epochs_go_through_all], bugs=[
     ('wrong place', 'if order is None', 'if True'),
     ('missing term', 'tb)\n            net.step(xb, tb, lr)', 'tb)\n        net.step(xb, tb, lr)')])
 
-# %% ../../nbs/06_speed.ipynb #d6e429ea
+# %% ../../nbs/07_speed.ipynb #d6e429ea
 def fast_training_is_the_loop(m):
     "It ends where the plain loop ends, shuffled as a generator says or in order."
     n, sizes = 21, (4, 5, 3)
@@ -1862,7 +1862,7 @@ def fast_training_is_the_loop(m):
     works(m.train_fast, b, x, y)
     equal(states(b), states(a), 1e-9)
 
-# %% ../../nbs/06_speed.ipynb #15f05bff
+# %% ../../nbs/07_speed.ipynb #15f05bff
 def overflow_leaves_the_last_whole_epoch(m):
     "Weights that overflow are refused, and the last whole epoch stays."
     x, y = fast_case((4, 5, 3), 20)[1:3]
@@ -1887,7 +1887,7 @@ def overflow_leaves_the_last_whole_epoch(m):
             error=FloatingPointError)
     assert not any(t.any() for t in flat(before))
 
-# %% ../../nbs/06_speed.ipynb #fb591b0b
+# %% ../../nbs/07_speed.ipynb #fb591b0b
 def fast_training_refuses(m):
     "Shapes, dtypes, devices, numbers and generators that do not fit are refused."
     model, (x, y) = fast_net(m, 4, 5, 3), fast_case((4, 5, 3), 8)[1:3]
@@ -1912,7 +1912,7 @@ def fast_training_refuses(m):
     works(m.train_fast, model, x.clone().requires_grad_(), y, bs=np.int64(4))
     works(m.train_fast, model, x, y, lr=0)
 
-# %% ../../nbs/06_speed.ipynb #221fd699
+# %% ../../nbs/07_speed.ipynb #221fd699
 def recorded_leaves_all_as_it_was(m):
     "Recording leaves all tensors as they were: a stand-in for CUDA notes in which order it is asked."
     class Stream:
@@ -1940,7 +1940,7 @@ def recorded_leaves_all_as_it_was(m):
     del run
     assert held(), 'the tensors whose addresses the graph has may be freed'
 
-# %% ../../nbs/06_speed.ipynb #530f7446
+# %% ../../nbs/07_speed.ipynb #530f7446
 card(train_fast, also=[fast_training_is_the_loop, overflow_leaves_the_last_whole_epoch,
     fast_training_refuses], bugs=[
     ('wrong place', 'generator=generator)', 'generator=None)'), ('missing term', 'order.copy_(', '('),
@@ -1955,7 +1955,7 @@ card(train_fast, also=[fast_training_is_the_loop, overflow_leaves_the_last_whole
     ('no check', "_whole('train_fast: epochs', epochs)", 'epochs'),
     ('no check', "_whole('train_fast: bs', bs)", 'bs')])
 
-# %% ../../nbs/06_speed.ipynb #7bee1d97
+# %% ../../nbs/07_speed.ipynb #7bee1d97
 card(_copy_finite, also=[fast_training_is_the_loop, overflow_leaves_the_last_whole_epoch], bugs=[
     ('missing term', 'b.copy_(new_b)', 'pass'), ('missing term', 'w.copy_(new_w.t())', 'pass'),
     ('missing term', 'with torch.no_grad():', 'if True:'), ('no check', 'if not all(', 'if not any('),
@@ -1963,17 +1963,17 @@ card(_copy_finite, also=[fast_training_is_the_loop, overflow_leaves_the_last_who
     ('no check', 'for t in pair)', 'for t in pair[:1])'),
     ('no check', 'in net.params for t', 'in net.params[:0] for t')])
 
-# %% ../../nbs/06_speed.ipynb #119dc8e6
+# %% ../../nbs/07_speed.ipynb #119dc8e6
 card(_fits, also=[fast_training_refuses], bugs=[
     ('no check', 'x.ndim != 2 or ', ''), ('no check', ' or x.shape[1] != m', ''),
     ('no check', 'if x.dtype != dtype', 'if False')])
 
-# %% ../../nbs/06_speed.ipynb #eed242b4
+# %% ../../nbs/07_speed.ipynb #eed242b4
 card(_one_label_each, also=[fast_training_refuses], bugs=[
     ('no check', 'y.shape != x.shape[:1]', 'len(y) != len(x)'),
     ('no check', 'y.shape != x.shape[:1]', 'y.ndim != 1')])
 
-# %% ../../nbs/06_speed.ipynb #793518af
+# %% ../../nbs/07_speed.ipynb #793518af
 card(_check_training, also=[fast_training_refuses], bugs=[
     ('no check', 'dict(x=x, y=y)', 'dict(x=x)'), ('no check', 'dict(x=x, y=y)', 'dict(y=y)'),
     ('no check', 'if not isinstance(t, Tensor)', 'if False'), ('no check', 'dict(x=x, **', 'dict(**'),
@@ -1983,12 +1983,12 @@ card(_check_training, also=[fast_training_refuses], bugs=[
     ('no check', "not 0 <= lr < float('inf')", "lr < 0 or lr == float('inf')"),
     ('no check', "not 0 <= lr < float('inf')", 'not 0 <= lr'), ('no check', 'not 0 <= lr', 'not 0 < lr')])
 
-# %% ../../nbs/06_speed.ipynb #2b1d59f0
+# %% ../../nbs/07_speed.ipynb #2b1d59f0
 card(_whole, also=[fast_training_refuses], bugs=[
     ('no check', "not hasattr(k, '__index__') or ", ''), ('no check', 'isinstance(k, bool) or ', ''),
     ('no check', 'k < 1', 'k < 0')])
 
-# %% ../../nbs/06_speed.ipynb #9fad2015
+# %% ../../nbs/07_speed.ipynb #9fad2015
 card(recorded, also=[recorded_leaves_all_as_it_was], bugs=[
     ('missing term', 'for t, old in zip(tensors, before): t.copy_(old)', 'pass'),
     ('shared memory', 't.clone()', 't'), ('missing term', 'with torch.cuda.stream(side): run()', 'pass'),
@@ -1997,7 +1997,7 @@ card(recorded, also=[recorded_leaves_all_as_it_was], bugs=[
     ('wrong place', 'with torch.cuda.graph(graph): run()', 'run()'),
     ('wrong place', 'graph.replay()', 'run()'), ('shared memory', 'def replay(run=run)', 'def replay()')])
 
-# %% ../../nbs/06_speed.ipynb #7ccaee8e
+# %% ../../nbs/07_speed.ipynb #7ccaee8e
 def one_operation(m, layers, x, y, power=1):
     "The loss to a power; its slopes at the weights, and at the images if these ask for it"
     weights = [t.clone().requires_grad_() for t in flat(layers)]
@@ -2013,7 +2013,7 @@ def fast_hinges_are_shut(m):
         x, y)[1]):
         assert [bool(g.any()) for g in grads] == [False, False, False, True], grads
 
-# %% ../../nbs/06_speed.ipynb #7057d676
+# %% ../../nbs/07_speed.ipynb #7057d676
 def one_operation_is_autograds(m):
     "Its gradients, of images too, are those of autograd."
     for sizes in (4, 3), (4, 5, 3), (4, 5, 6, 3):
@@ -2027,7 +2027,7 @@ def one_operation_is_autograds(m):
         assert mine.equal(x)
         check_grads(numbered(one_operation(m, layers, x, y)[1]), numbered(fast_want(layers, x, y)[1]))
 
-# %% ../../nbs/06_speed.ipynb #d1910dfa
+# %% ../../nbs/07_speed.ipynb #d1910dfa
 def one_operation_does_no_more(m):
     "The slopes of the images are computed only if these ask for them, and slopes of slopes are refused"
     layers, x, y, _ = fast_case((4, 5, 3), 7)
@@ -2047,7 +2047,7 @@ def one_operation_does_no_more(m):
     refused('argument 2 is shorter', m.NetworkLoss.apply, x, y, *weights[:3], error=ValueError)
     refused('labels go from -1', m.NetworkLoss.apply, x, y - 1, *weights, error=ValueError)
 
-# %% ../../nbs/06_speed.ipynb #8b81887b
+# %% ../../nbs/07_speed.ipynb #8b81887b
 card(FastNetwork, also=[fast_gradients_are_autograds, fast_steps_are_sgds, fast_hinges_are_shut], bugs=[
     ('missing term', 'out=out).relu_()', 'out=out)'),
     ('missing term', '= torch.addmm(b1, w1, x, out=out)', '= torch.mm(w1, x, out=out)'),
@@ -2075,7 +2075,7 @@ card(FastNetwork, also=[fast_gradients_are_autograds, fast_steps_are_sgds, fast_
      'g.copy_(targ.sub_(torch.softmax(scores, 0)).neg_())'),
     ('gate on the wrong side', 'inp.sign_()', 'inp.ge(0)')])
 
-# %% ../../nbs/06_speed.ipynb #3f9c3068
+# %% ../../nbs/07_speed.ipynb #3f9c3068
 card(NetworkLoss, also=[fast_hinges_are_shut, one_operation_is_autograds, one_operation_does_no_more],
     bugs=[
     ('gate on the wrong side', 'inputs[i] > 0', 'inputs[i] >= 0'),

@@ -45,21 +45,21 @@ def added(folder, name, nb=None):
 def not_json(f): (f/CHAPTER).write_text((f/CHAPTER).read_text(encoding='utf-8')[:-50], encoding='utf-8')
 def empty(f): (f/'nbs/08_new.ipynb').write_text('')
 def old_format(f): save(f/'nbs/08_new.ipynb', dict(worksheets=[], metadata={}, nbformat=3, nbformat_minor=0))
-def no_cells(f): added(f, '08_tiny.ipynb', chapter() | dict(cells=[]))
+def no_cells(f): added(f, '09_tiny.ipynb', chapter() | dict(cells=[]))
 def no_title(f): nb = load(f/CHAPTER); nb['cells'].pop(0); save(f/CHAPTER, nb)
 def not_python(f): changed(f/CHAPTER, 'return x.masked_fill(x <= 0, 0)', 'return x.masked_fill(x <= 0, 0')
 def no_number(f): added(f, 'tiny.ipynb')
 def in_a_folder(f): added(f, 'more/tiny.ipynb')
 def same_number(f): added(f, '03_tiny.ipynb')
-def same_module(f): added(f, '08_tiny.ipynb', chapter(module='backprop'))
+def same_module(f): added(f, '09_tiny.ipynb', chapter(module='backprop'))
 def no_module(f):
-    added(f, '08_tiny.ipynb', chapter() | dict(cells=[cell('markdown', '# T'), cell('code', '#| exports\nx = 1')]))
+    added(f, '09_tiny.ipynb', chapter() | dict(cells=[cell('markdown', '# T'), cell('code', '#| exports\nx = 1')]))
 def no_row(f): save(f/'nbs/08_tiny.ipynb', chapter())
 def dead_link(f): changed(f/'nbs/lesson_map.ipynb', '05_fitting.ipynb#', '05_gone.ipynb#')
 def renamed(f): (f/'nbs/05_fitting.ipynb').rename(f/'nbs/05_loop.ipynb')
-def deleted(f): (f/'nbs/07_parallel.ipynb').unlink()
+def deleted(f): (f/'nbs/08_parallel.ipynb').unlink()
 def command_gone(f): edit(f/'settings.ini', '=backprop13.support.commands:data', '=backprop13.gone:data')
-def quoted(f): edit(f/'_quarto.yml', 'href: 07_parallel.ipynb', "href: '07_gone.ipynb'   # soon")
+def quoted(f): edit(f/'_quarto.yml', 'href: 08_parallel.ipynb', "href: '07_gone.ipynb'   # soon")
 def not_yaml(f): edit(f/'_quarto.yml', 'website:', 'website: ]')
 def no_text(f): edit(f/'_quarto.yml', '- text: Home\n        href', '- href')
 def not_ini(f): edit(f/'settings.ini', '', 'lib_name = x\n')
@@ -89,11 +89,11 @@ FAULTS = [
     (renamed, ["_quarto.yml has a row for nbs/05_fitting.ipynb, which doesn't exist: name another",
                'nbs/index.ipynb, cell ',
                'nbs/lesson_map.ipynb, cell ', 'nbs/05_loop.ipynb has no row']),
-    (deleted, ['_quarto.yml has a row for nbs/07_parallel.ipynb', 'nbs/index.ipynb, cell ',
+    (deleted, ['_quarto.yml has a row for nbs/08_parallel.ipynb', 'nbs/index.ipynb, cell ',
                'tests/lesson/test_parallel.py imports backprop13.parallel, which no notebook exports',
                'tests/lesson/test_repeatable.py imports backprop13.parallel']),
     (command_gone, ['settings.ini has a command of backprop13.gone, which no notebook exports: take it out of console_scripts']),
-    (quoted, ["_quarto.yml has a row for nbs/07_gone.ipynb, which doesn't exist", 'nbs/07_parallel.ipynb has no row']),
+    (quoted, ["_quarto.yml has a row for nbs/07_gone.ipynb, which doesn't exist", 'nbs/08_parallel.ipynb has no row']),
     (not_yaml, ['_quarto.yml is not YAML: ']),
     (no_text, ["_quarto.yml: a row of the sidebar has text and href; got {'href': 'index.ipynb'}"]),
     (not_ini, ["settings.ini can't be read: File contains no section headers"]),
@@ -118,14 +118,14 @@ def test_a_fault_is_told_with_what_to_do(clone, spoil, want):
 def test_yaml_and_ini_may_be_written_as_they_allow(clone):
     "Quotes, a comment, flow style; what a pattern took for another name"
     for file, old, new in [
-        ('_quarto.yml', 'href: 07_parallel.ipynb', "href: '07_parallel.ipynb'   # the last"),
+        ('_quarto.yml', 'href: 08_parallel.ipynb', "href: '08_parallel.ipynb'   # the last"),
         ('_quarto.yml', '- text: Home\n        href: index.ipynb', '- {text: "Home", href: "index.ipynb"}'),
         ('settings.ini', 'console_scripts =', '# was: old=backprop13.gone:f\nconsole_scripts =')]: edit(clone/file, old, new)
     assert check.unsound(clone) == []
 
 
 def test_what_ipython_knows_is_no_fault(clone):
-    added(clone, '08_tiny.ipynb',
+    added(clone, '09_tiny.ipynb',
           chapter('%time x = 1', 'if True:\n    !ls', '%%bash\nfor', '#| eval: false\n1 +', 'await f()'))
     assert check.unsound(clone) == []
 

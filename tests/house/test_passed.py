@@ -24,7 +24,7 @@ FILES = {
     'backprop13/support/graph.py': b'from ..speed import f\nfrom . import more',
     'nbs/01_matmul.ipynb': book('%matplotlib inline\nfrom backprop13.data import mnist'),
     'nbs/03_backprop.ipynb': book('import torch'), 'nbs/reference.ipynb': book('1'), 'nbs/teaching.ipynb': book('1'),
-    'nbs/06_speed.ipynb': book('%%bash\nnot Python', 'import backprop13.speed as s'),
+    'nbs/07_speed.ipynb': book('%%bash\nnot Python', 'import backprop13.speed as s'),
     'tests/test_data.py': b'from backprop13.data import mnist', 'tests/test_pages.py': b'from test_data import x',
     'tests/test_graph.py': b'from backprop13.support import graph', 'tests/helpers.py': b'import backprop13.more',
     'tests/lesson/test_fitting.py': b'import helpers'}
@@ -35,7 +35,7 @@ PROSE = {'tests/test_new.py', 'tests/test_pages.py', 'nbs/teaching.ipynb'}      
 LAB, PACKAGE = {'tests/test_lab_a.py'}, {'tests/site/test_package.py'}
 EACH = PROSE | LAB | PACKAGE | {'tests/test_checks.py', 'nbs/reference.ipynb'}  # who reads the whole of backprop13/
 SITE = PROSE - BOOKS | LAB | PACKAGE
-SPEED = {'tests/test_graph.py', 'nbs/06_speed.ipynb'}
+SPEED = {'tests/test_graph.py', 'nbs/07_speed.ipynb'}
 DATA, FITTING = {'tests/test_data.py', 'nbs/01_matmul.ipynb'}, {'tests/lesson/test_fitting.py'}
 
 def tried(tmp_path, changes, data='MNIST'):
