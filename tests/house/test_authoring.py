@@ -43,8 +43,8 @@ def added(folder, name, nb=None):
     edit(folder/'_quarto.yml', '          - text: 0 · ', f'          - text: New\n            href: {name}\n          - text: 0 · ')
 
 def not_json(f): (f/CHAPTER).write_text((f/CHAPTER).read_text(encoding='utf-8')[:-50], encoding='utf-8')
-def empty(f): (f/'nbs/08_new.ipynb').write_text('')
-def old_format(f): save(f/'nbs/08_new.ipynb', dict(worksheets=[], metadata={}, nbformat=3, nbformat_minor=0))
+def empty(f): (f/'nbs/09_new.ipynb').write_text('')
+def old_format(f): save(f/'nbs/09_new.ipynb', dict(worksheets=[], metadata={}, nbformat=3, nbformat_minor=0))
 def no_cells(f): added(f, '09_tiny.ipynb', chapter() | dict(cells=[]))
 def no_title(f): nb = load(f/CHAPTER); nb['cells'].pop(0); save(f/CHAPTER, nb)
 def not_python(f): changed(f/CHAPTER, 'return x.masked_fill(x <= 0, 0)', 'return x.masked_fill(x <= 0, 0')
@@ -54,7 +54,7 @@ def same_number(f): added(f, '03_tiny.ipynb')
 def same_module(f): added(f, '09_tiny.ipynb', chapter(module='backprop'))
 def no_module(f):
     added(f, '09_tiny.ipynb', chapter() | dict(cells=[cell('markdown', '# T'), cell('code', '#| exports\nx = 1')]))
-def no_row(f): save(f/'nbs/08_tiny.ipynb', chapter())
+def no_row(f): save(f/'nbs/09_tiny.ipynb', chapter())
 def dead_link(f): changed(f/'nbs/lesson_map.ipynb', '05_fitting.ipynb#', '05_gone.ipynb#')
 def renamed(f): (f/'nbs/05_fitting.ipynb').rename(f/'nbs/05_loop.ipynb')
 def deleted(f): (f/'nbs/08_parallel.ipynb').unlink()
@@ -74,17 +74,17 @@ CHAPTER = 'nbs/03_backprop.ipynb'
 HOW = 'MAINTAINING.md says how, under "Resolve a merge conflict"'
 FAULTS = [
     (not_json, [f'{CHAPTER} is not JSON, Unterminated string', 'git restore it']),
-    (empty, ['nbs/08_new.ipynb is not JSON', 'git restore it']),
-    (old_format, ['nbs/08_new.ipynb is not a notebook of format 4: save it anew in make lab']),
-    (no_cells, ['nbs/08_tiny.ipynb has no title']),
+    (empty, ['nbs/09_new.ipynb is not JSON', 'git restore it']),
+    (old_format, ['nbs/09_new.ipynb is not a notebook of format 4: save it anew in make lab']),
+    (no_cells, ['nbs/09_tiny.ipynb has no title']),
     (no_title, [f'{CHAPTER} has no title: begin it with a cell "# Title"']),
     (not_python, [f'{CHAPTER}, cell ', "is not Python: line 6, '(' was never closed: return x.masked_fill"]),
     (no_number, ['nbs/tiny.ipynb exports a module and is no chapter: name it nbs/NN_name.ipynb, or move it']),
     (in_a_folder, ['nbs/more/tiny.ipynb exports a module and is no chapter']),
     (same_number, ['nbs/03_backprop.ipynb and nbs/03_tiny.ipynb have one number, 3: give one another']),
-    (same_module, ['nbs/03_backprop.ipynb and nbs/08_tiny.ipynb export to one module, backprop: name another']),
-    (no_module, ['nbs/08_tiny.ipynb exports code without saying where: give it a cell "#| default_exp']),
-    (no_row, ['nbs/08_tiny.ipynb has no row in _quarto.yml: add one']),
+    (same_module, ['nbs/03_backprop.ipynb and nbs/09_tiny.ipynb export to one module, backprop: name another']),
+    (no_module, ['nbs/09_tiny.ipynb exports code without saying where: give it a cell "#| default_exp']),
+    (no_row, ['nbs/09_tiny.ipynb has no row in _quarto.yml: add one']),
     (dead_link, ["nbs/lesson_map.ipynb, cell ", "links to 05_gone.ipynb, which doesn't exist: mend the link"]),
     (renamed, ["_quarto.yml has a row for nbs/05_fitting.ipynb, which doesn't exist: name another",
                'nbs/index.ipynb, cell ',
