@@ -11,11 +11,11 @@ from contextlib import contextmanager, nullcontext
 import torch
 from .matmul import broadcast_shape, matmul
 
-# %% ../nbs/06_autograd.ipynb #2a1eb37a
+# %% ../nbs/06_autograd.ipynb #993927de
 def backward_order(
     out, # has `made_of`: pairs of what it was made of, and how; so have these
 ): # yields `out` first
-    "What `out` was made of, each after all that was made of it; each once, and no recursion."
+    "What `out` was made of, each once, and after all that was made of it; no recursion."
     waits, todo = {}, [out]
     while todo:                              # how many uses has each?
         for part, _ in todo.pop().made_of:
@@ -29,7 +29,7 @@ def backward_order(
             waits[part] -= 1
             if not waits[part]: ready.append(part)
 
-# %% ../nbs/06_autograd.ipynb #cca156d2
+# %% ../nbs/06_autograd.ipynb #1f78997b
 def _data(o): return o.data if isinstance(o, Tensor) else o
 
 def recorded(
@@ -38,13 +38,14 @@ def recorded(
 ): # a Tensor
     "The result of an operation, which remembers what it was made of."
     out = Tensor(data)
-    arrows = [(a, rule) for a, rule in arrows if isinstance(a, Tensor) and a.made_of is not None]
+    arrows = [(a, rule) for a, rule in arrows
+              if isinstance(a, Tensor) and a.made_of is not None]
     out.made_of = arrows if arrows and Tensor.recording else None    # None: a constant
     return out
 
-# %% ../nbs/06_autograd.ipynb #7f7ce668
+# %% ../nbs/06_autograd.ipynb #717330b1
 def _sum_to(g, shape):
-    "Undo broadcasting: the sum over the axes that were stretched. Its own rule stretches them."
+    "Undo broadcasting: the sum over the axes that were stretched; its rule stretches them."
     if g.shape == shape: return g
     return recorded(g.data.sum_to_size(shape), (g, lambda h: h.expand(g.shape)))
 
@@ -81,7 +82,7 @@ def _matmul(a, b):
     return recorded(matmul(_data(a), _data(b)), (a, lambda g: g @ b.t()),
                                              (b, lambda g: a.t() @ g))
 
-# %% ../nbs/06_autograd.ipynb #a2b92816
+# %% ../nbs/06_autograd.ipynb #b5bbdfd0
 class _Common: # as forward mode has it, too
     def __radd__(a, b): return a + b
     def __rmul__(a, b): return a*b
@@ -103,7 +104,8 @@ class _Reflected(_Common):
 
 def _check_exponent(n):
     if not isinstance(n, (int, float)):
-        raise TypeError(f'Tensor: the exponent is a {type(n).__name__}, wanted a number; (b*a.log()).exp() is a to the power of b')
+        raise TypeError(f'Tensor: the exponent is a {type(n).__name__}, wanted a number; '
+                        '(b*a.log()).exp() is a to the power of b')
 
 # %% ../nbs/06_autograd.ipynb #3d1708bf
 class _Functions:
@@ -125,11 +127,12 @@ class _Functions:
         top /= _reduced(torch.sum, top, dim, keepdim)[0]
         return recorded(out, (a, lambda g: g.reshape(kept.shape).expand(a.shape)*top))
 
-# %% ../nbs/06_autograd.ipynb #c70a159a
+# %% ../nbs/06_autograd.ipynb #638e94b7
 class _Shapes:
     def reshape(a, *shape):
         return recorded(a.data.reshape(*shape), (a, lambda g: g.reshape(a.shape)))
-    def expand(a, shape): return recorded(a.data.expand(shape), (a, lambda g: _sum_to(g, a.shape)))
+    def expand(a, shape):
+        return recorded(a.data.expand(shape), (a, lambda g: _sum_to(g, a.shape)))
     def t(a): return recorded(a.data.t(), (a, lambda g: g.t()))
     def __getitem__(a, i): return recorded(a.data[i], (a, lambda g: _put(g, i, a.shape)))
 
@@ -147,7 +150,7 @@ def _put(g, i, shape):
     data = g.data.new_zeros(n).index_add(0, at, g.data.flatten()).reshape(shape)
     return recorded(data, (g, lambda h: h[i]))
 
-# %% ../nbs/06_autograd.ipynb #143bc9df
+# %% ../nbs/06_autograd.ipynb #17fdf208
 def _flow(out, g):
     "Each node with its whole gradient, from `out` back; `g` is that of `out`."
     grads = {out: _first(out, g)}
@@ -158,6 +161,7 @@ def _flow(out, g):
             share = rule(g)
             grads[part] = grads[part] + share if part in grads else share
 
+# %% ../nbs/06_autograd.ipynb #70d2d0c7
 class Tensor(_Arithmetic, _Functions, _Shapes, _Reflected):
     "A torch tensor, in `data`, that records what it was made of; `.g` is a leaf's gradient."
     recording = True                         # the one switch; `no_grad` turns it off
@@ -168,13 +172,15 @@ class Tensor(_Arithmetic, _Functions, _Shapes, _Reflected):
         "Add the gradients of this to `.g` of the leaves; it is one number, unless `g` is given."
         with no_grad():
             for node, g in _flow(self, g):
-                if not node.made_of: node.g = g.data.clone() if node.g is None else node.g + g.data
+                if not node.made_of:
+                    node.g = g.data.clone() if node.g is None else node.g + g.data
     def detach(self): return recorded(self.data)
     def __repr__(self): return f'Tensor({self.data.tolist()})'
-    shape, dtype, ndim, numel, item, is_floating_point = (property(operator.attrgetter('data.' + k))
+    shape, dtype, ndim, numel, item, is_floating_point = (
+        property(operator.attrgetter('data.' + k))
         for k in 'shape dtype ndim numel item is_floating_point'.split())
 
-# %% ../nbs/06_autograd.ipynb #3c4fd305
+# %% ../nbs/06_autograd.ipynb #b4b7d8ff
 def _first(out, g):
     "The gradient to start from, 1 by default; `RuntimeError` or `ValueError` if there can't be one."
     if out.made_of is None:
@@ -193,7 +199,7 @@ def _check_float(data):
     if not data.is_floating_point():
         raise TypeError(f'Tensor: got {data.dtype}, wanted floating point; pass data.float()')
 
-# %% ../nbs/06_autograd.ipynb #d6efabfb
+# %% ../nbs/06_autograd.ipynb #ed491185
 @contextmanager
 def no_grad():
     "In its `with`, nothing is recorded."
@@ -201,7 +207,7 @@ def no_grad():
     try: yield
     finally: Tensor.recording = before
 
-# %% ../nbs/06_autograd.ipynb #42f93ef9
+# %% ../nbs/06_autograd.ipynb #d68791cd
 def grad(
     out:Tensor, # one number, or any shape if `g` is given
     inputs:list, # of Tensors
@@ -215,7 +221,7 @@ def grad(
             if node in wanted: found[node] = g
     return [found[x] if x in found else recorded(torch.zeros_like(x.data)) for x in inputs]
 
-# %% ../nbs/06_autograd.ipynb #03cc8f6c
+# %% ../nbs/06_autograd.ipynb #791ddf92
 def hvp(
     f, # a function of Tensors, which returns one number
     inputs:list, # tensors, where to take the derivatives
@@ -229,12 +235,12 @@ def hvp(
     if along.made_of is None: return [torch.zeros_like(x.data) for x in xs]  # f is linear
     return [h.data for h in grad(along, xs)]
 
-# %% ../nbs/06_autograd.ipynb #b5acb35b
+# %% ../nbs/06_autograd.ipynb #e5c23623
 def _check_pairs(name, inputs, vectors):
     a, b = [[tuple(t.shape) for t in ts] for ts in (inputs, vectors)]
     if a != b: raise ValueError(f'{name}: inputs have shapes {a}, vectors {b}; they must be equal')
 
-# %% ../nbs/06_autograd.ipynb #d6a80dad
+# %% ../nbs/06_autograd.ipynb #25a1bc1d
 def _value(o): return o.value if isinstance(o, _Dual) else o
 def _dot(o): return o.dot if isinstance(o, _Dual) else torch.zeros_like(torch.as_tensor(o))
 def _same(name): # a linear operation's derivative: the same operation, of the derivative
@@ -258,7 +264,7 @@ class _Dual(_Common):
     shape, dtype, ndim, numel, is_floating_point = (property(operator.attrgetter(f'value.{k}'))
         for k in 'shape dtype ndim numel is_floating_point'.split())
 
-# %% ../nbs/06_autograd.ipynb #565c10da
+# %% ../nbs/06_autograd.ipynb #9435f0b5
 def jvp(
     f, # a function of tensors
     inputs:list, # tensors, where to take the derivative
