@@ -207,7 +207,7 @@ def no_grad():
     try: yield
     finally: Tensor.recording = before
 
-# %% ../nbs/06_autograd.ipynb #d68791cd
+# %% ../nbs/06_autograd.ipynb #42f93ef9
 def grad(
     out:Tensor, # one number, or any shape if `g` is given
     inputs:list, # of Tensors
@@ -221,7 +221,7 @@ def grad(
             if node in wanted: found[node] = g
     return [found[x] if x in found else recorded(torch.zeros_like(x.data)) for x in inputs]
 
-# %% ../nbs/06_autograd.ipynb #791ddf92
+# %% ../nbs/06_autograd.ipynb #03cc8f6c
 def hvp(
     f, # a function of Tensors, which returns one number
     inputs:list, # tensors, where to take the derivatives
@@ -235,12 +235,12 @@ def hvp(
     if along.made_of is None: return [torch.zeros_like(x.data) for x in xs]  # f is linear
     return [h.data for h in grad(along, xs)]
 
-# %% ../nbs/06_autograd.ipynb #e5c23623
+# %% ../nbs/06_autograd.ipynb #b5acb35b
 def _check_pairs(name, inputs, vectors):
     a, b = [[tuple(t.shape) for t in ts] for ts in (inputs, vectors)]
     if a != b: raise ValueError(f'{name}: inputs have shapes {a}, vectors {b}; they must be equal')
 
-# %% ../nbs/06_autograd.ipynb #25a1bc1d
+# %% ../nbs/06_autograd.ipynb #d6a80dad
 def _value(o): return o.value if isinstance(o, _Dual) else o
 def _dot(o): return o.dot if isinstance(o, _Dual) else torch.zeros_like(torch.as_tensor(o))
 def _same(name): # a linear operation's derivative: the same operation, of the derivative
@@ -264,7 +264,7 @@ class _Dual(_Common):
     shape, dtype, ndim, numel, is_floating_point = (property(operator.attrgetter(f'value.{k}'))
         for k in 'shape dtype ndim numel is_floating_point'.split())
 
-# %% ../nbs/06_autograd.ipynb #9435f0b5
+# %% ../nbs/06_autograd.ipynb #565c10da
 def jvp(
     f, # a function of tensors
     inputs:list, # tensors, where to take the derivative
