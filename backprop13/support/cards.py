@@ -1633,7 +1633,7 @@ card(backward_order, also=[each_after_its_uses, asks_each_twice], bugs=[
     ('visited again', 'if part not in waits: todo', 'if waits.get(part, 0) < 2: todo'),
     ('missing term', 'yield v', 'if v.made_of: yield v')])
 
-# %% ../../nbs/06_autograd.ipynb #f36c95ea
+# %% ../../nbs/06_autograd.ipynb #12253578
 def constants_are_free(m):
     "Numbers, torch's tensors, what `detach` and `no_grad` give are constants: no graph, no gradient."
     x = m.Tensor(torch.tensor([1., 2.]))
@@ -1659,7 +1659,7 @@ card(no_grad, also=[constants_are_free], bugs=[
     ('state kept', 'finally: Tensor.recording = before', 'finally: Tensor.recording = True'),
     ('state kept', 'try: yield\n    finally: Tensor.recording = before', 'yield\n    Tensor.recording = before')])
 
-# %% ../../nbs/06_autograd.ipynb #af11f8db
+# %% ../../nbs/06_autograd.ipynb #64fdd681
 def _ones(*s, a): return torch.ones(*s, dtype=a.dtype)
 def _top(a, *args): return a.amax(*args) if torch.is_tensor(a) else a.max(*args)
 YES = torch.tensor([True, False, True])
@@ -1675,7 +1675,7 @@ OPERATIONS = [                                       # on our tensors and PyTorc
     (lambda a, b: a.where(YES, b*a)*b, '2 3', '3'), (lambda a: -a.masked_fill(YES, 2)*a, '2 3'),
     (lambda a: _ones(3, 1, a=a)*a - _ones(3, 1, a=a)/(a*a + 1), '1 4'), (lambda a: _ones(2, 3, a=a) @ a - 1, '3 4')]
 
-# %% ../../nbs/06_autograd.ipynb #0502d9ba
+# %% ../../nbs/06_autograd.ipynb #4339b08b
 def _both(m, f, tensors, scale):
     "Value, gradients and gradients of these, by our engine and by PyTorch's."
     xs, ys = [m.Tensor(t) for t in tensors], [t.clone().requires_grad_() for t in tensors]
@@ -1695,7 +1695,7 @@ def operations_are_pytorchs(m):
             both = works(list, _both(m, f, tensors, scale))
             for got, want in zip(*both): equal(got, want, within)
 
-# %% ../../nbs/06_autograd.ipynb #38a83395
+# %% ../../nbs/06_autograd.ipynb #cebed290
 def ties_and_hinges(m):
     "At 0 relu's slope is 0, and no power has a nan; what equals the largest shares; a nan stays one."
     for f in (lambda a: a.relu(), lambda a: _top(a, 1), lambda a: _top(a)):
@@ -1723,7 +1723,7 @@ def leaves_add_up(m):
     z.sum().backward(); z.g[0] = 5
     equal(z.g, torch.tensor([5., 1., 1.]))
 
-# %% ../../nbs/06_autograd.ipynb #bf5e651c
+# %% ../../nbs/06_autograd.ipynb #6b152c4c
 def graph_is_freed(m):
     "Without the loss the graph is gone at once, with no help from the garbage collector; a long one, too."
     gc.disable()
@@ -1739,7 +1739,7 @@ def graph_is_freed(m):
             assert seen() is None, 'the graph outlives its loss'
     finally: gc.enable()
 
-# %% ../../nbs/06_autograd.ipynb #c8490d90
+# %% ../../nbs/06_autograd.ipynb #82bf924a
 def misuse_of_a_tensor_is_explained(m):
     "Misuse is refused, in a sentence."
     T, ones = m.Tensor, torch.ones
@@ -1759,7 +1759,7 @@ def misuse_of_a_tensor_is_explained(m):
 
 def it_takes_rules(m):
     "A rule of yours is used, in the first derivative and the second, and a constant's is left alone."
-    def cube(a): return m.recorded(getattr(a, 'data', a)**3, (a, lambda g: 3*g*a*a))
+    def cube(a): return m.result(getattr(a, 'data', a)**3, (a, lambda g: 3*g*a*a))
     x = m.Tensor(torch.tensor([1., 2.]))
     g, = m.grad((cube(x)*cube(torch.ones(2))).sum(), [x], create_graph=True)
     h, = m.grad(g.sum(), [x])
@@ -1768,16 +1768,16 @@ def it_takes_rules(m):
 TENSOR = [operations_are_pytorchs, ties_and_hinges, leaves_add_up, constants_are_free, graph_is_freed,
           misuse_of_a_tensor_is_explained]
 
-# %% ../../nbs/06_autograd.ipynb #b00035e9
+# %% ../../nbs/06_autograd.ipynb #1116272c
 card(Tensor, also=TENSOR, bugs=[
     ('= for +=', 'grads[part] + share if part in grads else share', 'share', '_flow'),
     ('= for +=', 'g.data.clone() if node.g is None else node.g + g.data', 'g.data.clone()'),
     ('in between kept', 'if not node.made_of:', 'if True:'),
     ('broadcasting not undone', 'if g.shape == shape: return g', 'return g', '_sum_to'),
-    ('never freed', 'out.made_of = arrows if', 'out.itself, out.made_of = out, arrows if', 'recorded'),
+    ('never freed', 'out.made_of = arrows if', 'out.itself, out.made_of = out, arrows if', 'result'),
     ('shared memory', 'g.data.clone()', 'g.data'),
-    ('graph kept', 'Tensor.recording else', 'True else', 'recorded'),
-    ('graph kept', ' and a.made_of is not None', '', 'recorded'), ('graph kept', '.detach(), ()', ', ()'),
+    ('graph kept', 'Tensor.recording else', 'True else', 'result'),
+    ('graph kept', ' and a.made_of is not None', '', 'result'), ('graph kept', '.detach(), ()', ', ()'),
     ('missing factor', 'lambda g: g*b,', 'lambda g: g,', '_Arithmetic'), ('sign', '-g*a', 'g*a', '_div'),
     ('missing transpose', 'g @ b.t()', 'g @ b', '_matmul'), ('missing factor', 'g*(n*a', 'g*(a', '_Arithmetic'),
     ('nan at 0', ' if n else 0', '', '_Arithmetic'),
@@ -1785,7 +1785,7 @@ card(Tensor, also=TENSOR, bugs=[
     ('not recorded', 'lambda g: g/a))', 'lambda g: g/a.data))', '_Functions'),
     ('gate on the wrong side', 'a <= 0', 'a < 0', '_Common'),
     ('gate on the wrong side', '~cond, 0.', 'cond, 0.', '_Functions'),
-    ('missing 1/n', 'out/(a.numel()/out.numel())', 'out/a.numel()', '_Functions'),
+    ('missing 1/n', 'out/(a.numel()/out.numel())', 'out/a.numel()', '_Others'),
     ('missing factor', 'top /=', 'top*', '_Functions'), ('= for +=', 'index_add', 'index_copy', '_put'),
     ('no check', 'broadcast_shape(x.shape, y.shape)', 'pass', '_fitting'),
     ('no check', 'x.dtype != y.dtype', 'False', '_fitting'),
@@ -1794,13 +1794,13 @@ card(Tensor, also=TENSOR, bugs=[
     ('no check', '(g.shape, g.dtype) != (out.shape, out.dtype)', 'False', '_first'),
     ('no check', 'if out.made_of is None', 'if False', '_first')])
 
-# %% ../../nbs/06_autograd.ipynb #86cda2c9
-card(recorded, also=[it_takes_rules, constants_are_free, graph_is_freed], bugs=[
+# %% ../../nbs/06_autograd.ipynb #397233bc
+card(result, also=[it_takes_rules, constants_are_free, graph_is_freed], bugs=[
     ('graph kept', 'Tensor.recording else', 'True else'), ('graph kept', ' and a.made_of is not None', ''),
     ('never freed', 'out.made_of = arrows if', 'out.itself, out.made_of = out, arrows if'),
     ('missing term', 'arrows if arrows', 'arrows[:1] if arrows[1:]')])
 
-# %% ../../nbs/06_autograd.ipynb #29290057
+# %% ../../nbs/06_autograd.ipynb #31dd3c0f
 def grad_returns(m):
     "It returns gradients and touches no `.g`; of values in between, too, and zeros where there is no path."
     x, y, other = (m.Tensor(torch.tensor([v])) for v in (2., 3., 4.))
@@ -1830,7 +1830,7 @@ card(grad, also=[grad_returns, grad_can_be_differentiated, operations_are_pytorc
     ('wrong axis', 'for x in inputs]', 'for x in wanted]'),
     ('missing factor', '_flow(out, g)', '_flow(out, None)')])
 
-# %% ../../nbs/06_autograd.ipynb #8a16e2f8
+# %% ../../nbs/06_autograd.ipynb #fffda102
 def hvp_is_pytorchs(m):
     "It is `torch.func`'s Hessian times the vector, for one input and for two, and 0 for a function that is linear."
     def f(a, b): return ((a @ b).relu()**2).sum() + (a*a).exp().mean()*b.sum()
@@ -1848,7 +1848,7 @@ card(hvp, also=[hvp_is_pytorchs], bugs=[
     ('missing term', 'grad(along, xs)', 'gs'),
     ('missing term', 'if along.made_of is None: return [torch.zeros_like', 'if along.made_of is None: return [torch.ones_like')])
 
-# %% ../../nbs/06_autograd.ipynb #99ca2ef0
+# %% ../../nbs/06_autograd.ipynb #569a2dc0
 def jvp_is_pytorchs(m):
     "Value and derivative are those of `torch.func.jvp`, of the same shape, for every operation it has."
     fs = [lambda a: a*3 - a/2 + 1/(a*a + 1) - (2 - a), lambda a: a.exp()*(a*a + 1).log(), lambda a: a**3,

@@ -110,7 +110,7 @@ def test_a_long_chain_needs_no_recursion():
 def test_each_rule_is_used_once(depth):
     "2**depth paths, 2 arrows a value: counted, not timed"
     used = []
-    def doubled(a): return autograd.recorded(a.data*2, *[(a, lambda g: (used.append(1), g)[1])]*2)
+    def doubled(a): return autograd.result(a.data*2, *[(a, lambda g: (used.append(1), g)[1])]*2)
     x = Tensor(torch.tensor(1., dtype=torch.float64))
     y = x
     for i in range(depth): y = doubled(y)
