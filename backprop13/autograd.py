@@ -82,7 +82,7 @@ def _matmul(a, b):
     return result(matmul(_data(a), _data(b)), (a, lambda g: g @ b.t()),
                                              (b, lambda g: a.t() @ g))
 
-# %% ../nbs/06_autograd.ipynb #338621de
+# %% ../nbs/06_autograd.ipynb #3529e77c
 class _Common: # as forward mode has it, too
     def __radd__(a, b): return a + b
     def __rmul__(a, b): return a*b
@@ -92,6 +92,7 @@ class _Common: # as forward mode has it, too
     def square(a): return a**2
     def relu(a): return a.masked_fill(a <= 0, 0.)
 
+# %% ../nbs/06_autograd.ipynb #4f42d14f
 class _Others(_Common):
     def masked_fill(a, mask, value): return a.where(~mask, value)
     def mean(a, dim=None, keepdim=False):
@@ -111,7 +112,7 @@ def _check_exponent(n):
         raise TypeError(f'Tensor: the exponent is a {type(n).__name__}, wanted a number; '
                         '(b*a.log()).exp() is a to the power of b')
 
-# %% ../nbs/06_autograd.ipynb #4c69ffa1
+# %% ../nbs/06_autograd.ipynb #144a91e5
 class _Functions:
     def exp(a): return result(a.data.exp(), (a, lambda g: g*a.exp()))
     def log(a): return result(a.data.log(), (a, lambda g: g/a))
@@ -127,7 +128,7 @@ class _Functions:
         top /= _reduced(torch.sum, top, dim, keepdim)[0]
         return result(out, (a, lambda g: g.reshape(kept.shape).expand(a.shape)*top))
 
-# %% ../nbs/06_autograd.ipynb #324f420f
+# %% ../nbs/06_autograd.ipynb #30f70df0
 class _Shapes:
     def reshape(a, *shape):
         return result(a.data.reshape(*shape), (a, lambda g: g.reshape(a.shape)))
@@ -136,7 +137,7 @@ class _Shapes:
     def t(a): return result(a.data.t(), (a, lambda g: g.t()))
     def __getitem__(a, i): return result(a.data[i], (a, lambda g: _put(g, i, a.shape)))
 
-# %% ../nbs/06_autograd.ipynb #b24eb104
+# %% ../nbs/06_autograd.ipynb #34c6b41e
 def _reduced(f, a, dim, keepdim):
     "`f` of `a` over `dim`, all axes by default: with those axes as 1, and as asked for."
     axes = tuple(range(a.ndim)) if dim is None else dim
@@ -150,7 +151,7 @@ def _put(g, i, shape):
     data = g.data.new_zeros(n).index_add(0, at, g.data.flatten()).reshape(shape)
     return result(data, (g, lambda h: h[i]))
 
-# %% ../nbs/06_autograd.ipynb #bccc49bc
+# %% ../nbs/06_autograd.ipynb #aecee6cd
 def _flow(out, g):
     "Each node with its whole gradient, from `out` back; `g` is that of `out`."
     grads = {out: _first(out, g)}
@@ -161,7 +162,7 @@ def _flow(out, g):
             share = rule(g)
             grads[part] = grads[part] + share if part in grads else share
 
-# %% ../nbs/06_autograd.ipynb #4f4a9d45
+# %% ../nbs/06_autograd.ipynb #1b1ffaa5
 class Tensor(_Arithmetic, _Functions, _Shapes, _Others):
     "A torch tensor, in `data`, that records what it was made of; `.g` is a leaf's gradient."
     recording = True                         # the one switch; `no_grad` turns it off
@@ -180,7 +181,7 @@ class Tensor(_Arithmetic, _Functions, _Shapes, _Others):
         property(operator.attrgetter('data.' + k))
         for k in 'shape dtype ndim numel item is_floating_point'.split())
 
-# %% ../nbs/06_autograd.ipynb #6728f198
+# %% ../nbs/06_autograd.ipynb #1c0ed2a3
 def _first(out, g):
     "The gradient to start from, 1 by default; `RuntimeError` or `ValueError` if there can't be one."
     if out.made_of is None:
@@ -199,7 +200,7 @@ def _check_float(data):
     if not data.is_floating_point():
         raise TypeError(f'Tensor: got {data.dtype}, wanted floating point; pass data.float()')
 
-# %% ../nbs/06_autograd.ipynb #12908dfd
+# %% ../nbs/06_autograd.ipynb #4258975c
 @contextmanager
 def no_grad():
     "In its `with`, nothing is recorded."
@@ -207,7 +208,7 @@ def no_grad():
     try: yield
     finally: Tensor.recording = before
 
-# %% ../nbs/06_autograd.ipynb #3a81b21c
+# %% ../nbs/06_autograd.ipynb #1af1ac53
 def grad(
     out:Tensor, # one number, or any shape if `g` is given
     inputs:list, # of Tensors
@@ -221,7 +222,7 @@ def grad(
             if node in wanted: found[node] = g
     return [found[x] if x in found else result(torch.zeros_like(x.data)) for x in inputs]
 
-# %% ../nbs/06_autograd.ipynb #8704aa0c
+# %% ../nbs/06_autograd.ipynb #a1e7cdbb
 def hvp(
     f, # a function of Tensors, which returns one number
     inputs:list, # tensors, where to take the derivatives
@@ -235,12 +236,12 @@ def hvp(
     if along.made_of is None: return [torch.zeros_like(x.data) for x in xs]  # f is linear
     return [h.data for h in grad(along, xs)]
 
-# %% ../nbs/06_autograd.ipynb #bc292942
+# %% ../nbs/06_autograd.ipynb #a0bba808
 def _check_pairs(name, inputs, vectors):
     a, b = [[tuple(t.shape) for t in ts] for ts in (inputs, vectors)]
     if a != b: raise ValueError(f'{name}: inputs have shapes {a}, vectors {b}; they must be equal')
 
-# %% ../nbs/06_autograd.ipynb #23a3198c
+# %% ../nbs/06_autograd.ipynb #45fe944c
 def _value(o): return o.value if isinstance(o, _Dual) else o
 def _dot(o): return o.dot if isinstance(o, _Dual) else torch.zeros_like(torch.as_tensor(o))
 def _same(name): # a linear operation's derivative: the same operation, of the derivative
@@ -264,7 +265,7 @@ class _Dual(_Common):
     shape, dtype, ndim, numel, is_floating_point = (property(operator.attrgetter(f'value.{k}'))
         for k in 'shape dtype ndim numel is_floating_point'.split())
 
-# %% ../nbs/06_autograd.ipynb #7c012a92
+# %% ../nbs/06_autograd.ipynb #84fb8ebf
 def jvp(
     f, # a function of tensors
     inputs:list, # tensors, where to take the derivative

@@ -1633,7 +1633,7 @@ card(backward_order, also=[each_after_its_uses, asks_each_twice], bugs=[
     ('visited again', 'if part not in waits: todo', 'if waits.get(part, 0) < 2: todo'),
     ('missing term', 'yield v', 'if v.made_of: yield v')])
 
-# %% ../../nbs/06_autograd.ipynb #12253578
+# %% ../../nbs/06_autograd.ipynb #ae73baf0
 def constants_are_free(m):
     "Numbers, torch's tensors, what `detach` and `no_grad` give are constants: no graph, no gradient."
     x = m.Tensor(torch.tensor([1., 2.]))
@@ -1659,7 +1659,7 @@ card(no_grad, also=[constants_are_free], bugs=[
     ('state kept', 'finally: Tensor.recording = before', 'finally: Tensor.recording = True'),
     ('state kept', 'try: yield\n    finally: Tensor.recording = before', 'yield\n    Tensor.recording = before')])
 
-# %% ../../nbs/06_autograd.ipynb #64fdd681
+# %% ../../nbs/06_autograd.ipynb #f464c150
 def _ones(*s, a): return torch.ones(*s, dtype=a.dtype)
 def _top(a, *args): return a.amax(*args) if torch.is_tensor(a) else a.max(*args)
 YES = torch.tensor([True, False, True])
@@ -1675,7 +1675,7 @@ OPERATIONS = [                                       # on our tensors and PyTorc
     (lambda a, b: a.where(YES, b*a)*b, '2 3', '3'), (lambda a: -a.masked_fill(YES, 2)*a, '2 3'),
     (lambda a: _ones(3, 1, a=a)*a - _ones(3, 1, a=a)/(a*a + 1), '1 4'), (lambda a: _ones(2, 3, a=a) @ a - 1, '3 4')]
 
-# %% ../../nbs/06_autograd.ipynb #4339b08b
+# %% ../../nbs/06_autograd.ipynb #9befd742
 def _both(m, f, tensors, scale):
     "Value, gradients and gradients of these, by our engine and by PyTorch's."
     xs, ys = [m.Tensor(t) for t in tensors], [t.clone().requires_grad_() for t in tensors]
@@ -1695,7 +1695,7 @@ def operations_are_pytorchs(m):
             both = works(list, _both(m, f, tensors, scale))
             for got, want in zip(*both): equal(got, want, within)
 
-# %% ../../nbs/06_autograd.ipynb #cebed290
+# %% ../../nbs/06_autograd.ipynb #07dc3de8
 def ties_and_hinges(m):
     "At 0 relu's slope is 0, and no power has a nan; what equals the largest shares; a nan stays one."
     for f in (lambda a: a.relu(), lambda a: _top(a, 1), lambda a: _top(a)):
@@ -1723,7 +1723,7 @@ def leaves_add_up(m):
     z.sum().backward(); z.g[0] = 5
     equal(z.g, torch.tensor([5., 1., 1.]))
 
-# %% ../../nbs/06_autograd.ipynb #6b152c4c
+# %% ../../nbs/06_autograd.ipynb #f6083e52
 def graph_is_freed(m):
     "Without the loss the graph is gone at once, with no help from the garbage collector; a long one, too."
     gc.disable()
@@ -1739,7 +1739,7 @@ def graph_is_freed(m):
             assert seen() is None, 'the graph outlives its loss'
     finally: gc.enable()
 
-# %% ../../nbs/06_autograd.ipynb #82bf924a
+# %% ../../nbs/06_autograd.ipynb #4bbc35b7
 def misuse_of_a_tensor_is_explained(m):
     "Misuse is refused, in a sentence."
     T, ones = m.Tensor, torch.ones
@@ -1768,7 +1768,7 @@ def it_takes_rules(m):
 TENSOR = [operations_are_pytorchs, ties_and_hinges, leaves_add_up, constants_are_free, graph_is_freed,
           misuse_of_a_tensor_is_explained]
 
-# %% ../../nbs/06_autograd.ipynb #1116272c
+# %% ../../nbs/06_autograd.ipynb #29c3f3f9
 card(Tensor, also=TENSOR, bugs=[
     ('= for +=', 'grads[part] + share if part in grads else share', 'share', '_flow'),
     ('= for +=', 'g.data.clone() if node.g is None else node.g + g.data', 'g.data.clone()'),
@@ -1794,13 +1794,13 @@ card(Tensor, also=TENSOR, bugs=[
     ('no check', '(g.shape, g.dtype) != (out.shape, out.dtype)', 'False', '_first'),
     ('no check', 'if out.made_of is None', 'if False', '_first')])
 
-# %% ../../nbs/06_autograd.ipynb #397233bc
+# %% ../../nbs/06_autograd.ipynb #d1776e37
 card(result, also=[it_takes_rules, constants_are_free, graph_is_freed], bugs=[
     ('graph kept', 'Tensor.recording else', 'True else'), ('graph kept', ' and a.made_of is not None', ''),
     ('never freed', 'out.made_of = arrows if', 'out.itself, out.made_of = out, arrows if'),
     ('missing term', 'arrows if arrows', 'arrows[:1] if arrows[1:]')])
 
-# %% ../../nbs/06_autograd.ipynb #31dd3c0f
+# %% ../../nbs/06_autograd.ipynb #4a379c2d
 def grad_returns(m):
     "It returns gradients and touches no `.g`; of values in between, too, and zeros where there is no path."
     x, y, other = (m.Tensor(torch.tensor([v])) for v in (2., 3., 4.))
@@ -1830,7 +1830,7 @@ card(grad, also=[grad_returns, grad_can_be_differentiated, operations_are_pytorc
     ('wrong axis', 'for x in inputs]', 'for x in wanted]'),
     ('missing factor', '_flow(out, g)', '_flow(out, None)')])
 
-# %% ../../nbs/06_autograd.ipynb #fffda102
+# %% ../../nbs/06_autograd.ipynb #2979de05
 def hvp_is_pytorchs(m):
     "It is `torch.func`'s Hessian times the vector, for one input and for two, and 0 for a function that is linear."
     def f(a, b): return ((a @ b).relu()**2).sum() + (a*a).exp().mean()*b.sum()
@@ -1848,7 +1848,7 @@ card(hvp, also=[hvp_is_pytorchs], bugs=[
     ('missing term', 'grad(along, xs)', 'gs'),
     ('missing term', 'if along.made_of is None: return [torch.zeros_like', 'if along.made_of is None: return [torch.ones_like')])
 
-# %% ../../nbs/06_autograd.ipynb #569a2dc0
+# %% ../../nbs/06_autograd.ipynb #64cf4670
 def jvp_is_pytorchs(m):
     "Value and derivative are those of `torch.func.jvp`, of the same shape, for every operation it has."
     fs = [lambda a: a*3 - a/2 + 1/(a*a + 1) - (2 - a), lambda a: a.exp()*(a*a + 1).log(), lambda a: a**3,
