@@ -131,8 +131,7 @@ def train(args, device):
     rank, world, data = dist.get_rank(), dist.get_world_size(), mnist()
     x, y, args.data = data.x_train.to(device), data.y_train.to(device), data.source
     weights = [p.to(device) for p in start_weights((x.shape[1], args.hidden, 10), args.seed)]
-    done = _agree(args, weights)
-    worker = (Ddp if args.ddp else Ours)(weights, args.lr)
+    done, worker = _agree(args, weights), (Ddp if args.ddp else Ours)(weights, args.lr)
     notes = {'world': world, 'losses': [], 'seconds': [], 'waiting': [], 'accuracy': []}
     for epoch in range(done + 1, args.epochs + 1):
         gen = torch.Generator().manual_seed(1000*args.seed + epoch)

@@ -72,8 +72,7 @@ class FastNetwork(Buffers):
     "Linear layers with relu between them and cross-entropy at the end."
     def forward(self, x:Tensor) -> Tensor: # from (k, m) to (c, k)
         "The logits, a column for each image; the next batch of this size overwrites them."
-        hidden, (b, w, scores), _ = self.tensors(len(x))
-        x = x.t()
+        (hidden, (b, w, scores), _), x = self.tensors(len(x)), x.t()
         for b1, w1, out in hidden: x = torch.addmm(b1, w1, x, out=out).relu_()
         return torch.addmm(b, w, x, out=scores)
     def backward(self, x:Tensor, targ:Tensor, into:list, alpha:float):
@@ -151,8 +150,7 @@ def _whole(name, k) -> int:
 
 # %% ../nbs/07_speed.ipynb #a09e56b2
 def one_epoch(
-    net:FastNetwork,
-    x:Tensor, # images, (n, m)
+    net:FastNetwork, x:Tensor, # the network, and images (n, m)
     targ:Tensor, # one-hot, (c, n)
     bs:int, lr:float, # batch size, learning rate
     order:Tensor=None, # n image numbers; read anew in each epoch. None: as they lie
@@ -258,8 +256,7 @@ class NetworkLoss(torch.autograd.Function):
         return F.nll_loss(log_probs, targ)
     @staticmethod
     def backward(ctx, slope):
-        if torch.is_grad_enabled():                      # create_graph=True
-            raise RuntimeError('NetworkLoss has no slopes of slopes; use F.cross_entropy')
+        if torch.is_grad_enabled(): raise RuntimeError('NetworkLoss has no slopes of slopes; use F.cross_entropy')
         (targ, log_probs, *saved), grads = ctx.saved_tensors, []
         inputs, weights = saved[:len(saved)//2], saved[len(saved)//2:]
         g = log_probs.exp().scatter_add_(1, targ[:, None], -torch.ones_like(log_probs[:, :1])).mul_(slope/len(targ))
