@@ -61,7 +61,7 @@ def ring_round(
     pieces:list, # for each worker its K pieces, tensors
     step:int, # the round, from 0 to 2(K-1) - 1
 ) -> list: # which piece each worker sent
-    "One round of all-reduce: all workers send a piece to the next one in the circle, in place."
+    "One round of all-reduce, in place: each sends a piece to the next in the circle."
     world = len(pieces)
     sent = [(rank - step) % world for rank in range(world)]
     for rank, k in enumerate(sent):
@@ -70,15 +70,17 @@ def ring_round(
         else: there.copy_(here)                          # second half: pass on
     return sent
 
-# %% ../nbs/08_parallel.ipynb #506125ba
+# %% ../nbs/08_parallel.ipynb #94aea270
 def ring_all_reduce(
     vectors:list, # K tensors of one length, one for each worker
 ) -> list: # how many numbers each worker sent
     "Each vector becomes the sum of all, in place, round the circle."
     world = len(vectors)
-    pieces, sent = [v.tensor_split(world) for v in vectors], [0]*world     # pieces are views
+    pieces = [v.tensor_split(world) for v in vectors]    # views
+    sent = [0]*world
     for step in range(2*(world - 1)):
-        for rank, k in enumerate(ring_round(pieces, step)): sent[rank] += len(pieces[rank][k])
+        for rank, k in enumerate(ring_round(pieces, step)):
+            sent[rank] += len(pieces[rank][k])
     return sent
 
 # %% ../nbs/08_parallel.ipynb #42abd517
