@@ -21,7 +21,7 @@ import numpy as np
 import torch, torch.utils.data
 from torch import Tensor, nn
 from torch.utils.data import default_collate
-from .backprop import Lin, Linear, Module, Relu, _held, _layers_in, add_grad, zero_grads
+from .backprop import Lin, Linear, Module, Relu, _held, _layers_in, zero_grads
 from .data import _save
 from .minibatch import accuracy, report
 
@@ -620,8 +620,8 @@ class _Trained(Module):
 def _weights_of(layer, around=()) -> dict:
     """The tensors of a layer, by name, and of the layers that it holds: what it held before its
     first call, or what has that name now. What `forward` keeps under a new name is no weight."""
-    known = vars(layer).get('_stamp')
-    found = {k: t for k, t in _held(vars(layer), Tensor) if known is None or k in known.names}
+    known = vars(layer).get('_own')
+    found = {k: t for k, t in _held(vars(layer), Tensor) if known is None or k in known}
     for k, inner in _held(vars(layer), Module):
         if any(inner is q for q in (layer, *around)): continue      # a circle
         inside = _weights_of(inner, (layer, *around))
@@ -637,17 +637,12 @@ class Sequential(_Trained):
         if not layers: raise ValueError('Sequential: got no layers; pass at least one')
         self.layers, self.training = layers, True
     def forward(self, x):
-        outs = [x := layer(x) for layer in self.layers]
-        out = x.clone()                                  # a tensor to remember this call's outs
-        out.outs = outs
-        return out
-    def bwd(self, out, x):
-        add_grad(out.outs[-1], out.g)
-        for layer, o in zip(self.layers[::-1], out.outs[::-1]): layer.backward(o)
-    def backward(self, out=None):
+        for layer in self.layers: x = layer(x)
+        return x
+    def backward(self):
         "Our layers leave the slopes in `.g`; add them to `.grad`, where optimizers look."
         try:
-            super().backward(out)
+            super().backward()
             for p in self.parameters():
                 if (g := getattr(p, 'g', None)) is not None:
                     p.grad = g if p.grad is None else p.grad + g

@@ -43,7 +43,7 @@ def _call(solution, drive) -> str:
     if drive is not drive_layer: return ''
     gs = ', '.join(f'{k}.g' for k in ['inp', *names])
     return (f'layer = {solution.__name__}({", ".join(names)}); out = layer(inp); out.g = g; '
-            f'layer.backward(out); print(out, {gs})')
+            f'layer.backward(); print(out, {gs})')
 
 # %% ../../nbs/support/exercises.ipynb #d473a251
 def add(solution, page, minutes, trials, want, banned=(), **options):

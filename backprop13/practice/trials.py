@@ -13,6 +13,7 @@ import copy, time
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+import backprop13.backprop as backprop
 import backprop13.fitting as fitting
 from .grading import SHARED, Fault, Trial, compare, each
 from ..support.checks import autograd_grads, difference_grads
@@ -134,8 +135,8 @@ def grads_of(layer, **tensors) -> dict:
 
 def walked(layer, out, g, times=1, **tensors) -> dict:
     "Walk back from `out` with the gradient `g`: the output, and `.g` of the tensors."
-    out.g, value = g.clone(), out.clone()
-    for _ in range(times): layer.backward(out)
+    value = out.clone()
+    for _ in range(times): backprop.backward(out, g.clone())
     grads = grads_of(layer, **tensors)
     return {'the output': value, 'out afterwards': out, 'out.g afterwards': out.g, **grads}
 
@@ -286,8 +287,7 @@ def two_layers(cls, inp, g, **weights):
     "Two layers, each with weights of its own, called and walked back in turns: what the first gave."
     first, second = cls(*weights.values()), cls(*(2*w + 1 for w in weights.values()))
     out, other = first(inp), second(2*inp + 1)
-    other.g = torch.ones_like(other)
-    second.backward(other)
+    backprop.backward(other, torch.ones_like(other))
     return walked(first, out, g, inp=inp, **weights)
 
 def after_zero_grad(cls, inp, g, **weights):

@@ -28,7 +28,7 @@ class Graph(NamedTuple):
 # %% ../../nbs/support/graph.ipynb #888a66d7
 def _is_layer(o) -> bool:
     "Is `o` a Module? By what it has: chapter 3 builds a class of its own, equal to the library's."
-    return hasattr(o, 'forward') and hasattr(o, 'bwd') and not isinstance(o, type)
+    return hasattr(o, 'forward') and hasattr(o, 'backward') and not isinstance(o, type)
 
 def _modules_in(
     o, # a Module, or a list, tuple or dict with Modules in it
@@ -47,20 +47,18 @@ def _modules_in(
 
 # %% ../../nbs/support/graph.ipynb #1b4431a0
 def _maker_of(t, modules):
-    "The innermost of `modules` that made `t`, and what it was given; (None, ()) if none did."
-    calls = getattr(t, 'calls', {})
-    for m in modules:
-        if getattr(m, '_stamp', None) in calls: return m, calls[m._stamp]
-    if not calls: return None, ()
+    "The layer among `modules` that made `t`, and what it was given; (None, ()) if none did."
+    layer, args = getattr(t, 'maker', (None, ()))
+    if layer is None or any(layer is m for m in modules): return layer, args
     raise ValueError(f'trace: a tensor of shape {tuple(t.shape)} was made by a layer that is not '
                      'among those given; pass every layer that the run called')
 
 def _weights_of(layer, args) -> dict:
     "The tensors that a layer keeps beside its calls' arguments and outputs: name -> tensor."
-    inside = {getattr(m, '_stamp', None) for m in _modules_in(layer)}
+    inside = _modules_in(layer)
     return {k: t for k, t in held_tensors(layer).items()
             if not {'args', 'out'} & set(k.split('.'))
-            and inside.isdisjoint(getattr(t, 'calls', {}))
+            and not any(getattr(t, 'maker', [None])[0] is q for q in inside)
             and not any(t is a for a in args)}
 
 # %% ../../nbs/support/graph.ipynb #63ed91d6

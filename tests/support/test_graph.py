@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest, torch
 
 from backprop13.support import graph
-from backprop13.backprop import Lin, Model, Module, Mse, Relu, add_grad, zero_grads
+from backprop13.backprop import Lin, Model, Module, Mse, Relu, add_grad, backward, zero_grads
 from backprop13.support.checks import check_grads
 from backprop13.support.figures import COLORS
 from backprop13.support.graph import Graph, draw, trace
@@ -29,41 +29,37 @@ class Residual(Module):
         self.lin.backward()
 
 
-# ---- runs: each returns the outputs, the layers, names, and what goes back, last call first
+# ---- runs: each returns its output, the layers, and names
 
 def network():
     net = Model(rand(5, 3, seed=1), rand(3, seed=2), rand(3, 1, seed=3), rand(1, seed=4))
     x, targ = rand(7, 5), rand(7, 1, seed=5)
-    return net(x, targ), net, dict(x=x, targ=targ), [net]
+    return net(x, targ), net, dict(x=x, targ=targ)
 
 def two_heads():
     stem, a, b, loss_a, loss_b, add = Lin(rand(4, 4), rand(4)), Lin(rand(4, 3), rand(3)), Lin(rand(4, 2), rand(2)), Mse(), Mse(), Add()
     h = stem(rand(6, 4, seed=1))
     out = add(loss_a(a(h), rand(6, 3)), loss_b(b(h), rand(6, 2)))
-    return out, dict(stem=stem, rest=[a, b, loss_a, (loss_b, add)]), dict(h=h), [add, loss_b, loss_a, b, a, stem]
+    return out, dict(stem=stem, rest=[a, b, loss_a, (loss_b, add)]), dict(h=h)
 
 def one_layer_twice():
     layer, act, loss = Lin(rand(4, 4), rand(4)), Relu(), Mse()
-    first = layer(rand(6, 4, seed=1))
-    second = layer(act(first))
-    return loss(second, rand(6, 4, seed=2)), [layer, act, loss], dict(w=layer.w), [loss,
-        (layer, second), act, (layer, first)]
+    return loss(layer(act(layer(rand(6, 4, seed=1)))), rand(6, 4, seed=2)), [layer, act, loss], dict(w=layer.w)
 
 def shortcut():
     layer, block, loss = Lin(rand(4, 4), rand(4)), Residual(Lin(rand(4, 4), rand(4))), Mse()
-    return loss(block(layer(rand(6, 4))), rand(6, 4)), [block, layer, loss], {}, [loss, block, layer]
+    return loss(block(layer(rand(6, 4))), rand(6, 4)), [block, layer, loss], {}
 
 def same_twice():
     x, add, loss = rand(3, 2), Add(), Mse()
-    return loss(add(x, x), rand(3, 2)), [add, loss], dict(x=x), [loss, add]
+    return loss(add(x, x), rand(3, 2)), [add, loss], dict(x=x)
 
 runs = network, two_heads, one_layer_twice, shortcut, same_twice
 
 
 def traced(run, back=True):
-    out, layers, names, order = run()
-    if back:
-        for o in order: o[0].backward(o[1]) if isinstance(o, tuple) else o.backward()
+    out, layers, names = run()
+    if back: backward(out)
     return trace(out, layers, **names)
 
 def tensors(g): return {n.name: n.tensor for n in g.nodes if n.kind != 'call'}
@@ -156,7 +152,7 @@ def test_names_and_kinds():
     kinds = {n.name: n.kind for n in g.nodes}
     assert (kinds['x'], kinds['w2'], kinds['out3'], kinds['loss'], kinds['Mse']) == ('inputs',
         'weights', 'activations', 'loss', 'call')
-    out, net, names, _ = network()
+    out, net, names = network()
     mine = trace(out, net, w1=net.layers[2].w, out2=out)                        # a given name is never given again
     assert list(tensors(mine)) == ['inp', 'w', 'b1', 'out1', 'out3', 'w1', 'b2', 'out4', 'targ', 'out2']
     layer, x = Lin(rand(2, 2), rand(2)), rand(1, 2)
@@ -225,7 +221,8 @@ def test_without_gradients_nothing_goes_back():
 
 def test_an_arrow_back_for_each_gradient_only():
     "One head has been walked back, the other not: nothing comes back from that one"
-    out, layers, names, (add, loss_b, loss_a, b, a, stem) = two_heads()
+    out, layers, names = two_heads()
+    _, b, _, (loss_b, add) = layers['rest']
     add.backward(); loss_b.backward(); b.backward()
     g = trace(out, layers, **names)
     back = [(g.nodes[i].name, g.nodes[j].name) for i, j in g.edges if graph._flows_back(g, i, j)]
@@ -301,7 +298,7 @@ def test_an_output_of_no_layer():
     with pytest.raises(TypeError, match='got float, wanted a tensor'): trace(1.5, net)
 
 def test_a_name_for_another_tensor():
-    out, net, names, _ = network()
+    out, net, names = network()
     with pytest.raises(ValueError, match='x is no tensor of this run; pass the very tensor'): trace(out, net, x=names['x'][:])
 
 def test_a_layer_that_holds_what_came_of_it():
