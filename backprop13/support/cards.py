@@ -297,6 +297,7 @@ def one_layer_called_twice(m):
     layer.backward()
     check_grads({'b': b.g}, {'b': g.sum(0)})
 
+# %% ../../nbs/03_backprop.ipynb #0ed38606
 def an_output_may_be_its_input(m):
     "A layer may return what it was given, or what another returned; its output is a tensor of its own."
     class Twice(m.Module):
@@ -334,6 +335,7 @@ def one_value_in_many_layers(m):
         for _ in range(2): m.backward(m.Mse()(add(*parts), targ))
         check_grads(grads_of(dict(x=x, w=w, b=b)), {k: 2*v for k, v in autograd_grads(theirs, x=x, w=w, b=b).items()})
 
+# %% ../../nbs/03_backprop.ipynb #9d7f78e8
 def long_chains_go_back(m):
     "Ten thousand layers deep, and each layer once where values fan out and meet sixty times."
     x, act, calls = torch.ones(1), m.Relu(), []
