@@ -8,7 +8,7 @@ __all__ = []
 
 # %% ../nbs/support/moved.ipynb #7148d848
 import importlib.abc, importlib.util, os, sys, warnings
-_ROOMS = {'support': 'benchmarks checks commands debugger figures graph labs ledger pages',
+_ROOMS = {'support': 'benchmarks checks commands debugger derivatives figures graph labs ledger pages',
           'practice': 'exercises grading guessing solutions submissions workbook'}
 
 # %% ../nbs/support/moved.ipynb #05afb27d

@@ -39,8 +39,7 @@ def matmul(
                              + mend.get(t.ndim, 'torch.matmul takes stacks of matrices'))
     (n, m), (p, k) = a.shape, b.shape
     if m != p:
-        ways = {'matmul(a, b.t())': m == k, 'matmul(a.t(), b)': n == p,
-                'matmul(b, a)': n == k}
+        ways = {'matmul(a, b.t())': m == k, 'matmul(a.t(), b)': n == p, 'matmul(b, a)': n == k}
         fits = ' or '.join(way for way, fit in ways.items() if fit)
         raise ValueError(
             f'matmul: a {(n, m)} and b {(p, k)} do not fit: {m} columns, {p} rows; '

@@ -95,7 +95,7 @@ def unsound(folder):
         code = '\n'.join(s for kind, s in cells if kind == 'code')
         module = re.search(r'^#\|\s*default_exp\s+([\w.]+)', code, re.M)
         if module: exporters.setdefault(module[1], []).append(name)
-        elif re.search(r'^#\|\s*exports?\b', code, re.M): res.append(f'{name} exports code without saying where: give it a cell "#| default_exp name".')
+        elif re.search(r'^#\|\s*exports?\s*$', code, re.M): res.append(f'{name} exports code without saying where: give it a cell "#| default_exp name".')
         number = re.match(r'nbs/(\d+)_\w+\.ipynb$', name)
         if number: numbers.setdefault(int(number[1]), []).append(name)
         elif module and not name.startswith('nbs/support/'):

@@ -17,19 +17,19 @@ import sympy as sp
 import torch
 import torch.nn.functional as F
 import backprop13
-import backprop13.derivatives as d
 from ..backprop import (Lin, Linear, Model, Mse, Relu, forward_and_backward, lin,
                                  lin_grad, mse, relu)
 from .checks import autograd_grads, difference_grads, relative_error
 from ..matmul import matmul
 from ..speed import FastNetwork, NetworkLoss, loss_and_gradients
 from .cards import CARDS
+import backprop13.support.derivatives as d
 from ..minibatch import (CrossEntropy, cross_entropy, log_softmax, logsumexp, nll,
                                  softmax)
 
 # %% ../../nbs/support/ledger.ipynb #29ec5c67
 class Entry(NamedTuple):
-    "An operation of chapter 2, in our code and in PyTorch, and what of ours has its gradient."
+    "An operation, in our code and in PyTorch, and what of ours has its gradient."
     forward: Callable # our function of the tensors, in the order of the operation's letters
     torch: Callable # PyTorch's
     ours: dict # name in the library -> function(out_g, *tensors), its gradients in that order
@@ -193,8 +193,7 @@ def worst_of(rows:dict, arg) -> dict:
 
 # %% ../../nbs/support/ledger.ipynb #32536c27
 NO_ROW = {
-    'data': 'the module reads files', 'derivatives': 'the module makes formulas',
-    'parallel': 'adds up what others computed',
+    'data': 'the module reads files', 'parallel': 'adds up what others computed',
     'solutions.Sigmoid': 'an exercise, checked there', 'solutions.Scale': 'an exercise, too',
     'exercises._OtherMse': 'Mse, written otherwise', 'exercises._RoundedMse': 'and rounded otherwise'}
 

@@ -83,7 +83,7 @@ def untrue(read=rows_of):
 def test_tables(): assert list(untrue()) == []
 
 @pytest.mark.parametrize('name,old,new,said', [
-    ('index.ipynb', '[7 · Past', '[7 · Passed', '7 · Past one machine'),
+    ('index.ipynb', '[8 · Past', '[8 · Passed', '8 · Past one machine'),
     ('index.ipynb', '[three wheels](02_derivatives.ipynb#three-wheels)', '', "lacks ['2']"),
     ('support/labs.ipynb', '| Descent', '| Ascent', "'descent'"),
     ('support/labs.ipynb', '[2](../02', '[1](../02', "('wheels', '2')"),

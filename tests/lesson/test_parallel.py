@@ -105,6 +105,19 @@ def shards_add_up(lib):
         check_grads(dict(zip('abcd', sums)), want, tolerance=1e-9, op=f'cut at {cut}')
     equal([*weights, x, y], was)
 
+def rings_add_up(lib):
+    "All have the sum, whatever the numbers and pieces, also empty ones; each sends 2(K-1) pieces, one in each round"
+    for world, length in (1, 4), (2, 10), (3, 10), (4, 4), (5, 3), (8, 1000):
+        vectors = [rand(length, seed=k) for k in range(world)]
+        want, pieces = sum(v.clone() for v in vectors), -(-length//world)
+        sent = works(lib.parallel.ring_all_reduce, vectors)
+        for v in vectors: near(v, want, 1e-9)
+        assert len(sent) == world and all(s <= 2*(world - 1)*pieces for s in sent)
+        if not length % world: assert sent == [2*(world - 1)*pieces]*world
+    pieces = [[torch.tensor([10.**rank]) for _ in range(3)] for rank in range(3)]
+    assert works(lib.parallel.ring_round, pieces, 0) == [0, 1, 2]             # each to its neighbour, and nothing else
+    assert [[p.item() for p in mine] for mine in pieces] == [[1, 1, 101], [11, 10, 10], [100, 110, 100]]
+
 def all_start_the_same(lib):
     start = lib.parallel.start_weights
     torch.manual_seed(1)
@@ -538,6 +551,15 @@ alone = {
         ('no check', 'shard_gradients', 'if not len(x)', 'if False'),
         ('missing term', 'shard_gradients', 'model.backward()',
          'for p in weights: p.g = torch.zeros_like(p)')],
+    rings_add_up: [
+        ('wrong place', 'ring_round', '(rank - step)', '(rank + step)'),
+        ('wrong place', 'ring_round', '(rank + 1)', '(rank + 2)'),
+        ('= for +=', 'ring_round', 'there += here', 'there.copy_(here)'),
+        ('wrong place', 'ring_round', 'step < world - 1', 'step < world'),
+        ('wrong place', 'ring_round', 'step < world - 1', 'step < world - 2'),
+        ('missing term', 'ring_all_reduce', '2*(world - 1)', 'world - 1'),
+        ('missing factor', 'ring_all_reduce', 'len(pieces[rank][k])', '1'),
+        ('wrong place', 'ring_all_reduce', 'sent[rank]', 'sent[0]')],
     all_start_the_same: [
         ('wrong seed', 'start_weights', 'manual_seed(seed)', 'manual_seed(0)'),
         ('wrong seed', 'start_weights', 'Linear(a, b, gen)', 'Linear(a, b)'),

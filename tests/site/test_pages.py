@@ -151,7 +151,7 @@ def test_code_leads_to_what_its_names_mean_there(docs, pages):
     code, prose = ' class="ref"', ''
     assert homes('minibatch_training', 'softmax', code) == homes('speed', 'softmax', code) == {'minibatch'}
     assert homes('support/labs', 'softmax', code) == {'labs'}
-    assert homes('derivatives', 'evaluate', code) == {'derivatives'} and homes('fitting',
+    assert homes('support/derivatives', 'evaluate', code) == {'derivatives'} and homes('fitting',
         'evaluate', code) == {'fitting'}
     assert homes('fitting', 'fit', code) == homes('fitting', 'fit', prose) == {'fitting'}
     assert homes('backprop', 'fit', code) == homes('backprop', 'fit', prose) == set()            # that page's own

@@ -211,13 +211,13 @@ def test_a_search_that_cannot_work_says_what_to_do(browser, server, docs, missin
 
 
 @pytest.mark.parametrize('question,heading', [
-    ('why the transpose', 'derivatives.html#why-the-transpose'), ('cross-entropy', 'derivatives.html#cross-entropy'),
-    ('logsumexp', 'derivatives.html#logsumexp'), ('chain rule', 'derivatives.html#the-chain-rule'),
-    ('mean squared error', 'derivatives.html#mean-squared-error'), ('softmax', 'derivatives.html#softmax'),
+    ('why the transpose', 'derivatives.html#why-the-transpose'), ('cross-entropy', 'support/derivatives.html#cross-entropy'),
+    ('logsumexp', 'support/derivatives.html#logsumexp'), ('chain rule', 'derivatives.html#the-chain-rule'),
+    ('mean squared error', 'derivatives.html#mean-squared-error'), ('softmax', 'support/derivatives.html#softmax'),
     ('sum over the batch', 'derivatives.html#why-the-sum-over-the-batch'),
     ('where does .g come from', 'backprop.html#where-does-.g-come-from'),
     ('start from the end', 'derivatives.html#why-start-from-the-end'),
-    ('numerator or denominator layout', 'derivatives.html#numerator-or-denominator-layout'),
+    ('which layout has a jacobian', 'derivatives.html#which-layout-has-a-jacobian-numerator-or-denominator'),
     ('calling backward twice', 'backprop.html#what-happens-on-calling-backward-twice'),
     ('why x.g too wasted work', 'backprop.html#why-x.g-too-and-when-is-it-wasted-work')])
 def test_search_answers_a_question(browser, server, question, heading):

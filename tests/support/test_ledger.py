@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest, sympy as sp
 
-from backprop13 import derivatives as d
+from backprop13.support import derivatives as d
 from backprop13.support import ledger
 from backprop13.backprop import Lin, Module, Relu, add_grad
 from backprop13.support.checks import DIFFERENCE_TOLERANCE

@@ -1,7 +1,7 @@
-"The algebra of chapter 2: its sums, its formulas' numbers, its matrices; and what each check must refuse."
+"The algebra behind the ledger: its sums, its formulas' numbers, its matrices; and what each check must refuse."
 import numpy as np, pytest, sympy as sp
 
-from backprop13.derivatives import (OPERATIONS, b, c, chain, derivation, evaluate, g, gate,
+from backprop13.support.derivatives import (OPERATIONS, b, c, chain, derivation, evaluate, g, gate,
                                     gradient, i, j, k, m, matrix,
                                     matrix_form_agrees, n, name_layers, name_softmax, nh, p, pick,
                                     r, rect, s, same, slope, t, tex, w, x, y)
