@@ -8,13 +8,9 @@ __all__ = ['SGD', 'Dataset', 'Sampler', 'BatchSampler', 'seeded', 'make_batch', 
            'accuracy', 'report']
 
 # %% ../nbs/05_fitting.ipynb #d38b7531
-import contextlib, inspect, math, operator, os
-import pickle, random, signal, threading, time, traceback
+import contextlib, inspect, math, operator, os, random, time
 from functools import partial
-from io import BytesIO
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
-from multiprocessing.util import ForkAwareThreadLock
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -161,13 +157,24 @@ class DataLoader:
     def __iter__(self): return _loop(self)
 
 # %% ../nbs/05_fitting.ipynb #52b4ae4b
+class _Whole(NamedTuple):
+    "What PyTorch's workers look up: a batch at once, so that it comes back in one message."
+    dataset:object
+    collate_fn:object
+    def __getitems__(self, job): # a generator: a `StopIteration` in it is an error, and no end
+        return list(make_batch(*self, *j) for j in [job])
+
 def _loop(dl):
-    "The batches of one epoch."
+    "The batches of one epoch, made here or by PyTorch's workers."
     draw = torch.empty((), dtype=torch.int64).random_(generator=dl.generator)    # as PyTorch's
     seed = draw.item() // 2                                  # so that seed + i is still in range
-    batches = ((batch, seed + i) for i, batch in enumerate(dl.batch_sampler))
-    if dl.num_workers: yield from _by_workers(dl, list(batches))
-    else: yield from (make_batch(dl.dataset, dl.collate_fn, *b) for b in batches)
+    jobs = ((batch, seed + i) for i, batch in enumerate(dl.batch_sampler))
+    source = _Whole(dl.dataset, dl.collate_fn)
+    if not dl.num_workers: yield from (make_batch(*source, *job) for job in jobs)
+    else: yield from torch.utils.data.DataLoader(
+        source, batch_sampler=jobs, collate_fn=operator.itemgetter(0), num_workers=dl.num_workers,
+        timeout=dl.timeout, multiprocessing_context=dl.multiprocessing_context,
+        generator=torch.Generator())                         # its workers' seeds are not ours
 
 # %% ../nbs/05_fitting.ipynb #3cc187eb
 def _in_batches(dataset, generator, batch_size, shuffle, sampler, batch_sampler, drop_last):
@@ -189,131 +196,8 @@ def _in_batches(dataset, generator, batch_size, shuffle, sampler, batch_sampler,
 def _check_workers(num_workers, timeout):
     if not isinstance(num_workers, int) or num_workers < 0:
         raise ValueError(f'DataLoader: num_workers is {num_workers!r}, wanted 0, 1, 2, ...')
-    if not 0 <= timeout <= 10**6:
+    if not isinstance(timeout, (int, float)) or not 0 <= timeout <= 10**6:
         raise ValueError(f'DataLoader: timeout is {timeout!r}, wanted seconds, 0 to a million')
-
-# %% ../nbs/05_fitting.ipynb #dc999deb
-def _work(conn, job):
-    "A worker process: make the batches of the job, one after another, and send each."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for the one who loops
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)       # and so is the program's own end
-    threading.Thread(target=_follow, args=(parent_process(),), daemon=True).start()
-    torch.set_num_threads(1)                            # the workers share the cores
-    with contextlib.suppress(OSError):                  # nobody listens any more: done
-        try: dataset, collate_fn, batches = job or pickle.loads(conn.recv_bytes())
-        except Exception as e: return conn.send_bytes(_failure(e, 'read'))
-        for batch in batches:
-            verb = 'make'
-            try:
-                made, verb = make_batch(dataset, collate_fn, *batch), 'send'
-                result = _packed((made, None))
-            except Exception as e: result = _failure(e, verb)
-            conn.send_bytes(result)
-
-def _follow(process):
-    "Wait until that process ends, and end with it, whatever this one is at."
-    process.join()
-    os._exit(1)
-
-# %% ../nbs/05_fitting.ipynb #ecd00138
-class _Packer(pickle.Pickler):
-    "Writes plain tensors as NumPy arrays; all else as pickle does."
-    def reducer_override(self, o):
-        plain = type(o) is Tensor and o.device.type == 'cpu' and o.layout == torch.strided
-        if not plain or o.requires_grad or o.is_quantized: return NotImplemented
-        raw = o.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
-        return _tensor, (raw.numpy(), o.dtype, o.shape)
-
-def _tensor(raw, dtype, shape): return torch.from_numpy(raw).view(dtype).reshape(shape)
-
-def _packed(o) -> bytes:
-    "Any object as bytes, for `pickle.loads` at the other end of a pipe."
-    file = BytesIO()
-    _Packer(file, protocol=5).dump(o)
-    return file.getvalue()
-
-def _failure(e, verb) -> bytes:
-    "No batch, what could not be done (read the job, make or send a batch), and why."
-    return _packed((None, (verb, repr(e), traceback.format_exc())))
-
-# %% ../nbs/05_fitting.ipynb #fd4e22d0
-def _by_workers(dl, batches):
-    "The batches, made by `dl.num_workers` processes, in order; no process is left at the end."
-    ctx, n = get_context(dl.multiprocessing_context), min(dl.num_workers, len(batches))
-    workers = []
-    try:
-        for w in range(n): workers.append(_start(ctx, (dl.dataset, dl.collate_fn, batches[w::n])))
-        for i in range(len(batches)): yield _receive(*workers[i % n], i, i % n, dl.timeout)
-    finally:
-        for process, _ in workers: process.kill()
-        for process, conn in workers:
-            process.join()
-            conn.close()
-
-# %% ../nbs/05_fitting.ipynb #746069f2
-_starting = ForkAwareThreadLock()    # one start at a time: no worker inherits another's pipe
-
-def _start(ctx, job):
-    "A worker process and this end of its pipe; `TypeError` if the job can't be sent to it."
-    forks = ctx.get_start_method() == 'fork'
-    try: data = None if forks else _packed(job)
-    except Exception as e: raise _unsent(repr(e)) from e
-    with _starting, _no_ctrl_c():
-        here, there = ctx.Pipe()
-        process = ctx.Process(target=_work, args=(there, job if forks else None), daemon=True)
-        process.start()
-        there.close()                                   # the worker's end is the worker's alone
-    try: forks or here.send_bytes(data)
-    except BrokenPipeError: pass                        # it died already; _receive says so
-    except BaseException:
-        process.kill(); process.join()
-        raise
-    return process, here
-
-def _unsent(why):
-    return TypeError('DataLoader: the dataset, collate_fn or sampler cannot be sent to a worker '
-                     f'({why}); a new process finds no lambda, and nothing defined in a function '
-                     'or a notebook: define it in a module, or take num_workers=0')
-
-# %% ../nbs/05_fitting.ipynb #d3488bf9
-@contextlib.contextmanager
-def _no_ctrl_c():
-    "What starts here doesn't hear Ctrl-C."
-    main = threading.current_thread() is threading.main_thread()
-    was = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
-    try: yield
-    finally: main and signal.signal(signal.SIGINT, was)
-
-# %% ../nbs/05_fitting.ipynb #66a8fbcd
-def _receive(process, conn, i, w, timeout):
-    "Batch `i` from worker `w`; `RuntimeError` if it raised, died, or is `timeout` seconds late."
-    def bad(what): return RuntimeError(f'DataLoader: worker {w} {what}')
-    ready = connection.wait([conn, process.sentinel], timeout or None)
-    if not ready:
-        raise bad(f'sent no batch {i} within {timeout} seconds, so it was stopped; pass a larger '
-                  'timeout, or num_workers=0 to see where it hangs')
-    try:
-        if conn not in ready and not conn.poll(): raise EOFError
-        sent = conn.recv_bytes()
-    except (EOFError, OSError):                         # all it sent was read, and it is gone
-        raise bad(f'died before batch {i} came: {_died_of(process)}') from None
-    batch, error = pickle.loads(sent)
-    if not error: return batch
-    verb, why, trace = error
-    if verb == 'read': raise _unsent(why)
-    if verb == 'send': why += '; let collate_fn return only what pickle can write'
-    raise bad(f'could not {verb} batch {i}: {why}\n\nIn the worker:\n{trace}')
-
-# %% ../nbs/05_fitting.ipynb #6d6b16cf
-def _died_of(process) -> str:
-    "What a process died of, in words."
-    process.join(1)
-    if (code := process.exitcode or 0) < 0:
-        why = ', as the system does when memory runs out' if code == -9 else ''
-        return f'killed by {signal.Signals(-code).name}{why}'
-    if type(process).__name__ == 'ForkProcess': return f'exit code {code}'
-    return (f'exit code {code}; a program that starts workers by spawning must do so under '
-            "if __name__ == '__main__':")
 
 # %% ../nbs/05_fitting.ipynb #bf1badd5
 class Score(NamedTuple):

@@ -925,7 +925,7 @@ def the_loader_refuses(m):
     for kw in (dict(batch_size=2), dict(shuffle=True), dict(sampler=range(3)), dict(drop_last=True)):
         bad(ValueError, 'got a batch_sampler', batch_sampler=[[1]], **kw)
     for n in (-1, 1.5): bad(ValueError, f'num_workers is {n!r}, wanted', num_workers=n)
-    for seconds in (-1, nan): bad(ValueError, f'timeout is {seconds!r}, wanted', timeout=seconds)
+    for seconds in (-1, nan, None): bad(ValueError, f'timeout is {seconds!r}, wanted', timeout=seconds)
     bad(TypeError, 'int has no length, or no items', dataset=3)
     bad(ValueError, 'the dataset is empty', dataset=[])
     refused('from 1 to 0', lambda: [*m.DataLoader(fit_data(m), sampler=[])], error=ValueError)
@@ -941,7 +941,7 @@ card(DataLoader, also=[the_loader_is_pytorchs, each_epoch_draws_anew, the_loader
 
 # %% ../../nbs/05_fitting.ipynb #3a50798e
 card(_loop, also=[the_loader_is_pytorchs, each_epoch_draws_anew], bugs=[
-    ('missing term', 'dl.collate_fn', 'None'), ('missing term', 'seed + i)', 'seed)'),
+    ('missing term', 'dl.collate_fn)', 'None)'), ('missing term', 'seed + i)', 'seed)'),
     ('missing term', 'generator=dl.generator', '')])
 
 # %% ../../nbs/05_fitting.ipynb #5c888272
@@ -958,7 +958,8 @@ card(_in_batches, also=[the_loader_is_pytorchs, each_epoch_draws_anew, the_loade
 # %% ../../nbs/05_fitting.ipynb #d5c24526
 card(_check_workers, also=[the_loader_refuses], bugs=[
     ('no check', 'not isinstance(num_workers, int) or ', ''), ('no check', ' or num_workers < 0', ''),
-    ('no check', 'not 0 <= timeout <= 10**6', 'timeout < 0 or timeout > 10**6')])
+    ('no check', 'not 0 <= timeout <= 10**6', 'timeout < 0 or timeout > 10**6'),
+    ('no check', 'not isinstance(timeout, (int, float)) or ', '')])
 
 # %% ../../nbs/05_fitting.ipynb #07f85c5d
 def every_item_counts_once(m):
