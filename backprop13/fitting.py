@@ -28,11 +28,15 @@ class SGD:
         params, # the parameters, such as `model.parameters()`
         lr:float, # learning rate, at least 0
     ):
-        if isinstance(params, Tensor): raise TypeError('SGD: got one tensor; pass a list of them')
+        if isinstance(params, Tensor) or not hasattr(params, '__iter__'):
+            raise TypeError(f'SGD: got one {type(params).__name__}; pass model.parameters()')
         self.params, self.lr = list(params), lr     # a list: parameters() can be looped over once
+        if wrong := [type(p).__name__ for p in self.params if not isinstance(p, Tensor)]:
+            raise TypeError(f'SGD: got a {wrong[0]}, wanted tensors; pass model.parameters()')
         if not self.params:
             raise ValueError('SGD: got no parameters; are the layers attributes of the model?')
-        if not lr >= 0: raise ValueError(f'SGD: the learning rate is {lr}, wanted 0 or more')
+        if not hasattr(lr, '__float__') or not lr >= 0:
+            raise ValueError(f'SGD: the learning rate is {lr!r}, wanted 0 or more')
     @torch.no_grad()
     def step(self):
         "Move each parameter against its slope; leave those that have none."
@@ -218,7 +222,7 @@ def evaluate(
     with _batches(dl, 'validation') as batches:
         for xb, yb in batches:
             xb, yb = to_device(xb, device), to_device(yb, device)
-            preds, k = model(xb), len(yb)
+            preds, k = _preds(model, xb), len(yb)
             loss += _number(loss_func(preds, yb)).item()*k
             right += accuracy(preds, yb).item()*k
             n += k
@@ -234,6 +238,10 @@ def _batches(dl, what, bar=None):
             yield loop
     finally: getattr(source, 'close', lambda: None)()
 
+def _length(dl):
+    with contextlib.suppress(TypeError): return len(dl)
+
+# %% ../nbs/05_fitting.ipynb #e4f38de8
 def _pairs(batches, what):
     "The batches; `ValueError` if one is no pair, or there are none."
     k = -1
@@ -242,11 +250,11 @@ def _pairs(batches, what):
             size = f' of {len(batch)}' if isinstance(batch, (tuple, list)) else ''
             raise ValueError(f'{what} batch {k} is a {type(batch).__name__}{size}; '
                              'wanted a pair, xb and yb')
+        first = [o[0] if isinstance(o, (tuple, list)) and o else o for o in batch]
+        if wrong := [type(o).__name__ for o in first if o is None or isinstance(o, (str, np.ndarray))]:
+            raise TypeError(f'{what} batch {k} holds {wrong[0]}, wanted tensors, xb and yb')
         yield batch
     if k < 0: raise ValueError(f'the {what} loader gave no batch; is it empty, or used up?')
-
-def _length(dl):
-    with contextlib.suppress(TypeError): return len(dl)
 
 # %% ../nbs/05_fitting.ipynb #22564350
 def _number(loss) -> Tensor:
@@ -254,6 +262,11 @@ def _number(loss) -> Tensor:
     if isinstance(loss, Tensor) and loss.ndim == 0: return loss
     got = f'of shape {tuple(loss.shape)}' if isinstance(loss, Tensor) else type(loss).__name__
     raise ValueError(f'the loss is {got}, wanted a tensor of one number; take its mean')
+
+def _preds(model, xb) -> Tensor:
+    "What the model gives, if it is a tensor."
+    if isinstance(preds := model(xb), Tensor): return preds
+    raise TypeError(f'the model gave {type(preds).__name__}, wanted a tensor; return one in forward')
 
 def to_device(
     x, # a tensor, or tuples, lists and dictionaries of such
@@ -346,7 +359,7 @@ class _Run:
         self.score, self.stepping = Score(math.nan, math.nan), False
     def step(self, xb, yb):
         "Predict, compare, differentiate, move; the loss before the move."
-        loss = _number(self.loss_func(self.model(xb), yb))
+        loss = _number(self.loss_func(_preds(self.model, xb), yb))
         value = _finite(loss.item(), self.weights, self.where)
         self.weights.keep()
         if not isinstance(self.model, Module): loss.backward()
@@ -420,6 +433,8 @@ def set_seed(
     seed:int, # from 0 to 2**32 - 1
 ):
     "Start the random numbers of Python, NumPy and PyTorch from `seed`: a run can be repeated."
+    if not hasattr(seed, '__index__') or not 0 <= seed < 2**32:
+        raise ValueError(f'set_seed: got {seed!r}, wanted a whole number from 0 to 2**32 - 1')
     random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
 
 # %% ../nbs/05_fitting.ipynb #2cf99218

@@ -22,7 +22,7 @@ from .checks import (autograd_grads, check_close, check_grads, check_op, our_gra
 from ..fitting import *
 from ..fitting import (_Run, _Trained, _Weights, _bar, _batches, _check_fit,
                                 _check_workers, _epoch, _finite, _in_batches, _known, _loop,
-                                _number, _own_generator, _pairs, _weights_of)
+                                _number, _own_generator, _pairs, _preds, _weights_of)
 from ..matmul import *
 from ..speed import *
 from ..speed import _check_training, _copy_finite, _fits, _one_label_each, _whole
@@ -686,8 +686,11 @@ def fit_net(m, dropout=False):
 def sgd_refuses(m):
     "No parameters, and a negative or missing rate, are refused."
     refused('got no parameters', m.SGD, iter([]), .1, error=ValueError)
-    for lr in (-1, nan): refused(f'learning rate is {lr}, wanted', m.SGD, [torch.ones(1)], lr,
+    for lr in (-1, nan, '.1'): refused(f'learning rate is {lr!r}, wanted', m.SGD, [torch.ones(1)], lr,
         error=ValueError)
+    for got, params in (('got one Tensor', torch.ones(2)), ('got one int', 3), ('got a str', 'ab'),
+                        ('got a tuple', fit_net(m).named_parameters())): refused(got, m.SGD, params, .1,
+        error=TypeError)
     works(m.SGD, [torch.ones(1)], 0)
 
 def three_numbers(): return random.random(), np.random.rand(), torch.rand(()).item()
@@ -767,8 +770,10 @@ def items_are_pairs(m):
 card(SGD, also=[sgd_is_torchs, sgd_refuses], bugs=[
     ('sign', 'p -= self', 'p += self'), ('missing factor', 'self.lr*p.grad', 'p.grad'),
     ('no zero_', 'p.grad = None', 'pass'), ('missing term', 'if p.grad is not None', 'if True'),
-    ('missing term', 'list(params)', 'params'), ('no check', 'if not self.params', 'if False'),
-    ('no check', 'if not lr >= 0', 'if lr < 0'), ('no check', 'if not lr >= 0', 'if not lr > 0')])
+    ('missing term', 'list(params), lr ', 'params, lr '), ('no check', 'if not self.params', 'if False'),
+    ('no check', 'not lr >= 0', 'lr < 0'), ('no check', 'not lr >= 0', 'not lr > 0'),
+    ('no check', "not hasattr(lr, '__float__') or ", ''), ('no check', 'if not isinstance(p, Tensor)', 'if False'),
+    ('no check', "isinstance(params, Tensor) or ", ''), ('no check', " or not hasattr(params, '__iter__')", '')])
 
 # %% ../../nbs/05_fitting.ipynb #58a973f7
 card(Dataset, also=[items_are_pairs], bugs=[
@@ -1245,6 +1250,10 @@ def a_seed_repeats(m):
             return three_numbers()
         a, b, c = map(after, (1, 1, 2))
         assert a == b and not {*a} & {*c}, 'the same seed gives other numbers, or another the same'
+        works(m.set_seed, 2**32 - 1)
+        was = random.getstate()
+        for seed in (-1, 2**32, 'a', 1.5): refused(f'got {seed!r}, wanted', m.set_seed, seed, error=ValueError)
+        assert random.getstate() == was
 
 def loaders_come_in_pairs(m):
     "The training loader shuffles, the other has twice the batch and keeps the order."
@@ -1261,7 +1270,8 @@ def loaders_come_in_pairs(m):
 # %% ../../nbs/05_fitting.ipynb #22fca9fd
 card(set_seed, also=[a_seed_repeats], bugs=[
     ('missing term', ' random.seed(seed)', ' pass'), ('missing term', 'np.random.seed(seed)', 'pass'),
-    ('missing term', 'torch.manual_seed(seed)', 'pass')])
+    ('missing term', 'torch.manual_seed(seed)', 'pass'), ('no check', '0 <= seed <', 'seed <'),
+    ('no check', "not hasattr(seed, '__index__') or ", ''), ('no check', '< 2**32', '<= 2**32')])
 
 # %% ../../nbs/05_fitting.ipynb #aee69cea
 card(get_dls, also=[loaders_come_in_pairs], bugs=[
@@ -1436,6 +1446,12 @@ def fit_refuses(m):
         [[valid[0][0]]]), 'validation batch 0'),
                           (([train[0][0][:2]], valid), 'training batch 0')):
         bad(f'{what} is a ', fit_net(m), loaders=loaders)
+    (x, y), net = train[0], fit_net(m)
+    for got, b in (('NoneType', (x, None)), ('str', ('ab', y)), ('str', (('a', 'b'), y)), ('ndarray', (x.numpy(), y))):
+        bad(f'training batch 0 holds {got}, wanted', net, loaders=([b], valid), error=TypeError)
+        bad(f'validation batch 0 holds {got}, wanted', net, loaders=(train, [b]), error=TypeError)
+    for forward in (lambda x: (x, x)), (lambda x: None):
+        with mock.patch.object(net, 'forward', forward): bad('wanted a tensor; return', net, error=TypeError)
     for loaders, what in ((([], valid), 'training'), ((train, []), 'validation')):
         bad(f'the {what} loader gave no batch', fit_net(m), loaders=loaders)
     ours = m.by_hand(fit_net(m))
@@ -1535,10 +1551,17 @@ card(_number, also=[fit_refuses], bugs=[
     ('no check', 'loss.ndim == 0', 'True'), ('no check', 'loss.ndim == 0', 'loss.numel() == 1'),
     ('no check', 'if isinstance(loss, Tensor) and loss.ndim == 0', 'if not getattr(loss, "ndim", 0)')])
 
+# %% ../../nbs/05_fitting.ipynb #7f101764
+card(_preds, also=[fit_refuses], bugs=[
+    ('no check', 'isinstance(preds := model(xb), Tensor)', '(preds := model(xb)) is not None'),
+    ('no check', 'isinstance(preds := model(xb), Tensor)', 'not isinstance(preds := model(xb), tuple)')])
+
 # %% ../../nbs/05_fitting.ipynb #5e58d497
 card(_pairs, also=[fit_refuses], bugs=[
     ('no check', ' or len(batch) != 2', ''), ('no check', 'not isinstance(batch, (tuple, list)) or', ''),
-    ('no check', 'if k < 0', 'if False')])
+    ('no check', 'if k < 0', 'if False'), ('no check', 'o is None or ', ''),
+    ('no check', '(str, np.ndarray)', 'str'), ('no check', '(str, np.ndarray)', 'np.ndarray'),
+    ('no check', 'o[0] if isinstance(o, (tuple, list)) and o else o', 'o')])
 
 # %% ../../nbs/05_fitting.ipynb #0aafc9e1
 card(save_weights, also=[weights_come_back, a_failed_write_leaves_the_old, other_numbers_are_refused,
