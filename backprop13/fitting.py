@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SGD', 'Dataset', 'Sampler', 'BatchSampler', 'seeded', 'make_batch', 'DataLoader', 'Score', 'evaluate', 'to_device',
-           'Epoch', 'History', 'fit', 'get_dls', 'set_seed', 'save_weights', 'load_weights', 'Sequential', 'by_hand',
+           'Epoch', 'History', 'fit', 'get_dls', 'set_seed', 'Sequential', 'by_hand', 'save_weights', 'load_weights',
            'accuracy', 'report']
 
 # %% ../nbs/05_fitting.ipynb #d38b7531
@@ -39,11 +39,11 @@ class SGD:
             raise ValueError(f'SGD: the learning rate is {lr!r}, wanted 0 or more')
     @torch.no_grad()
     def step(self):
-        "Move each parameter against its slope; leave those that have none."
+        "Move each parameter against its gradient; leave those that have none."
         for p in self.params:
             if p.grad is not None: p -= self.lr*p.grad
     def zero_grad(self):
-        "Forget the slopes, so that the next backward pass starts from nothing."
+        "Forget the gradients, so that the next backward pass starts from nothing."
         for p in self.params: p.grad = None
 
 # %% ../nbs/05_fitting.ipynb #17be824b
@@ -174,11 +174,12 @@ def _loop(dl):
     seed = draw.item() // 2                                  # so that seed + i is still in range
     jobs = ((batch, seed + i) for i, batch in enumerate(dl.batch_sampler))
     source = _Whole(dl.dataset, dl.collate_fn)
-    if not dl.num_workers: yield from (make_batch(*source, *job) for job in jobs)
-    else: yield from torch.utils.data.DataLoader(
+    if not dl.num_workers: return (yield from (make_batch(*source, *job) for job in jobs))
+    try: yield from torch.utils.data.DataLoader(
         source, batch_sampler=jobs, collate_fn=operator.itemgetter(0), num_workers=dl.num_workers,
         timeout=dl.timeout, multiprocessing_context=dl.multiprocessing_context,
         generator=torch.Generator())                         # its workers' seeds are not ours
+    except Exception as e: raise e.with_traceback(None)      # whose frames would hold the workers
 
 # %% ../nbs/05_fitting.ipynb #3cc187eb
 def _in_batches(dataset, generator, batch_size, shuffle, sampler, batch_sampler, drop_last):
@@ -211,8 +212,8 @@ class Score(NamedTuple):
 
 @torch.no_grad()
 def evaluate(
-    model, # gives scores (n, c) for inputs (n, ...)
-    loss_func, # takes scores and targets, gives one number, a mean
+    model, # gives logits (n, c) for inputs (n, ...)
+    loss_func, # takes logits and targets, gives one number, a mean
     dl, # batches xb, yb
     device=None, # where to compute; None leaves the batches where they are
 ) -> Score:
@@ -309,7 +310,7 @@ class History:
 def fit(
     epochs:int, # times through the training data, at least 1
     model, # an `nn.Module`, or our `Sequential`
-    loss_func, # takes scores and targets, gives one number, a mean
+    loss_func, # takes logits and targets, gives one number, a mean
     opt, # has `step` and `zero_grad`, such as `SGD`
     train_dl, # batches xb, yb
     valid_dl, # batches to validate on
@@ -437,6 +438,72 @@ def set_seed(
         raise ValueError(f'set_seed: got {seed!r}, wanted a whole number from 0 to 2**32 - 1')
     random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
 
+# %% ../nbs/05_fitting.ipynb #292df29a
+class _Trained(Module):
+    "Gives what is asked of a model, from `weights`, which maps names to tensors."
+    @property
+    def weights(self) -> dict: return _weights_of(self)
+    def parameters(self):
+        return list({id(t): t for t in self.weights.values() if t.is_floating_point()}.values())
+    def state_dict(self): return self.weights
+    def train(self, mode=True):
+        for layer in _layers_in(self): layer.training = mode
+        return self
+    def eval(self): return self.train(False)
+    def to(self, device):
+        for t in {id(t): t for t in self.weights.values()}.values(): t.data = t.data.to(device)
+        return self
+
+# %% ../nbs/05_fitting.ipynb #292df29b
+def _weights_of(layer, around=()) -> dict:
+    """The tensors of a layer, by name, and of the layers that it holds: what it held before its
+    first call, or what has that name now. What `forward` keeps under a new name is no weight."""
+    known = vars(layer).get('_stamp')
+    found = {k: t for k, t in _held(vars(layer), Tensor) if known is None or k in known.names}
+    for k, inner in _held(vars(layer), Module):
+        if any(inner is q for q in (layer, *around)): continue      # a circle
+        inside = _weights_of(inner, (layer, *around))
+        found |= {f'{k}.{name}': t for name, t in inside.items()}
+    if not isinstance(layer, Sequential): return found
+    return {k.removeprefix('layers.'): t for k, t in found.items()}
+
+# %% ../nbs/05_fitting.ipynb #09cf3b1a
+class Sequential(_Trained):
+    """Our layers one after another, with their own backward pass: for `fit`, without autograd.
+    Weights are the tensors that they hold before their first call, also in lists, dicts and layers."""
+    def __init__(self, *layers): # modules such as `Lin`
+        if not layers: raise ValueError('Sequential: got no layers; pass at least one')
+        self.layers, self.training = layers, True
+    def forward(self, x):
+        outs = [x := layer(x) for layer in self.layers]
+        out = x.clone()                                  # a tensor to remember this call's outs
+        out.outs = outs
+        return out
+    def bwd(self, out, x):
+        add_grad(out.outs[-1], out.g)
+        for layer, o in zip(self.layers[::-1], out.outs[::-1]): layer.backward(o)
+    def backward(self, out=None):
+        "Our layers leave the gradients in `.g`; add them to `.grad`, where optimizers look."
+        try:
+            super().backward(out)
+            for p in self.parameters():
+                if (g := getattr(p, 'g', None)) is not None:
+                    p.grad = g if p.grad is None else p.grad + g
+        finally: zero_grads(*self.parameters())          # even if it is broken off
+
+# %% ../nbs/05_fitting.ipynb #227c1a98
+def by_hand(
+    model:nn.Sequential, # of `Linear` and `nn.ReLU`
+) -> Sequential:
+    "The same network of our own layers, with copies of its weights; `TypeError` for others."
+    made = {}                                            # a layer used twice is made once
+    for layer in model:
+        if isinstance(layer, nn.ReLU): made[layer] = Relu()
+        elif isinstance(layer, Linear):
+            made[layer] = Lin(*(p.detach().clone() for p in (layer.w, layer.b)))
+        else: raise TypeError(f'by_hand: got {type(layer).__name__}, wanted Linear or nn.ReLU')
+    return Sequential(*(made[layer] for layer in model))
+
 # %% ../nbs/05_fitting.ipynb #2cf99218
 def save_weights(
     model, # an `nn.Module`, or our `Sequential`
@@ -498,72 +565,6 @@ def load_weights(
                          'build the model with the layers that were saved')
     with torch.no_grad():
         for k, t in now.items(): t.copy_(new[k])
-
-# %% ../nbs/05_fitting.ipynb #292df29a
-class _Trained(Module):
-    "Gives what is asked of a model, from `weights`, which maps names to tensors."
-    @property
-    def weights(self) -> dict: return _weights_of(self)
-    def parameters(self):
-        return list({id(t): t for t in self.weights.values() if t.is_floating_point()}.values())
-    def state_dict(self): return self.weights
-    def train(self, mode=True):
-        for layer in _layers_in(self): layer.training = mode
-        return self
-    def eval(self): return self.train(False)
-    def to(self, device):
-        for t in {id(t): t for t in self.weights.values()}.values(): t.data = t.data.to(device)
-        return self
-
-# %% ../nbs/05_fitting.ipynb #292df29b
-def _weights_of(layer, around=()) -> dict:
-    """The tensors of a layer, by name, and of the layers that it holds: what it held before its
-    first call, or what has that name now. What `forward` keeps under a new name is no weight."""
-    known = vars(layer).get('_stamp')
-    found = {k: t for k, t in _held(vars(layer), Tensor) if known is None or k in known.names}
-    for k, inner in _held(vars(layer), Module):
-        if any(inner is q for q in (layer, *around)): continue      # a circle
-        inside = _weights_of(inner, (layer, *around))
-        found |= {f'{k}.{name}': t for name, t in inside.items()}
-    if not isinstance(layer, Sequential): return found
-    return {k.removeprefix('layers.'): t for k, t in found.items()}
-
-# %% ../nbs/05_fitting.ipynb #09cf3b1a
-class Sequential(_Trained):
-    """Our layers one after another, with their own backward pass: for `fit`, without autograd.
-    Weights are the tensors that they hold before their first call, also in lists, dicts and layers."""
-    def __init__(self, *layers): # modules such as `Lin`
-        if not layers: raise ValueError('Sequential: got no layers; pass at least one')
-        self.layers, self.training = layers, True
-    def forward(self, x):
-        outs = [x := layer(x) for layer in self.layers]
-        out = x.clone()                                  # a tensor to remember this call's outs
-        out.outs = outs
-        return out
-    def bwd(self, out, x):
-        add_grad(out.outs[-1], out.g)
-        for layer, o in zip(self.layers[::-1], out.outs[::-1]): layer.backward(o)
-    def backward(self, out=None):
-        "Our layers leave the slopes in `.g`; add them to `.grad`, where optimizers look."
-        try:
-            super().backward(out)
-            for p in self.parameters():
-                if (g := getattr(p, 'g', None)) is not None:
-                    p.grad = g if p.grad is None else p.grad + g
-        finally: zero_grads(*self.parameters())          # even if it is broken off
-
-# %% ../nbs/05_fitting.ipynb #227c1a98
-def by_hand(
-    model:nn.Sequential, # of `Linear` and `nn.ReLU`
-) -> Sequential:
-    "The same network of our own layers, with copies of its weights; `TypeError` for others."
-    made = {}                                            # a layer used twice is made once
-    for layer in model:
-        if isinstance(layer, nn.ReLU): made[layer] = Relu()
-        elif isinstance(layer, Linear):
-            made[layer] = Lin(*(p.detach().clone() for p in (layer.w, layer.b)))
-        else: raise TypeError(f'by_hand: got {type(layer).__name__}, wanted Linear or nn.ReLU')
-    return Sequential(*(made[layer] for layer in model))
 
 # %% ../nbs/05_fitting.ipynb #e59f32dd
 _all_ = ['accuracy', 'report']     # to import them all from here

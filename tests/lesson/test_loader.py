@@ -1,5 +1,5 @@
 "The data loader: equal to PyTorch's, and the same with workers; what is refused; nothing is left behind. Workers that fail are PyTorch's matter"
-import collections, contextlib, gc, itertools, math, os, random, re, subprocess, sys, time
+import collections, contextlib, itertools, math, os, random, re, subprocess, sys, time
 from multiprocessing import active_children, get_all_start_methods
 from pathlib import Path
 
@@ -23,7 +23,6 @@ def gone(seconds=30):
 @pytest.fixture(autouse=True)
 def no_process_is_left():
     yield
-    gc.collect()                                         # an error's traceback holds the loop, and so its workers
     assert not gone()
 
 
@@ -73,20 +72,12 @@ items = {
 }
 
 
-def test_batch_sampler_is_pytorchs():
-    for n, bs, drop in itertools.product((1, 2, 9, 25, 100), (1, 2, 3, 9, 24, 100), (False, True)):
-        if bs <= n: assert list(BatchSampler(range(n), bs, drop)) == list(pytorch.BatchSampler(range(n), bs, drop))
-    assert list(BatchSampler([5, 3, 1], np.int64(2))) == [[5, 3], [1]]
-
-
-def test_sampler():
-    ds = pairs(100)
-    assert list(Sampler(ds, True, g())) == list(pytorch.RandomSampler(ds, generator=g()))
-    sampler = Sampler(ds, shuffle=True)
+def test_a_sampler_once_made_has_a_generator_of_its_own():
+    sampler = Sampler(pairs(100), shuffle=True)
     torch.manual_seed(1)
     one = list(sampler)
     torch.manual_seed(1)
-    assert list(sampler) != one                                      # once it is made, it has a generator of its own
+    assert list(sampler) != one
 
 
 @pytest.mark.parametrize('kind', items)
@@ -98,11 +89,8 @@ def test_equal_to_pytorch(kind):
     for bs in 1, 2, 7, 22, 23:
         for shuffle in False, True:
             for drop_last in False, True: check(bs, shuffle, drop_last=drop_last)
-    check()
     check(4, collate_fn=lambda batch: (len(batch), repr(batch[0])))
     check(4, sampler=[3, 1, 4, 1, 5, 9, 2, 6], drop_last=True)
-    check(5, sampler=range(22, 2, -3))
-    check(batch_sampler=[[1, 2], [0], [22, 21, 20]])
     check(batch_sampler=BatchSampler(range(23), 9, drop_last=True))
 
 
@@ -119,14 +107,12 @@ def test_the_short_cut_gives_what_collate_gives():
 
 def states(): return random.getstate(), np.random.get_state(), torch.get_rng_state()
 
-def equal_states(a, b): return a[0] == b[0] and all(np.array_equal(p, q)
-        for p, q in zip(a[1], b[1])) and torch.equal(a[2], b[2])
+def equal_states(a, b):
+    return a[0] == b[0] and all(map(np.array_equal, a[1], b[1])) and torch.equal(a[2], b[2])
 
 def draw(): return random.random(), np.random.rand(), torch.rand(()).item()
 
 def test_seeded():
-    with seeded(2**63 - 1), seeded(1): c = draw()
-    with seeded(2**32 + 1): assert random.random() != c[0]
     with seeded(3): expected = [draw() for _ in range(2)]
     with seeded(3):
         got = [draw()]
@@ -229,6 +215,7 @@ def test_a_worker_that_goes_wrong_is_an_error(wrong, seconds, error, says):
     ds.wrong, dl, good = wrong, Forked(ds, 8, num_workers=1, timeout=seconds), list(Forked(pairs(), 8))
     with pytest.raises(error, match=says):
         for batch in dl: got.append(batch)
+    assert not gone(), 'the error holds the workers'
     assert same(got, good[:len(got)], strict=False) and len(got) <= 2
     ds.wrong, dl.timeout = lambda: None, 60
     assert same(list(dl), good, strict=False)
@@ -281,7 +268,6 @@ class Stream(pytorch.IterableDataset):
 ds = pairs()
 refused = [                                                          # what the cards don't hold
     (lambda: DataLoader(pairs(0)), ValueError, 'Sampler: the dataset is empty; pass at least one item'),
-    (lambda: DataLoader(ds, 4, sampler=[1, 2]), ValueError, 'BatchSampler: the batch size is 4, wanted a whole number from 1 to 2'),
     (lambda: DataLoader(NoLength()), TypeError, 'NoLength has no length, or no items by number; pass one with __len__ and __getitem__'),
     (lambda: DataLoader(Stream()), TypeError, 'DataLoader: Stream has no length, or no items by number'),
     *((lambda k=k: DataLoader(ds, num_workers=k), ValueError, f'DataLoader: num_workers is {k!r}, wanted 0, 1, 2, ...') for k in (None, '2')),
@@ -296,29 +282,13 @@ def test_refused(call, error, says):
     with pytest.raises(error, match=re.escape(says)): call()
 
 
-def test_no_batches_are_no_batches():
-    "An empty batch_sampler or sampler is not the same as none"
-    assert list(DataLoader(ds, batch_sampler=[])) == []
-    with pytest.raises(ValueError): DataLoader(ds, sampler=[])
-
-
 @forks
-def test_a_dataset_without_length_with_batches_given():
-    for k in 0, 2: assert [b.tolist()
-                           for b in Forked(NoLength(), batch_sampler=[[3, 1], [2]], num_workers=k)] == [[3, 1], [2]]
+def test_an_empty_sampler_or_dataset_without_length():
+    assert list(DataLoader(ds, batch_sampler=[])) == []              # not the same as none
+    for k in 0, 2: assert [b.tolist() for b in Forked(NoLength(), batch_sampler=[[3, 1], [2]], num_workers=k)] == [[3, 1], [2]]
 
 
 # ---- get_dls
-
-def test_get_dls():
-    train, valid = pairs(100), pairs(50)
-    for bs in 1, 8, 20, 25, 40, 100:
-        a, b = get_dls(train, valid, bs, generator=g())
-        assert type(a) is type(b) is DataLoader and a.dataset is train and b.dataset is valid
-        assert same(list(a), list(pytorch.DataLoader(train, bs, shuffle=True, generator=g())), strict=False)
-        assert same(list(b), list(pytorch.DataLoader(valid, min(2*bs, 50))), strict=False)
-        assert len(a) == -(-100//bs) and len(b) == -(-50//min(2*bs, 50))
-
 
 @forks
 def test_get_dls_passes_its_options_on():
@@ -329,12 +299,9 @@ def test_get_dls_passes_its_options_on():
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument")
-@pytest.mark.parametrize('options',
-                         [{'pin_memory': True}, {'worker_init_fn': None},
-                          {'num_workers': 1, 'persistent_workers': True}, {'num_workers': 1, 'prefetch_factor': 2}])
+@pytest.mark.parametrize('options', [{'pin_memory': True}, {'num_workers': 1, 'persistent_workers': True}])
 def test_get_dls_falls_back_to_pytorchs(options):
     a, b = get_dls(pairs(100), pairs(50), 40, generator=g(), **options)
     assert type(a) is type(b) is pytorch.DataLoader and a.batch_size == 40 and b.batch_size == 50
     assert sorted(torch.cat([y for _, y in a]).tolist()) == list(range(100))
-    assert [y.tolist() for _, y in b] == [list(range(50))]
-    if 'persistent_workers' in options: del a, b
+    del a, b
