@@ -1008,9 +1008,9 @@ card(to_device, also=[tensors_move], bugs=[
 # %% ../../nbs/05_fitting.ipynb #f464d0ae
 def the_plot_is_right(m):
     "The plot shows the running mean of the losses, and the validation at the end of each epoch."
-    import matplotlib
-    matplotlib.use('Agg')
     import matplotlib.pyplot as plt
+    was = plt.get_backend()
+    plt.switch_backend('agg')
     def lines(ax): return {line.get_label().partition(',')[0]: [[float(v) for v in d]
         for d in line.get_data()] for line in ax.lines}
     try:
@@ -1025,7 +1025,9 @@ def the_plot_is_right(m):
             equal(got['training'], [[float(i) for i in range(k, n + 1)],
                 [sum(history.losses[i - k:i])/k for i in range(k, n + 1)]], 1e-5)
             equal(got['validation'], [[float(n), n + 1.], [3., 4.]])
-    finally: plt.close('all')
+    finally:
+        plt.close('all')
+        plt.switch_backend(was)                          # later cells still show theirs
 
 # %% ../../nbs/05_fitting.ipynb #82966a37
 def run_fit(m, model, loss_func=F.cross_entropy, epochs=1, loaders=None, opt=None, **kw):
