@@ -4,17 +4,13 @@
 
 # %% auto #0
 __all__ = ['SGD', 'Dataset', 'Sampler', 'BatchSampler', 'seeded', 'make_batch', 'DataLoader', 'Score', 'evaluate', 'to_device',
-           'Epoch', 'History', 'fit', 'get_dls', 'set_seed', 'save_weights', 'load_weights', 'Sequential', 'by_hand',
+           'Epoch', 'History', 'fit', 'get_dls', 'set_seed', 'Sequential', 'by_hand', 'save_weights', 'load_weights',
            'accuracy', 'report']
 
 # %% ../nbs/05_fitting.ipynb #d38b7531
-import contextlib, inspect, math, operator, os
-import pickle, random, signal, threading, time, traceback
+import contextlib, inspect, math, operator, os, random, time
 from functools import partial
-from io import BytesIO
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
-from multiprocessing.util import ForkAwareThreadLock
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -32,18 +28,22 @@ class SGD:
         params, # the parameters, such as `model.parameters()`
         lr:float, # learning rate, at least 0
     ):
-        if isinstance(params, Tensor): raise TypeError('SGD: got one tensor; pass a list of them')
+        if isinstance(params, Tensor) or not hasattr(params, '__iter__'):
+            raise TypeError(f'SGD: got one {type(params).__name__}; pass model.parameters()')
         self.params, self.lr = list(params), lr     # a list: parameters() can be looped over once
+        if wrong := [type(p).__name__ for p in self.params if not isinstance(p, Tensor)]:
+            raise TypeError(f'SGD: got a {wrong[0]}, wanted tensors; pass model.parameters()')
         if not self.params:
             raise ValueError('SGD: got no parameters; are the layers attributes of the model?')
-        if not lr >= 0: raise ValueError(f'SGD: the learning rate is {lr}, wanted 0 or more')
+        if not hasattr(lr, '__float__') or not lr >= 0:
+            raise ValueError(f'SGD: the learning rate is {lr!r}, wanted 0 or more')
     @torch.no_grad()
     def step(self):
-        "Move each parameter against its slope; leave those that have none."
+        "Move each parameter against its gradient; leave those that have none."
         for p in self.params:
             if p.grad is not None: p -= self.lr*p.grad
     def zero_grad(self):
-        "Forget the slopes, so that the next backward pass starts from nothing."
+        "Forget the gradients, so that the next backward pass starts from nothing."
         for p in self.params: p.grad = None
 
 # %% ../nbs/05_fitting.ipynb #17be824b
@@ -161,13 +161,25 @@ class DataLoader:
     def __iter__(self): return _loop(self)
 
 # %% ../nbs/05_fitting.ipynb #52b4ae4b
+class _Whole(NamedTuple):
+    "What PyTorch's workers look up: a batch at once, so that it comes back in one message."
+    dataset:object
+    collate_fn:object
+    def __getitems__(self, job): # a generator: a `StopIteration` in it is an error, and no end
+        return list(make_batch(*self, *j) for j in [job])
+
 def _loop(dl):
-    "The batches of one epoch."
+    "The batches of one epoch, made here or by PyTorch's workers."
     draw = torch.empty((), dtype=torch.int64).random_(generator=dl.generator)    # as PyTorch's
     seed = draw.item() // 2                                  # so that seed + i is still in range
-    batches = ((batch, seed + i) for i, batch in enumerate(dl.batch_sampler))
-    if dl.num_workers: yield from _by_workers(dl, list(batches))
-    else: yield from (make_batch(dl.dataset, dl.collate_fn, *b) for b in batches)
+    jobs = ((batch, seed + i) for i, batch in enumerate(dl.batch_sampler))
+    source = _Whole(dl.dataset, dl.collate_fn)
+    if not dl.num_workers: return (yield from (make_batch(*source, *job) for job in jobs))
+    try: yield from torch.utils.data.DataLoader(
+        source, batch_sampler=jobs, collate_fn=operator.itemgetter(0), num_workers=dl.num_workers,
+        timeout=dl.timeout, multiprocessing_context=dl.multiprocessing_context,
+        generator=torch.Generator())                         # its workers' seeds are not ours
+    except Exception as e: raise e.with_traceback(None)      # whose frames would hold the workers
 
 # %% ../nbs/05_fitting.ipynb #3cc187eb
 def _in_batches(dataset, generator, batch_size, shuffle, sampler, batch_sampler, drop_last):
@@ -189,131 +201,8 @@ def _in_batches(dataset, generator, batch_size, shuffle, sampler, batch_sampler,
 def _check_workers(num_workers, timeout):
     if not isinstance(num_workers, int) or num_workers < 0:
         raise ValueError(f'DataLoader: num_workers is {num_workers!r}, wanted 0, 1, 2, ...')
-    if not 0 <= timeout <= 10**6:
+    if not isinstance(timeout, (int, float)) or not 0 <= timeout <= 10**6:
         raise ValueError(f'DataLoader: timeout is {timeout!r}, wanted seconds, 0 to a million')
-
-# %% ../nbs/05_fitting.ipynb #dc999deb
-def _work(conn, job):
-    "A worker process: make the batches of the job, one after another, and send each."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for the one who loops
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)       # and so is the program's own end
-    threading.Thread(target=_follow, args=(parent_process(),), daemon=True).start()
-    torch.set_num_threads(1)                            # the workers share the cores
-    with contextlib.suppress(OSError):                  # nobody listens any more: done
-        try: dataset, collate_fn, batches = job or pickle.loads(conn.recv_bytes())
-        except Exception as e: return conn.send_bytes(_failure(e, 'read'))
-        for batch in batches:
-            verb = 'make'
-            try:
-                made, verb = make_batch(dataset, collate_fn, *batch), 'send'
-                result = _packed((made, None))
-            except Exception as e: result = _failure(e, verb)
-            conn.send_bytes(result)
-
-def _follow(process):
-    "Wait until that process ends, and end with it, whatever this one is at."
-    process.join()
-    os._exit(1)
-
-# %% ../nbs/05_fitting.ipynb #ecd00138
-class _Packer(pickle.Pickler):
-    "Writes plain tensors as NumPy arrays; all else as pickle does."
-    def reducer_override(self, o):
-        plain = type(o) is Tensor and o.device.type == 'cpu' and o.layout == torch.strided
-        if not plain or o.requires_grad or o.is_quantized: return NotImplemented
-        raw = o.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
-        return _tensor, (raw.numpy(), o.dtype, o.shape)
-
-def _tensor(raw, dtype, shape): return torch.from_numpy(raw).view(dtype).reshape(shape)
-
-def _packed(o) -> bytes:
-    "Any object as bytes, for `pickle.loads` at the other end of a pipe."
-    file = BytesIO()
-    _Packer(file, protocol=5).dump(o)
-    return file.getvalue()
-
-def _failure(e, verb) -> bytes:
-    "No batch, what could not be done (read the job, make or send a batch), and why."
-    return _packed((None, (verb, repr(e), traceback.format_exc())))
-
-# %% ../nbs/05_fitting.ipynb #fd4e22d0
-def _by_workers(dl, batches):
-    "The batches, made by `dl.num_workers` processes, in order; no process is left at the end."
-    ctx, n = get_context(dl.multiprocessing_context), min(dl.num_workers, len(batches))
-    workers = []
-    try:
-        for w in range(n): workers.append(_start(ctx, (dl.dataset, dl.collate_fn, batches[w::n])))
-        for i in range(len(batches)): yield _receive(*workers[i % n], i, i % n, dl.timeout)
-    finally:
-        for process, _ in workers: process.kill()
-        for process, conn in workers:
-            process.join()
-            conn.close()
-
-# %% ../nbs/05_fitting.ipynb #746069f2
-_starting = ForkAwareThreadLock()    # one start at a time: no worker inherits another's pipe
-
-def _start(ctx, job):
-    "A worker process and this end of its pipe; `TypeError` if the job can't be sent to it."
-    forks = ctx.get_start_method() == 'fork'
-    try: data = None if forks else _packed(job)
-    except Exception as e: raise _unsent(repr(e)) from e
-    with _starting, _no_ctrl_c():
-        here, there = ctx.Pipe()
-        process = ctx.Process(target=_work, args=(there, job if forks else None), daemon=True)
-        process.start()
-        there.close()                                   # the worker's end is the worker's alone
-    try: forks or here.send_bytes(data)
-    except BrokenPipeError: pass                        # it died already; _receive says so
-    except BaseException:
-        process.kill(); process.join()
-        raise
-    return process, here
-
-def _unsent(why):
-    return TypeError('DataLoader: the dataset, collate_fn or sampler cannot be sent to a worker '
-                     f'({why}); a new process finds no lambda, and nothing defined in a function '
-                     'or a notebook: define it in a module, or take num_workers=0')
-
-# %% ../nbs/05_fitting.ipynb #d3488bf9
-@contextlib.contextmanager
-def _no_ctrl_c():
-    "What starts here doesn't hear Ctrl-C."
-    main = threading.current_thread() is threading.main_thread()
-    was = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
-    try: yield
-    finally: main and signal.signal(signal.SIGINT, was)
-
-# %% ../nbs/05_fitting.ipynb #66a8fbcd
-def _receive(process, conn, i, w, timeout):
-    "Batch `i` from worker `w`; `RuntimeError` if it raised, died, or is `timeout` seconds late."
-    def bad(what): return RuntimeError(f'DataLoader: worker {w} {what}')
-    ready = connection.wait([conn, process.sentinel], timeout or None)
-    if not ready:
-        raise bad(f'sent no batch {i} within {timeout} seconds, so it was stopped; pass a larger '
-                  'timeout, or num_workers=0 to see where it hangs')
-    try:
-        if conn not in ready and not conn.poll(): raise EOFError
-        sent = conn.recv_bytes()
-    except (EOFError, OSError):                         # all it sent was read, and it is gone
-        raise bad(f'died before batch {i} came: {_died_of(process)}') from None
-    batch, error = pickle.loads(sent)
-    if not error: return batch
-    verb, why, trace = error
-    if verb == 'read': raise _unsent(why)
-    if verb == 'send': why += '; let collate_fn return only what pickle can write'
-    raise bad(f'could not {verb} batch {i}: {why}\n\nIn the worker:\n{trace}')
-
-# %% ../nbs/05_fitting.ipynb #6d6b16cf
-def _died_of(process) -> str:
-    "What a process died of, in words."
-    process.join(1)
-    if (code := process.exitcode or 0) < 0:
-        why = ', as the system does when memory runs out' if code == -9 else ''
-        return f'killed by {signal.Signals(-code).name}{why}'
-    if type(process).__name__ == 'ForkProcess': return f'exit code {code}'
-    return (f'exit code {code}; a program that starts workers by spawning must do so under '
-            "if __name__ == '__main__':")
 
 # %% ../nbs/05_fitting.ipynb #bf1badd5
 class Score(NamedTuple):
@@ -323,8 +212,8 @@ class Score(NamedTuple):
 
 @torch.no_grad()
 def evaluate(
-    model, # gives scores (n, c) for inputs (n, ...)
-    loss_func, # takes scores and targets, gives one number, a mean
+    model, # gives logits (n, c) for inputs (n, ...)
+    loss_func, # takes logits and targets, gives one number, a mean
     dl, # batches xb, yb
     device=None, # where to compute; None leaves the batches where they are
 ) -> Score:
@@ -334,7 +223,7 @@ def evaluate(
     with _batches(dl, 'validation') as batches:
         for xb, yb in batches:
             xb, yb = to_device(xb, device), to_device(yb, device)
-            preds, k = model(xb), len(yb)
+            preds, k = _preds(model, xb), len(yb)
             loss += _number(loss_func(preds, yb)).item()*k
             right += accuracy(preds, yb).item()*k
             n += k
@@ -350,6 +239,10 @@ def _batches(dl, what, bar=None):
             yield loop
     finally: getattr(source, 'close', lambda: None)()
 
+def _length(dl):
+    with contextlib.suppress(TypeError): return len(dl)
+
+# %% ../nbs/05_fitting.ipynb #e4f38de8
 def _pairs(batches, what):
     "The batches; `ValueError` if one is no pair, or there are none."
     k = -1
@@ -358,11 +251,11 @@ def _pairs(batches, what):
             size = f' of {len(batch)}' if isinstance(batch, (tuple, list)) else ''
             raise ValueError(f'{what} batch {k} is a {type(batch).__name__}{size}; '
                              'wanted a pair, xb and yb')
+        first = [o[0] if isinstance(o, (tuple, list)) and o else o for o in batch]
+        if wrong := [type(o).__name__ for o in first if o is None or isinstance(o, (str, np.ndarray))]:
+            raise TypeError(f'{what} batch {k} holds {wrong[0]}, wanted tensors, xb and yb')
         yield batch
     if k < 0: raise ValueError(f'the {what} loader gave no batch; is it empty, or used up?')
-
-def _length(dl):
-    with contextlib.suppress(TypeError): return len(dl)
 
 # %% ../nbs/05_fitting.ipynb #22564350
 def _number(loss) -> Tensor:
@@ -370,6 +263,11 @@ def _number(loss) -> Tensor:
     if isinstance(loss, Tensor) and loss.ndim == 0: return loss
     got = f'of shape {tuple(loss.shape)}' if isinstance(loss, Tensor) else type(loss).__name__
     raise ValueError(f'the loss is {got}, wanted a tensor of one number; take its mean')
+
+def _preds(model, xb) -> Tensor:
+    "What the model gives, if it is a tensor."
+    if isinstance(preds := model(xb), Tensor): return preds
+    raise TypeError(f'the model gave {type(preds).__name__}, wanted a tensor; return one in forward')
 
 def to_device(
     x, # a tensor, or tuples, lists and dictionaries of such
@@ -412,7 +310,7 @@ class History:
 def fit(
     epochs:int, # times through the training data, at least 1
     model, # an `nn.Module`, or our `Sequential`
-    loss_func, # takes scores and targets, gives one number, a mean
+    loss_func, # takes logits and targets, gives one number, a mean
     opt, # has `step` and `zero_grad`, such as `SGD`
     train_dl, # batches xb, yb
     valid_dl, # batches to validate on
@@ -462,7 +360,7 @@ class _Run:
         self.score, self.stepping = Score(math.nan, math.nan), False
     def step(self, xb, yb):
         "Predict, compare, differentiate, move; the loss before the move."
-        loss = _number(self.loss_func(self.model(xb), yb))
+        loss = _number(self.loss_func(_preds(self.model, xb), yb))
         value = _finite(loss.item(), self.weights, self.where)
         self.weights.keep()
         if not isinstance(self.model, Module): loss.backward()
@@ -536,7 +434,70 @@ def set_seed(
     seed:int, # from 0 to 2**32 - 1
 ):
     "Start the random numbers of Python, NumPy and PyTorch from `seed`: a run can be repeated."
+    if not hasattr(seed, '__index__') or not 0 <= seed < 2**32:
+        raise ValueError(f'set_seed: got {seed!r}, wanted a whole number from 0 to 2**32 - 1')
     random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
+
+# %% ../nbs/05_fitting.ipynb #292df29a
+class _Trained(Module):
+    "Gives what is asked of a model, from `weights`, which maps names to tensors."
+    @property
+    def weights(self) -> dict: return _weights_of(self)
+    def parameters(self):
+        return list({id(t): t for t in self.weights.values() if t.is_floating_point()}.values())
+    def state_dict(self): return self.weights
+    def train(self, mode=True):
+        for layer in _layers_in(self): layer.training = mode
+        return self
+    def eval(self): return self.train(False)
+    def to(self, device):
+        for t in {id(t): t for t in self.weights.values()}.values(): t.data = t.data.to(device)
+        return self
+
+# %% ../nbs/05_fitting.ipynb #292df29b
+def _weights_of(layer, around=()) -> dict:
+    """The tensors of a layer, by name, and of the layers that it holds: what it held before its
+    first call, or what has that name now. What `forward` keeps under a new name is no weight."""
+    known = vars(layer).get('_own')
+    found = {k: t for k, t in _held(vars(layer), Tensor) if known is None or k in known}
+    for k, inner in _held(vars(layer), Module):
+        if any(inner is q for q in (layer, *around)): continue      # a circle
+        inside = _weights_of(inner, (layer, *around))
+        found |= {f'{k}.{name}': t for name, t in inside.items()}
+    if not isinstance(layer, Sequential): return found
+    return {k.removeprefix('layers.'): t for k, t in found.items()}
+
+# %% ../nbs/05_fitting.ipynb #09cf3b1a
+class Sequential(_Trained):
+    """Our layers one after another, with their own backward pass: for `fit`, without autograd.
+    Weights are the tensors that they hold before their first call, also in lists, dicts and layers."""
+    def __init__(self, *layers): # modules such as `Lin`
+        if not layers: raise ValueError('Sequential: got no layers; pass at least one')
+        self.layers, self.training = layers, True
+    def forward(self, x):
+        for layer in self.layers: x = layer(x)
+        return x
+    def backward(self):
+        "Our layers leave the gradients in `.g`; add them to `.grad`, where optimizers look."
+        try:
+            super().backward()
+            for p in self.parameters():
+                if (g := getattr(p, 'g', None)) is not None:
+                    p.grad = g if p.grad is None else p.grad + g
+        finally: zero_grads(*self.parameters())          # even if it is broken off
+
+# %% ../nbs/05_fitting.ipynb #227c1a98
+def by_hand(
+    model:nn.Sequential, # of `Linear` and `nn.ReLU`
+) -> Sequential:
+    "The same network of our own layers, with copies of its weights; `TypeError` for others."
+    made = {}                                            # a layer used twice is made once
+    for layer in model:
+        if isinstance(layer, nn.ReLU): made[layer] = Relu()
+        elif isinstance(layer, Linear):
+            made[layer] = Lin(*(p.detach().clone() for p in (layer.w, layer.b)))
+        else: raise TypeError(f'by_hand: got {type(layer).__name__}, wanted Linear or nn.ReLU')
+    return Sequential(*(made[layer] for layer in model))
 
 # %% ../nbs/05_fitting.ipynb #2cf99218
 def save_weights(
@@ -599,67 +560,6 @@ def load_weights(
                          'build the model with the layers that were saved')
     with torch.no_grad():
         for k, t in now.items(): t.copy_(new[k])
-
-# %% ../nbs/05_fitting.ipynb #292df29a
-class _Trained(Module):
-    "Gives what is asked of a model, from `weights`, which maps names to tensors."
-    @property
-    def weights(self) -> dict: return _weights_of(self)
-    def parameters(self):
-        return list({id(t): t for t in self.weights.values() if t.is_floating_point()}.values())
-    def state_dict(self): return self.weights
-    def train(self, mode=True):
-        for layer in _layers_in(self): layer.training = mode
-        return self
-    def eval(self): return self.train(False)
-    def to(self, device):
-        for t in {id(t): t for t in self.weights.values()}.values(): t.data = t.data.to(device)
-        return self
-
-# %% ../nbs/05_fitting.ipynb #292df29b
-def _weights_of(layer, around=()) -> dict:
-    """The tensors of a layer, by name, and of the layers that it holds: what it held before its
-    first call, or what has that name now. What `forward` keeps under a new name is no weight."""
-    known = vars(layer).get('_own')
-    found = {k: t for k, t in _held(vars(layer), Tensor) if known is None or k in known}
-    for k, inner in _held(vars(layer), Module):
-        if any(inner is q for q in (layer, *around)): continue      # a circle
-        inside = _weights_of(inner, (layer, *around))
-        found |= {f'{k}.{name}': t for name, t in inside.items()}
-    if not isinstance(layer, Sequential): return found
-    return {k.removeprefix('layers.'): t for k, t in found.items()}
-
-# %% ../nbs/05_fitting.ipynb #09cf3b1a
-class Sequential(_Trained):
-    """Our layers one after another, with their own backward pass: for `fit`, without autograd.
-    Weights are the tensors that they hold before their first call, also in lists, dicts and layers."""
-    def __init__(self, *layers): # modules such as `Lin`
-        if not layers: raise ValueError('Sequential: got no layers; pass at least one')
-        self.layers, self.training = layers, True
-    def forward(self, x):
-        for layer in self.layers: x = layer(x)
-        return x
-    def backward(self):
-        "Our layers leave the slopes in `.g`; add them to `.grad`, where optimizers look."
-        try:
-            super().backward()
-            for p in self.parameters():
-                if (g := getattr(p, 'g', None)) is not None:
-                    p.grad = g if p.grad is None else p.grad + g
-        finally: zero_grads(*self.parameters())          # even if it is broken off
-
-# %% ../nbs/05_fitting.ipynb #227c1a98
-def by_hand(
-    model:nn.Sequential, # of `Linear` and `nn.ReLU`
-) -> Sequential:
-    "The same network of our own layers, with copies of its weights; `TypeError` for others."
-    made = {}                                            # a layer used twice is made once
-    for layer in model:
-        if isinstance(layer, nn.ReLU): made[layer] = Relu()
-        elif isinstance(layer, Linear):
-            made[layer] = Lin(*(p.detach().clone() for p in (layer.w, layer.b)))
-        else: raise TypeError(f'by_hand: got {type(layer).__name__}, wanted Linear or nn.ReLU')
-    return Sequential(*(made[layer] for layer in model))
 
 # %% ../nbs/05_fitting.ipynb #e59f32dd
 _all_ = ['accuracy', 'report']     # to import them all from here

@@ -35,7 +35,7 @@ def _ending(e) -> tuple: # exit code, sentence
     if not isinstance(e, (RuntimeError, MemoryError)): return 2, e
     if isinstance(e, MemoryError) or any(o in str(e) for o in _NO_MEMORY):
         return 2, 'the memory here is too small for that; ask for less'
-    if not str(e).startswith('DataLoader:'): raise e
+    if not str(e).startswith('DataLoader '): raise e
     return 2, str(e).partition(chr(10))[0]              # a worker died
 
 def _stdout_gone(): # 141 as in `backprop13-train | head -1`

@@ -1,5 +1,5 @@
 """The loop made short: optimizer, loaders in this process, `fit` and what it leaves when things go wrong, weights in files, our own
-backward pass. Worker processes are tested in test_loader.py, and what must hold of each definition, with the bugs that would break it, stands on its card."""
+backward pass. The data loader is tested in test_loader.py, and what must hold of each definition, with the bugs that would break it, stands on its card."""
 import itertools, math, os, pickle, select, signal, struct, subprocess, sys, textwrap
 from collections import namedtuple
 

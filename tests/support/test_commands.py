@@ -484,9 +484,9 @@ def test_other_faults(monkeypatch, digits):
         def fit(*_, **__): raise e
         monkeypatch.setattr(commands, 'fit', fit)
         return here('train', '--no-picture')
-    died = RuntimeError('DataLoader: worker 0 died\n\nIn the worker: ...')
+    died = RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. \n...')
     full = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ...")
-    for e, want in (died, 'DataLoader: worker 0 died'), (full, 'the memory here is too small for that; ask for less'):
+    for e, want in (died, 'DataLoader worker (pid 7) is killed by signal: Killed. '), (full, 'the memory here is too small for that; ask for less'):
         code, out, err = fails(e)
         assert code == 2 and err == f'backprop13-train: {want}\n' and 'No epoch' in out
     for e in RuntimeError('mat1 and mat2'), KeyError('x'):
