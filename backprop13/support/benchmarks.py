@@ -9,7 +9,8 @@ __all__ = ['CONTENDERS', 'THREADS', 'STEPS', 'BESIDE', 'interleaved', 'Ratio', '
            'main', 'line', 'load']
 
 # %% ../../nbs/support/benchmarks.ipynb #0ab785f8
-import ast, contextlib, json, os, platform, random, shutil, signal, subprocess, sys, tempfile, time
+import ast, contextlib, json, os, platform, random, shutil, signal, subprocess
+import sys, tempfile, time
 from importlib import metadata, resources, util
 from pathlib import Path
 from statistics import median, quantiles
