@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV = .venv
 BIN = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/
-.PHONY: help serve site test lab outputs readme practice bench setup clean
+.PHONY: help serve site test lab outputs readme practice bench walk setup clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,10 @@ practice: setup  ## make the notebooks in nbs/practice from the chapters and the
 bench:  ## compare ways to train on this machine, store the result (minutes; keep it idle); DEVICE=cuda measures a GPU
 	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' bench
 	@$(BIN)backprop13-bench --device $(or $(DEVICE),cpu) --out backprop13/static/benchmarks$(if $(DEVICE),-$(DEVICE)).json
+
+walk:  ## measure chapter 7's steps on this machine, store the record that its charts show (minutes; keep it idle); OUT=FILE writes elsewhere
+	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' bench
+	@$(BIN)python -c 'from backprop13.support.benchmarks import _walk; _walk("nbs/07_speed.ipynb", "$(or $(OUT),backprop13/static/walk.json)")'
 
 setup:  ## make .venv with everything installed, or bring it up to date; PYTHON=python3.12 names another Python
 	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' dev

@@ -16,7 +16,8 @@ READS = {
     r'test_(autograd|cards|commands|data|data_faults|debugger|derivatives|exercises|fitting|graph|loader|matmul|'
     r'parallel|repeatable|speed|submissions)': '',
     r'test_backprop': 'pages',
-    r'test_(benchmarks|checks|instruments|ledger|numerics)': 'package',
+    r'test_(checks|instruments|ledger|numerics)': 'package',
+    r'test_benchmarks': 'package pages',
     r'test_(lab_\w+|predict|workbook)': 'package site pages',
     r'test_(authoring|labs|notebooks|package)': 'package site pages rest',
     r'nbs/(reference|support/ledger)': 'package',

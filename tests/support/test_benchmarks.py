@@ -5,11 +5,12 @@ from pathlib import Path
 from statistics import median
 
 import pytest, torch
+from conftest import root
 from torch import nn
 
 from backprop13.support import benchmarks
 from backprop13.backprop import Linear
-from backprop13.support.benchmarks import (CONTENDERS, THREADS, Problem, Ratio, compare, images,
+from backprop13.support.benchmarks import (CONTENDERS, STEPS, THREADS, Problem, Ratio, compare, images,
                                            interleaved, lesson, line, load, machine,
                                    main, missing, plan, ratios)
 from backprop13.support.checks import check_close
@@ -259,7 +260,7 @@ def test_measure(bs, nh, want, digits, monkeypatch):
     assert benchmarks.measure(bs, nh, 3, 'cpu', 4) == dict(bs=bs, nh=nh, threads=3, device='cpu',
         images=n, data=data.source, times={}, missing={})
     (threads, ((p,), kw)) = asked
-    assert threads == 3 and kw == dict(rounds=want) and p[2:] == (nh, bs, .3, 10) and p.x.equal(data.x_train[:n]) and p.y.equal(data.y_train[:n])
+    assert threads == 3 and kw == dict(names=None, rounds=want) and p[2:] == (nh, bs, .3, 10) and p.x.equal(data.x_train[:n]) and p.y.equal(data.y_train[:n])
 
 
 # what the processes of the command do before they begin: few images, few contenders, and a note of what they have
@@ -386,3 +387,37 @@ def test_it_is_a_file_of_the_package():
     assert text == json.dumps(load(), indent=1) + '\n' and load() == json.loads(text)
     floors = [median(r['times']['the yardstick'])/r['images'] for r in load()['results']]
     assert max(floors) < 1e-2                                                              # seconds, not milliseconds
+
+
+# ---- chapter 7's record
+
+@pytest.fixture
+def with_steps(monkeypatch):
+    "What the record compares; its steps are contenders until the test ends"
+    monkeypatch.setattr(benchmarks, 'CONTENDERS', {**CONTENDERS})
+    return benchmarks._with_steps(str(root/'nbs/07_speed.ipynb'))
+
+
+def test_the_steps_train_as_the_lesson(with_steps, monkeypatch):
+    monkeypatch.setattr(benchmarks, 'STEPS', {**benchmarks.STEPS, 'no step': 'forgets_the_mean'})
+    gen = torch.Generator().manual_seed(1)
+    p = Problem(torch.rand(200, 6, generator=gen), torch.randint(0, 10, (200,), generator=gen), nh=5)
+    found = compare(p, ['the yardstick', *(name for name in with_steps if name in STEPS)], rounds=1)
+    assert [*found['times']] == ['the yardstick', *STEPS]
+    benchmarks._with_steps(str(root/'nbs/07_speed.ipynb'))                    # its planted mistake is found
+    with pytest.raises(AssertionError, match="against the lesson's loop"): compare(p, ['no step'])
+
+
+def test_the_record_is_as_the_command_writes_it(with_steps, monkeypatch, tmp_path):
+    stored = benchmarks.resources.files('backprop13')/'static/walk.json'
+    record = load(stored)
+    def in_process(combination, rounds):
+        assert images(combination['bs'], combination['nh']) == record['images']
+        return {**combination, **record, 'missing': {}, 'times': dict.fromkeys(with_steps, [1.]*3*rounds)}
+    monkeypatch.setattr(benchmarks, 'in_process', in_process)
+    monkeypatch.setattr(benchmarks, '_settle_data', lambda asked: None)
+    benchmarks._walk('nbs/07_speed.ipynb', str(tmp_path/'walk.json'))
+    made = load(tmp_path/'walk.json')
+    assert [*made] == [*record] and [*made['times']] == [*record['times']] and made['machine'] == machine()
+    assert {len(ts) for ts in [*made['times'].values(), *record['times'].values()]} == {15}
+    assert stored.read_text(encoding='utf-8') == json.dumps(record, indent=1) + '\n'
