@@ -102,7 +102,7 @@ const chart = ({label, steps, curve, dots, ends, ticks, text, kind}) => {
     s('path', {class: 'axis', d: `M${LEFT},26V${BOTTOM}H${WIDTH - 12}`}),
     ...ticks.map(v => tick(LEFT - 6, y(v) + 4, 'end', text(v))),
     ...[0, 10, 100, 1000].filter(k => k <= steps.at(-1)).map(k => tick(x(log(k)), BOTTOM + 17, 'middle', fmt(k, 0))),
-    tick(WIDTH - 12, BOTTOM + 32, 'end', 'step, logarithmic axis'),
+    tick(WIDTH - 12, BOTTOM + 32, 'end', 'step, on an axis of log(1 + step)'),
     s('g', {class: kind}, curve && s('path', {class: 'curve', 'stroke-opacity': .5, 'stroke-width': 1.5, d: line(curve.map(at))}),
       s('path', {class: 'curve', 'stroke-width': 2.5, d: line(places)}), ...marks, mark, dot))
   return Object.assign(pic, {show: i => {
@@ -127,7 +127,7 @@ const render = ({model, el}) => {
   // the run
   const says = status(), top = Math.ceil(Math.max(...curve.map(p => p[1]), ...valid.map(v => v[0])))
   const charts = [
-    chart({label: 'loss: minibatches thin, validation dotted', kind: 'loss', steps, curve, dots: valid.map(v => v[0]),
+    chart({label: 'loss: minibatches thin, validation bold', kind: 'loss', steps, curve, dots: valid.map(v => v[0]),
            ends: [0, top], ticks: Array.from({length: top + 1}, (_, i) => i), text: v => fmt(v, 0)}),
     chart({label: 'accuracy on validation images', kind: 'activations', steps, dots: valid.map(v => v[1]), ends: [0, 1],
            ticks: [0, .5, 1], text: v => percent(v, 0)})]

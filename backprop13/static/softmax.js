@@ -77,7 +77,7 @@ const render = ({model, el}) => {
     const box = h('div', {class: 'bar activations'}, h('label', {}, radio, ` ${who}`), svg, number, meter, part)
     return {handle, place, number, part, fill, radio, box, svg}
   })
-  const HEADS = ['output', 'exp', 'softmax', 'one-hot', '−log', 'product']
+  const HEADS = ['logit', 'exp', 'softmax', 'one-hot', '−log', 'product']
   const heads = HEADS.map(t => h('th', {scope: 'col'}, t)), caption = h('p', {class: 'how'})
   const kinds = ['activations', 'activations', 'activations', 'inputs', 'loss', 'loss']
   const rows = [...names, 'sum'].map((who, i) => {
@@ -150,9 +150,9 @@ const render = ({model, el}) => {
   })
   const group = (label, ...items) => h('div', {class: 'row pair', role: 'group', 'aria-label': label}, ...items)
   el.append(h('div', LAB, h('div', {class: 'softmax'},
-    h('p', {class: 'ask'}, 'How do scores become a loss?'),
+    h('p', {class: 'ask'}, 'How do logits become a loss?'),
     h('div', {class: 'bar heads how'},
-      h('span', {}, 'it is a'), h('span', {}, 'score: drag'), h('span', {class: 'out'}, 'output'), h('span', {}, 'softmax')),
+      h('span', {}, 'it is a'), h('span', {}, 'drag'), h('span', {class: 'out'}, 'logit'), h('span', {}, 'softmax')),
     h('div', {role: 'radiogroup', 'aria-label': 'what the picture shows'}, ...bars.map(b => b.box)),
     h('div', {class: 'columns'}, h('div', {}, byTimes, byShift),
       h('div', {class: 'row'}, by100, again, group('number format', ...formats))),

@@ -579,7 +579,7 @@ card(largest, also=[the_largest_is_a_constant], bugs=[
     ('keepdim dropped', 'x.max(-1, keepdim=True).values', 'x.max(-1).values'),
     ('wrong axis', 'x.max(-1, keepdim=True)', 'x.max(0, keepdim=True)'), ('sign', 'x.max(', 'x.min('),
     ('graph kept', '.detach()', ''), ('no check', 'if not x.is_floating_point()', 'if False'),
-    ('no check', 'if not x.ndim or not x.shape[-1]', 'if False')])
+    ('no check', 'if not x.ndim or not x.shape[-1]', 'if False')]);
 
 # %% ../../nbs/04_minibatch_training.ipynb #a7d64f1b
 def log_softmax_is_stable(m):
@@ -606,7 +606,7 @@ card(softmax, like=lambda x: x.softmax(-1), inputs=dict(x='n c'), also=[softmax_
     ('missing factor', 'log_softmax(x).exp()', 'x.exp()'), ('missing factor', 'log_softmax(x).exp()', 'log_softmax(x)'),
     ('sign', 'log_softmax(x)', 'log_softmax(-x)'), ('wrong axis', 'log_softmax(x)', 'log_softmax(x.t()).t()'),
     ('overflow', 'log_softmax(x).exp()', 'x.exp()/x.exp().sum(-1, keepdim=True)'),
-    ('keepdim dropped', 'log_softmax(x).exp()', '(x - largest(x)).exp()/(x - largest(x)).exp().sum(-1)')])
+    ('keepdim dropped', 'log_softmax(x).exp()', '(x - largest(x)).exp()/(x - largest(x)).exp().sum(-1)')]);
 
 # %% ../../nbs/04_minibatch_training.ipynb #079d41ba
 LABELS = dict(inputs=dict(x='n c', targ='n<c'), refuses=[
@@ -629,7 +629,7 @@ card(check_labels, **LABELS, also=[labels_are_taken], bugs=[
     ('no check', 'targ.shape != x.shape[:1]', 'len(targ) != len(x)'),
     ('no check', 'targ.is_floating_point() or ', ''), ('no check', ' or targ.dtype == torch.bool', ''),
     ('no check', 'if not len(targ)', 'if False'), ('no check', 'lo < 0 or ', ''),
-    ('no check', 'hi >= x.shape[1]', 'hi > x.shape[1]'), ('no check', 'hi >= x.shape[1]', 'hi > 0')])
+    ('no check', 'hi >= x.shape[1]', 'hi > x.shape[1]'), ('no check', 'hi >= x.shape[1]', 'hi > 0')]);
 
 # %% ../../nbs/04_minibatch_training.ipynb #3c987720
 PICK = 'torch.arange(len(targ), device=targ.device), targ.long()'
@@ -638,7 +638,7 @@ card(nll, like=F.nll_loss, **labelled('log_probs'), bugs=[
     ('sign', 'return -', 'return '), ('missing 1/n', '.mean()', '.sum()'),
     ('missing 1/n', '.mean()', '.sum()/log_probs.numel()'),
     ('wrong axis', PICK, 'targ.long(), torch.arange(len(targ))'), ('wrong axis', PICK, ':, targ.long()'),
-    ('no check', 'check_labels(log_probs, targ)', 'pass')])
+    ('no check', 'check_labels(log_probs, targ)', 'pass')]);
 
 # %% ../../nbs/04_minibatch_training.ipynb #fe67ab7f
 card(cross_entropy, like=F.cross_entropy, **labelled('logits'), bugs=[
@@ -687,7 +687,7 @@ def says_loss_and_accuracy(m):
     assert out.getvalue() == 'loss 0.25, accuracy 0.75\n', f'it prints {out.getvalue()!r}'
 
 card(report, also=[says_loss_and_accuracy], bugs=[
-    ('missing 1/n', '{loss:.2f}', '{loss*len(yb):.2f}'), ('wrong axis', 'accuracy(preds, yb)', 'accuracy(preds.t(), yb)')])
+    ('missing 1/n', '{loss:.2f}', '{loss*len(yb):.2f}'), ('wrong axis', 'accuracy(preds, yb)', 'accuracy(preds.t(), yb)')]);
 
 # %% ../../nbs/05_fitting.ipynb #9ea447f1
 def fit_net(m, dropout=False):
