@@ -88,9 +88,9 @@ def forward_and_backward(
     loss = mse(out, targ)
 
     out.g = 2/out.numel()*(out - targ)          # (n, 1)
-    lin_grad(l2, out, w2, b2)                   # sets l2.g, w2.g, b2.g
+    lin_grad(l2, out, w2, b2)
     l1.g = l2.g.masked_fill(l1 <= 0, 0)         # (n, nh)
-    lin_grad(inp, l1, w1, b1)                   # sets inp.g, w1.g, b1.g
+    lin_grad(inp, l1, w1, b1)
     return loss
 
 # %% ../nbs/03_backprop.ipynb #43c34025
@@ -167,6 +167,7 @@ def backward(
             layer, args = t.maker
             if t.g is not None: layer.bwd(t, *args)
 
+# %% ../nbs/03_backprop.ipynb #008caa3a
 def _made_of(out, upto=()) -> list:
     "What layers made on the way to `out`, and `out`, each after what it was made of."
     order, seen, todo = [], {id(t) for t in upto}, [(out, False)]
