@@ -45,12 +45,12 @@ def result(
 
 # %% ../nbs/06_autograd.ipynb #16ac6f00
 def _sum_to(g, shape):
-    "Undo broadcasting: the sum over the axes that were stretched; its rule stretches them."
+    "Undo broadcasting: the sum over the axes that were stretched."
     if g.shape == shape: return g
     return result(g.data.sum_to_size(shape), (g, lambda h: h.expand(g.shape)))
 
 def _pair(f, a, b, to_a, to_b):
-    "An operation on two, entry by entry, and its rules."
+    "An elementwise operation on two, and its rules."
     return result(f(*_fitting(a, b)), (a, lambda g: _sum_to(to_a(g), a.shape)),
                                      (b, lambda g: _sum_to(to_b(g), b.shape)))
 
@@ -82,15 +82,26 @@ def _matmul(a, b):
     return result(matmul(_data(a), _data(b)), (a, lambda g: g @ b.t()),
                                              (b, lambda g: a.t() @ g))
 
+# %% ../nbs/06_autograd.ipynb #144a91e5
+class _Functions:
+    def exp(a): return result(a.data.exp(), (a, lambda g: g*a.exp()))
+    def log(a): return result(a.data.log(), (a, lambda g: g/a))
+    def where(a, cond, b): # a where `cond`, b elsewhere
+        return _pair(lambda x, y: torch.where(cond, x, y), a, b,
+                     lambda g: g.where(cond, 0.), lambda g: g.where(~cond, 0.))
+    def sum(a, dim=None, keepdim=False):
+        kept, out = _reduced(torch.sum, a, dim, keepdim)
+        return result(out, (a, lambda g: g.reshape(kept.shape).expand(a.shape)))
+
 # %% ../nbs/06_autograd.ipynb #3529e77c
-class _Common: # as forward mode has it, too
-    def __radd__(a, b): return a + b
-    def __rmul__(a, b): return a*b
+class _Common: # made of the others; forward mode has it, too
+    def relu(a): return a.masked_fill(a <= 0, 0.)
+    def square(a): return a**2
     def __neg__(a): return a*-1
     def __sub__(a, b): return a + -b
     def __rsub__(a, b): return -a + b
-    def square(a): return a**2
-    def relu(a): return a.masked_fill(a <= 0, 0.)
+    def __radd__(a, b): return a + b
+    def __rmul__(a, b): return a*b
 
 # %% ../nbs/06_autograd.ipynb #4f42d14f
 class _Others(_Common):
@@ -98,6 +109,11 @@ class _Others(_Common):
     def mean(a, dim=None, keepdim=False):
         out = a.sum(dim, keepdim)
         return out/(a.numel()/out.numel())
+    def max(a, dim=None, keepdim=False):
+        kept, out = _reduced(torch.amax, a, dim, keepdim)
+        top = (a.data == kept).to(a.dtype)
+        top /= _reduced(torch.sum, top, dim, keepdim)[0]
+        return result(out, (a, lambda g: g.reshape(kept.shape).expand(a.shape)*top))
     def __rtruediv__(a, b): return _div(b, a)
     def __rmatmul__(a, b): return _matmul(b, a)
     def __le__(a, b): return a.data <= _data(b)
@@ -111,22 +127,6 @@ def _check_exponent(n):
     if not isinstance(n, (int, float)):
         raise TypeError(f'Tensor: the exponent is a {type(n).__name__}, wanted a number; '
                         '(b*a.log()).exp() is a to the power of b')
-
-# %% ../nbs/06_autograd.ipynb #144a91e5
-class _Functions:
-    def exp(a): return result(a.data.exp(), (a, lambda g: g*a.exp()))
-    def log(a): return result(a.data.log(), (a, lambda g: g/a))
-    def where(a, cond, b): # a where `cond`, b elsewhere
-        return _pair(lambda x, y: torch.where(cond, x, y), a, b,
-                     lambda g: g.where(cond, 0.), lambda g: g.where(~cond, 0.))
-    def sum(a, dim=None, keepdim=False):
-        kept, out = _reduced(torch.sum, a, dim, keepdim)
-        return result(out, (a, lambda g: g.reshape(kept.shape).expand(a.shape)))
-    def max(a, dim=None, keepdim=False):
-        kept, out = _reduced(torch.amax, a, dim, keepdim)
-        top = (a.data == kept).to(a.dtype)
-        top /= _reduced(torch.sum, top, dim, keepdim)[0]
-        return result(out, (a, lambda g: g.reshape(kept.shape).expand(a.shape)*top))
 
 # %% ../nbs/06_autograd.ipynb #30f70df0
 class _Shapes:

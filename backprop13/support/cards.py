@@ -1814,7 +1814,7 @@ card(Tensor, also=TENSOR, bugs=[
     ('gate on the wrong side', 'a <= 0', 'a < 0', '_Common'),
     ('gate on the wrong side', '~cond, 0.', 'cond, 0.', '_Functions'),
     ('missing 1/n', 'out/(a.numel()/out.numel())', 'out/a.numel()', '_Others'),
-    ('missing factor', 'top /=', 'top*', '_Functions'), ('= for +=', 'index_add', 'index_copy', '_put'),
+    ('missing factor', 'top /=', 'top*', '_Others'), ('= for +=', 'index_add', 'index_copy', '_put'),
     ('no check', 'broadcast_shape(x.shape, y.shape)', 'pass', '_fitting'),
     ('no check', 'x.dtype != y.dtype', 'False', '_fitting'),
     ('no check', '_check_exponent(n)', 'pass', '_Arithmetic'), ('no check', '_check_float(self.data)', 'pass'),
