@@ -888,7 +888,7 @@ def _random_graph(seed, n=30):
     rand, graph = random.Random(seed), {}
     for i in range(n):
         near = [*graph][-6:]
-        graph[f'v{rand.randrange(100)}.{i}'] = rand.choices(near, k=rand.randint(1, 3)) if near else []
+        graph[f'v{i}'] = rand.choices(near, k=rand.randint(1, 3)) if near else []
     return graph, [*graph][-1]
 
 # %% ../../nbs/support/exercises.ipynb #60ebea95
@@ -915,6 +915,70 @@ def _order_trials():
 add(solutions.topological_order, '09_autograd', 20, _order_trials,
     lambda **_: {'a topological order': True}, drive=_order_drive,
     banned=(graphlib.TopologicalSorter, autograd.backward_order))
+
+# %% ../../nbs/support/exercises.ipynb #b99bfe05
+def _g(v): return torch.as_tensor(v.g, dtype=torch.float64)
+def _gs(values): return {f'{k}.g': _g(v) for k, v in values.items()}
+
+def _backward_drive(f, of, times=1):
+    "What all numbers of an expression have in `.g`, after so many calls."
+    leaves = dict(w=solutions.Number(3), x=solutions.Number(2))
+    made = of(**leaves)
+    for _ in range(times): f([*made.values()][-1])
+    return _gs(leaves | made)
+
+def _backward_want(of, times=1):
+    leaves = {k: torch.tensor(v, dtype=torch.float64, requires_grad=True) for k, v in dict(w=3., x=2.).items()}
+    made = of(**leaves)
+    out = [*made.values()][-1]
+    gs = dict(zip([*leaves, *made], torch.autograd.grad(
+        out, [*leaves.values(), *made.values()], materialize_grads=True)))
+    return {f'{k}.g': times*g if k in leaves else g for k, g in gs.items()}
+
+# %% ../../nbs/support/exercises.ipynb #12c51eb1
+def _two_losses(f, of):
+    "Back from one, then from another that was made of the same leaves."
+    w, x = solutions.Number(3), solutions.Number(2)
+    f(w*x)
+    f(w*w + x)
+    return _gs(dict(w=w, x=x))
+
+def _two_losses_want(of): return {'w.g': torch.tensor(8.).double(), 'x.g': torch.tensor(4.).double()}
+
+def _shares(w, x):
+    h = w*x
+    a = h*h
+    return dict(h=h, a=a, y=h + a)
+
+def _late(w, x):
+    a = w*x
+    b = a*x
+    c = b*w
+    return dict(a=a, b=b, c=c, y=c + a)
+
+def _doubled(n):
+    def of(w, x):
+        for i in range(n): x = x + x
+        return dict(y=x + w)
+    return of
+
+def _deep(w, x):
+    for i in range(5000): x = x + w
+    return dict(y=x)
+
+# %% ../../nbs/support/exercises.ipynb #a470464c
+def _backward_trials():
+    yield Trial(dict(of=lambda w, x: dict(y=w*x)), '', 'y = wx')
+    yield Trial(dict(of=_shares), '', 'h = wx, a = hh, y = h + a')
+    yield Trial(dict(of=_late), '', 'a = wx, b = ax, c = bw, y = c + a')
+    yield Trial(dict(of=lambda w, x: dict(h=w + w, y=(w + w)*x)), '', 'h = w + w, and y without h')
+    yield Trial(dict(of=_shares), 'gradients add up', 'two numbers made of the same leaves', _two_losses, _two_losses_want)
+    yield Trial(dict(of=_shares, times=2), 'two calls', 'called twice on the same')
+    yield Trial(dict(of=_doubled(40)), '', 'x = x + x, forty times, y = x + w')
+    yield Trial(dict(of=_deep), '', 'x = x + w, 5000 times')
+    yield Trial(dict(of=_shares), '', 'done three hundred times', often(_backward_drive))
+
+add(solutions.backward, '09_autograd', 15, _backward_trials, _backward_want, drive=_backward_drive)
 
 # %% ../../nbs/support/exercises.ipynb #0a1a6712
 def _recorded(f, a):
@@ -1149,5 +1213,6 @@ PAGES = {
                      'import copy, torch\nfrom torch import nn\n'
                      'from backprop13.support.checks import autograd_grads, check_grads'),
     '09_autograd': Page('Practice: autograd', 'An order for the way back, and a rule of your own', '06_autograd',
-                        'import torch\nfrom backprop13.autograd import Tensor, result'),
+                        'from backprop13.autograd import Tensor, result\n'
+                        'from backprop13.practice.solutions import Number'),
 }

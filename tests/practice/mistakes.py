@@ -655,6 +655,30 @@ WRONG = {
         ('ready-made', 'from graphlib import TopologicalSorter\n    graph, todo = {}, [out]\n    while todo:\n        v = todo.pop()\n'
          '        if v not in graph: graph[v] = parts(v); todo += graph[v]\n    return list(TopologicalSorter(graph).static_order())[::-1]',
          'no ready-made function', 'TopologicalSorter')],
+    'backward': [
+        ('= for +=', ('part.g += ', 'part.g = '), 'gradient', ''),
+        ('forgets the slope', ('slope*v.g', 'v.g'), 'gradient', ''),
+        ('forgets v.g', ('slope*v.g', 'slope'), 'gradient', ''),
+        ('starts at the value', ('out.g = 1', 'out.g = out.value'), 'gradient', '6 times too large'),
+        ('does not start', ('out.g = 1', 'pass'), 'gradient', 'all of it is zero'),
+        ('recursion, with all that has come', 'out.g = 1\n    def go_on(v):\n        for p, slope in v.made_of:\n            p.g += slope*v.g\n'
+         '            go_on(p)\n    go_on(out)', 'gradient', ''),
+        ('by distance', ('topological_order(out, lambda v: [part for part, slope in v.made_of])',
+                         '[out]; any(order.extend(p for p, _ in v.made_of if p not in order) for v in order)'), 'gradient', ''),
+        ('from the leaves', ('    for v in order:\n        for', '    for v in order[::-1]:\n        for'), 'gradient', ''),
+        ('all starts anew', ('        if v.made_of:\n            v.g = 0', '        v.g = 0'), 'gradients add up', ''),
+        ('nothing starts anew', ('v.g = 0', 'pass'), 'two calls', ''),
+        ('leaves start anew', ('if v.made_of', 'if not v.made_of'), 'gradients add up', ''),
+        ('all starts anew, if it is the same again', ('    for v in order:\n        if v.made_of:', '    again = out.g\n    for v in order:\n        if v.made_of or again:'), 'two calls', ''),
+        ('each path by itself', 'out.g = 1\n    todo, leaves = [(out, 1)], []\n    while todo:\n        v, g = todo.pop()\n'
+         '        for p, slope in v.made_of:\n            p.g += slope*g\n            todo.append((p, slope*g))', 'two calls', ''),
+        ('the same, and starts anew', 'for v in topological_order(out, lambda v: [p for p, _ in v.made_of]):\n        if v.made_of: v.g = 0\n'
+         '    out.g = 1\n    todo = [(out, 1)]\n    while todo:\n        v, g = todo.pop()\n'
+         '        for p, slope in v.made_of:\n            p.g += slope*g\n            todo.append((p, slope*g))', 'time', 'did not finish'),
+        ('the order by recursion', ('topological_order(out, lambda v: [part for part, slope in v.made_of])', '[]\n    def visit(v):\n'
+         '        for p, _ in v.made_of: visit(p) if p not in order else None\n        if v not in order: order.append(v)\n'
+         '    visit(out); order.reverse()'), 'exception', 'RecursionError', 'a loop, need no depth'),
+        ('tensors have it', ('part.g', 'part.grad'), 'exception', "no attribute 'grad'")],
     'tanh': [
         ('forgets g', ('g*(1', '(1'), 'gradient', ''),
         ('the wrong sign', ('g*(1', '-g*(1'), 'gradient', 'every sign is the opposite'),
