@@ -945,6 +945,7 @@ def _two_losses(f, of):
 
 def _two_losses_want(of): return {'w.g': torch.tensor(8.).double(), 'x.g': torch.tensor(4.).double()}
 
+# %% ../../nbs/support/exercises.ipynb #cc6bdd84
 def _shares(w, x):
     h = w*x
     a = h*h
@@ -972,7 +973,8 @@ def _backward_trials():
     yield Trial(dict(of=_shares), '', 'h = wx, a = hh, y = h + a')
     yield Trial(dict(of=_late), '', 'a = wx, b = ax, c = bw, y = c + a')
     yield Trial(dict(of=lambda w, x: dict(h=w + w, y=(w + w)*x)), '', 'h = w + w, and y without h')
-    yield Trial(dict(of=_shares), 'gradients add up', 'two numbers made of the same leaves', _two_losses, _two_losses_want)
+    yield Trial(dict(of=_shares), 'gradients add up', 'two numbers made of the same leaves',
+                _two_losses, _two_losses_want)
     yield Trial(dict(of=_shares, times=2), 'two calls', 'called twice on the same')
     yield Trial(dict(of=_doubled(40)), '', 'x = x + x, forty times, y = x + w')
     yield Trial(dict(of=_deep), '', 'x = x + w, 5000 times')
@@ -1191,8 +1193,7 @@ class Page:
 
 # %% ../../nbs/support/exercises.ipynb #65383cc7
 PAGES = {
-    '01_matmul': Page('Practice: the matrix product', 'Rows times columns, by hand',
-                      '01_matmul', 'import torch'),
+    '01_matmul': Page('Practice: the matrix product', 'Rows times columns, by hand', '01_matmul', 'import torch'),
     '02_layers': Page('Practice: three small functions', 'A rectifier, a linear layer, a loss',
                       '03_backprop', 'import torch'),
     '03_gradients': Page('Practice: gradients by hand', 'Three slopes, then the whole way back',
@@ -1206,8 +1207,7 @@ PAGES = {
     '06_training': Page('Practice: training', 'The loop, and two optimizers',
                         '04_minibatch_training', 'import torch\nfrom torch import nn\n'
                         'from backprop13.minibatch import cross_entropy'),
-    '07_loading': Page('Practice: batches', 'A dataset, and a loader that shuffles it',
-                       '05_fitting', 'import torch'),
+    '07_loading': Page('Practice: batches', 'A dataset, and a loader that shuffles it', '05_fitting', 'import torch'),
     '08_tests': Page('Practice: find the bugs',
                      'Write the tests; eight broken versions wait for each', '05_fitting',
                      'import copy, torch\nfrom torch import nn\n'
