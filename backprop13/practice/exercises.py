@@ -8,7 +8,8 @@ __all__ = ['EXERCISES', 'PIECES', 'PRODUCTS', 'RELUS', 'BACK', 'SIGMOIDS', 'SOFT
            'starter', 'solution', 'progress_file', 'progress', 'Page']
 
 # %% ../../nbs/support/exercises.ipynb #c9202ce5
-import copy, difflib, gc, inspect, json, os, time
+import copy, difflib, gc, graphlib, inspect, json, os, random, time, weakref
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date
 from importlib import resources
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
+import backprop13.autograd as autograd
 import backprop13.backprop as backprop, backprop13.fitting as fitting
 import backprop13.matmul as matmul, backprop13.minibatch as minibatch
 from . import grading, solutions
@@ -837,6 +839,217 @@ TRAIN_BUGS = [
 add_test(solutions.test_train, 30, solutions.train, {'with an optimizer': _train_otherwise,
     'rounded otherwise': _train_rounded}, TRAIN_BUGS)
 
+# %% ../../nbs/support/exercises.ipynb #33ff5773
+def _order_drive(f, graph, out):
+    "Call it on a graph: name -> names of its parts; `Fault` unless the order is right."
+    asked, mine = Counter(), copy.deepcopy(graph)
+    def parts(v):
+        asked[v] += 1
+        if asked[v] > 10: raise Fault('visits', f'it asks more than ten times for the parts of {v!r}')
+        return mine[v]
+    order = f(out, parts)
+    if max(asked.values(), default=0) > 10: parts(asked.most_common(1)[0][0])
+    changed = next((v for v in graph if mine[v] != graph[v]), None)
+    if changed: raise Fault('inputs unchanged', f'it changes the list of the parts of {changed!r}')
+    _check_order(order, graph, out)
+    return {'a topological order': True}
+
+# %% ../../nbs/support/exercises.ipynb #8248d1ba
+def _check_order(order, graph, out):
+    if not isinstance(order, list):
+        raise Fault('type', f'the result is {grading.kind_of(order)}, wanted a list')
+    wanted, todo = {out}, [out]
+    while todo: todo += [p for p in graph[todo.pop()] if p not in wanted and not wanted.add(p)]
+    strange = [v for v in order if v not in wanted]
+    if strange: raise Fault('value', f'{strange[0]!r} is in it, and {out!r} was not made of that')
+    for v, n in Counter(order).items():
+        if n > 1: raise Fault('value', f'{v!r} is in it {n} times, wanted once')
+    missing = sorted(wanted - {*order})
+    if missing: raise Fault('value', f'{missing[0]!r} is not in it')
+    place = {v: i for i, v in enumerate(order)}
+    for v in order:
+        for p in graph[v]:
+            if place[p] < place[v]:
+                raise Fault('order', f'{p!r} comes before {v!r}, which was made of it')
+
+# %% ../../nbs/support/exercises.ipynb #13a24664
+def _order_twice(f, graph, out):
+    "On another value of the graph first, which shares parts with this one."
+    f('other', lambda v: list(graph[v]))
+    try: return _order_drive(f, graph, out)
+    except Fault as e: raise Fault('two calls', str(e)) from None
+
+def _graph(text):
+    "'y=a+b a=x' -> {'y': ['a', 'b'], 'a': ['x'], 'b': [], 'x': []}"
+    graph = {v: parts.split('+') for v, _, parts in (o.partition('=') for o in text.split())}
+    return graph | {p: [] for ps in list(graph.values()) for p in ps if p not in graph}
+
+def _random_graph(seed, n=30):
+    rand, graph = random.Random(seed), {}
+    for i in range(n):
+        near = [*graph][-6:]
+        graph[f'v{i}'] = rand.choices(near, k=rand.randint(1, 3)) if near else []
+    return graph, [*graph][-1]
+
+# %% ../../nbs/support/exercises.ipynb #60ebea95
+def _order_trials():
+    def one(text, what, drive=None):
+        return Trial(dict(graph=_graph(text), out=text[0]), '', f'{what}: {text}', drive)
+    yield one('y=a a=b b=x', 'a chain')
+    yield one('y=a a=x other=b b=x', 'two values made of one x', _order_twice)
+    for text in 'y=a+b a=x b=x', 'y=a+b b=c a=x c=x', 'y=a+c b=x a=b+x c=x': yield one(text, 'a diamond')
+    for text in 'y=h+a a=h+h h=w+x', 'y=a+h a=h+h h=w+x', 'y=h+a a=b b=c c=h+w h=x':
+        yield one(text, 'a shortcut past a layer')
+    yield Trial(dict(graph={'x': []}, out='x'), '', 'a leaf')
+    def double(n): return {f'x{i}': [f'x{i - 1}']*2*(i > 0) for i in range(n + 1)}
+    yield Trial(dict(graph=double(40), out='x40'), '', 'x = x + x, forty times')
+    for seed in range(5):
+        graph, out = _random_graph(seed)
+        yield Trial(dict(graph=graph, out=out), '', 'a random network of 30 values')
+    long = {f'x{i}': [f'x{i - 1}']*(i > 0) for i in range(5000)}
+    yield Trial(dict(graph=long, out='x4999'), '', 'a chain of 5000 values')
+    again = dict(graph=_graph('y=h+a a=h+h h=w+x'), out='y')
+    yield Trial(again, '', 'called three hundred times', often(_order_drive))
+
+# %% ../../nbs/support/exercises.ipynb #afa70e86
+add(solutions.topological_order, '09_autograd', 20, _order_trials,
+    lambda **_: {'a topological order': True}, drive=_order_drive,
+    banned=(graphlib.TopologicalSorter, autograd.backward_order))
+
+# %% ../../nbs/support/exercises.ipynb #b99bfe05
+def _g(v): return torch.as_tensor(v.g, dtype=torch.float64)
+def _gs(values): return {f'{k}.g': _g(v) for k, v in values.items()}
+
+def _backward_drive(f, of, times=1):
+    "What all numbers of an expression have in `.g`, after so many calls."
+    leaves = dict(w=solutions.Number(3), x=solutions.Number(2))
+    made = of(**leaves)
+    for _ in range(times): f([*made.values()][-1])
+    return _gs(leaves | made)
+
+def _backward_want(of, times=1):
+    leaves = {k: torch.tensor(v, dtype=torch.float64, requires_grad=True) for k, v in dict(w=3., x=2.).items()}
+    made = of(**leaves)
+    out = [*made.values()][-1]
+    gs = dict(zip([*leaves, *made], torch.autograd.grad(
+        out, [*leaves.values(), *made.values()], materialize_grads=True)))
+    return {f'{k}.g': times*g if k in leaves else g for k, g in gs.items()}
+
+# %% ../../nbs/support/exercises.ipynb #12c51eb1
+def _two_losses(f, of):
+    "Back from one, then from another that was made of the same leaves."
+    w, x = solutions.Number(3), solutions.Number(2)
+    f(w*x)
+    f(w*w + x)
+    return _gs(dict(w=w, x=x))
+
+def _two_losses_want(of): return {'w.g': torch.tensor(8.).double(), 'x.g': torch.tensor(4.).double()}
+
+# %% ../../nbs/support/exercises.ipynb #cc6bdd84
+def _shares(w, x):
+    h = w*x
+    a = h*h
+    return dict(h=h, a=a, y=h + a)
+
+def _late(w, x):
+    a = w*x
+    b = a*x
+    c = b*w
+    return dict(a=a, b=b, c=c, y=c + a)
+
+def _doubled(n):
+    def of(w, x):
+        for i in range(n): x = x + x
+        return dict(y=x + w)
+    return of
+
+def _deep(w, x):
+    for i in range(5000): x = x + w
+    return dict(y=x)
+
+# %% ../../nbs/support/exercises.ipynb #a470464c
+def _backward_trials():
+    yield Trial(dict(of=lambda w, x: dict(y=w*x)), '', 'y = wx')
+    yield Trial(dict(of=_shares), '', 'h = wx, a = hh, y = h + a')
+    yield Trial(dict(of=_late), '', 'a = wx, b = ax, c = bw, y = c + a')
+    yield Trial(dict(of=lambda w, x: dict(h=w + w, y=(w + w)*x)), '', 'h = w + w, and y without h')
+    yield Trial(dict(of=_shares), 'gradients add up', 'two numbers made of the same leaves',
+                _two_losses, _two_losses_want)
+    yield Trial(dict(of=_shares, times=2), 'two calls', 'called twice on the same')
+    yield Trial(dict(of=_doubled(40)), '', 'x = x + x, forty times, y = x + w')
+    yield Trial(dict(of=_deep), '', 'x = x + w, 5000 times')
+    yield Trial(dict(of=_shares), '', 'done three hundred times', often(_backward_drive))
+
+add(solutions.backward, '09_autograd', 15, _backward_trials, _backward_want, drive=_backward_drive)
+
+# %% ../../nbs/support/exercises.ipynb #0a1a6712
+def _recorded(f, a):
+    "What it makes of the Tensor `a`; `Fault` unless that is a Tensor with one arrow, to `a`."
+    out = f(a)
+    if not isinstance(out, autograd.Tensor):
+        raise Fault('type', f'the result is {grading.kind_of(out)}, wanted a Tensor of chapter 6, made by `result`')
+    parts = [p for p, _ in out.made_of or ()]
+    if len(parts) != 1 or parts[0] is not a:
+        raise Fault('rule', f'the result has {len(parts)} arrows, wanted one, from `result`, and it leads to `a`')
+    return out
+
+def _tanh_drive(f, x):
+    a = autograd.Tensor(x)
+    out = _recorded(f, a)
+    value, w = out.data.clone(), draw(*x.shape, seed=2, dtype=x.dtype)
+    if (value.shape, value.dtype) != (x.shape, x.dtype): return {'the result': value}
+    (out*w).sum().backward()
+    return {'the result': value, 'a.g': a.g}
+
+def _tanh_want(x):
+    w = draw(*x.shape, seed=2, dtype=x.dtype)
+    return {'the result': x.tanh(), **slopes(lambda a: (a.tanh()*w.to(a)).sum(), a=x)}
+
+# %% ../../nbs/support/exercises.ipynb #d0383c96
+def _twice_drive(f, x):
+    "Used twice, once on its own result."
+    a = autograd.Tensor(x)
+    out = f(a)
+    (f(out)*out).sum().backward()
+    return {'a.g': a.g}
+
+def _twice_want(x): return slopes(lambda a: (a.tanh().tanh()*a.tanh()).sum(), a=x)
+
+def _second_drive(f, x):
+    a = autograd.Tensor(x)
+    first, = autograd.grad((f(a)**2).sum(), [a], create_graph=True)
+    return {'the second derivative': autograd.grad(first.sum(), [a])[0].data}
+
+def _second_want(x):
+    a = x.clone().requires_grad_()
+    first, = torch.autograd.grad((a.tanh()**2).sum(), a, create_graph=True)
+    return {'the second derivative': torch.autograd.grad(first.sum(), a)[0]}
+
+# %% ../../nbs/support/exercises.ipynb #7d1eab60
+def _gone_drive(f, x):
+    "Is its result gone when nobody holds it, without the help of Python's search for loops?"
+    was = gc.isenabled()
+    gc.disable()
+    try: left = weakref.ref(f(autograd.Tensor(x)))() is not None
+    finally: was and gc.enable()
+    if left: raise Fault('loop in memory', 'its result is still there when nobody holds it any more')
+    return {}
+
+# %% ../../nbs/support/exercises.ipynb #479a5791
+def _tanh_trials():
+    x = draw(3, 2)
+    large = torch.tensor([-1000., -20., 0., 20., 1000.], dtype=torch.float64)
+    yield Trial(dict(x=x))
+    yield from (Trial(dict(x=draw(*s))) for s in ((), (1, 4), (2, 3, 2)))
+    yield Trial(dict(x=x.double()), 'dtype')
+    yield Trial(dict(x=x), '', 'a result that is used twice', _twice_drive, _twice_want)
+    yield Trial(dict(x=x), 'second derivative', 'the gradient of a gradient', _second_drive, _second_want)
+    yield Trial(dict(x=large), 'stability')
+    yield Trial(dict(x=x), '', 'a result that nobody holds', _gone_drive, lambda x: {})
+    yield Trial(dict(x=x), '', 'done a hundred times', often(_tanh_drive, 100))
+
+add(solutions.tanh, '09_autograd', 10, _tanh_trials, _tanh_want, drive=_tanh_drive)
+
 # %% ../../nbs/support/exercises.ipynb #9e595e83
 def check(
     f, # your function or class
@@ -980,8 +1193,7 @@ class Page:
 
 # %% ../../nbs/support/exercises.ipynb #65383cc7
 PAGES = {
-    '01_matmul': Page('Practice: the matrix product', 'Rows times columns, by hand',
-                      '01_matmul', 'import torch'),
+    '01_matmul': Page('Practice: the matrix product', 'Rows times columns, by hand', '01_matmul', 'import torch'),
     '02_layers': Page('Practice: three small functions', 'A rectifier, a linear layer, a loss',
                       '03_backprop', 'import torch'),
     '03_gradients': Page('Practice: gradients by hand', 'Three slopes, then the whole way back',
@@ -995,10 +1207,12 @@ PAGES = {
     '06_training': Page('Practice: training', 'The loop, and two optimizers',
                         '04_minibatch_training', 'import torch\nfrom torch import nn\n'
                         'from backprop13.minibatch import cross_entropy'),
-    '07_loading': Page('Practice: batches', 'A dataset, and a loader that shuffles it',
-                       '05_fitting', 'import torch'),
+    '07_loading': Page('Practice: batches', 'A dataset, and a loader that shuffles it', '05_fitting', 'import torch'),
     '08_tests': Page('Practice: find the bugs',
                      'Write the tests; eight broken versions wait for each', '05_fitting',
                      'import copy, torch\nfrom torch import nn\n'
                      'from backprop13.support.checks import autograd_grads, check_grads'),
+    '09_autograd': Page('Practice: autograd', 'An order for the way back, and a rule of your own', '06_autograd',
+                        'from backprop13.autograd import Tensor, result\n'
+                        'from backprop13.practice.solutions import Number'),
 }

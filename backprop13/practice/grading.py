@@ -683,12 +683,18 @@ LOOK |= {
     'no ready-made function': 'Build it from smaller steps.',
     'right one accepted': 'Is that line true of every right one? Two that are compared need '
                           'equal inputs, each its own; floats added in another order differ.',
+    'order': 'Which uses of that value has it not waited for?',
+    'visits': 'Which value is followed anew each time that it is met?',
+    'rule': 'An arrow is a pair: the value that it leads to, and the rule.',
+    'second derivative': 'What is the rule written in: `Tensor`s, which record, or numbers?',
+    'loop in memory': 'Which name in the rule is the result, which holds the rule?',
     'bugs killed': 'Which property would a bug of that kind change? Assert that it is right.',
 }
 
 # %% ../../nbs/support/grading.ipynb #3831c0f7
 SHAPES = 'Print the shapes before that line.'
 EXCEPTIONS = {
+    'recursion depth': 'Each call waits for the next. A list of what is to do, and a loop, need no depth.',
     'Boolean value of Tensor': '`if`, `and` and `max` want one True or False; here is a tensor.',
     "'Parameter' object has no attribute 'g'": 'Of parameters, PyTorch keeps the gradient in '
                                                '`.grad`.',

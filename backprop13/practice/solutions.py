@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['matmul', 'mse_grad', 'relu_grad', 'Sigmoid', 'Scale', 'Chain', 'train', 'Momentum', 'Loader', 'test_lin_grad',
-           'test_mse', 'test_log_softmax', 'test_train']
+           'test_mse', 'test_log_softmax', 'test_train', 'topological_order', 'Number', 'backward', 'tanh']
 
 # %% ../../nbs/support/solutions.ipynb #190b22f2
 import torch
 from torch import nn
+from ..autograd import Tensor, result
 from ..backprop import Module, add_grad
 from ..support.checks import autograd_grads, check_grads
 from ..fitting import Dataset
@@ -200,3 +201,48 @@ def test_train(train):
     torch.testing.assert_close(torch.tensor(got), torch.tensor(losses))
     for p, q in zip(mine.parameters(), theirs.parameters()):
         torch.testing.assert_close(p, q)
+
+# %% ../../nbs/support/solutions.ipynb #6db94bc0
+def topological_order(
+    out, # a value
+    parts, # a function: a value -> the list of what it was made of, empty for a leaf
+) -> list: # of values, `out` first
+    "All that `out` was made of, each once, and after all that was made of it."
+    noted, seen, todo = [], set(), [(out, False)]
+    while todo:
+        v, entered = todo.pop()
+        if entered:
+            noted.append(v)
+        elif v not in seen:
+            seen.add(v)
+            todo.append((v, True))
+            todo += [(part, False) for part in parts(v)]
+    return noted[::-1]
+
+# %% ../../nbs/support/solutions.ipynb #f4c74f12
+class Number:
+    "A number that remembers what it was made of: pairs of a part, and the derivative along it."
+    def __init__(self, value, *made_of):
+        self.value, self.made_of, self.g = value, made_of, 0
+    def __add__(a, b): return Number(a.value + b.value, (a, 1), (b, 1))
+    def __mul__(a, b): return Number(a.value*b.value, (a, b.value), (b, a.value))
+
+def backward(
+    out:Number, # made of others
+):
+    "Add to `.g` of the leaves; in between, `.g` becomes the gradient of `out`."
+    order = topological_order(out, lambda v: [part for part, slope in v.made_of])
+    for v in order:
+        if v.made_of:
+            v.g = 0
+    out.g = 1
+    for v in order:
+        for part, slope in v.made_of:
+            part.g += slope*v.g
+
+# %% ../../nbs/support/solutions.ipynb #e2e119c6
+def tanh(
+    a:Tensor, # any shape
+) -> Tensor: # the same shape
+    "The hyperbolic tangent; its derivative is 1 - tanh²."
+    return result(a.data.tanh(), (a, lambda g: g*(1 - tanh(a)**2)))

@@ -78,6 +78,26 @@ NETWORK = '''def forward_and_backward(inp, targ, w1, b1, w2, b2):
     out = lin(l2, w2, b2)
     mse_grad(out, targ); lin_grad(l2, out, w2, b2); relu_grad(l1, l2); lin_grad(inp, l1, w1, b1)
     return ((out - targ)**2).mean()'''
+WALK = '''order, todo = [], {}
+    while todo:
+        v = todo.pop()
+        order.append(v)
+        {}todo += parts(v){}
+    return order'''
+KAHN = '''waits, todo = {{}}, [out]
+    while todo:
+        v = todo.pop()
+        for p in {}:
+            if p not in waits: todo.append(p)
+            waits[p] = waits.get(p, 0) + 1
+    order, ready = [], [out]
+    while ready:
+        v = ready.pop()
+        order.append(v)
+        for p in {}:
+            waits[p] -= 1
+            if waits[p] {}: ready.append(p)
+    return order'''
 CHECK = 'check_grads(dict(inp=inp.g, w=w.g, b=b.g), want)'
 
 WRONG = {
@@ -606,6 +626,84 @@ WRONG = {
         ('wants no last batch', ('[0, 4, 8]', '[0, 4]'), 'right one accepted', ''),
         ('always fails', 'assert False', 'right one accepted', 'assert False'),
         ('calls it wrongly', 'train()', 'exception', 'TypeError')],
+    'topological_order': [
+        ('by distance', 'order, todo = [], [out]\n    while todo:\n        v = todo.pop(0)\n'
+         '        if v not in order: order.append(v); todo.extend(parts(v))\n    return order', 'order', 'which was made of it'),
+        ('depth first, each when it is met', WALK.format('[out]', '', '').replace('return order', 'return list(dict.fromkeys(order))')
+         .replace('todo += parts(v)', 'todo += parts(v) if v not in order[:-1] else []'), 'order', ''),
+        ('leaves first', ('noted[::-1]', 'noted'), 'order', "'x' comes before 'b', which was made of it"),
+        ('each path by itself', WALK.format('[out]', '', ''), 'value', "'x' is in it 2 times, wanted once"),
+        ('each path by itself, and the last visit counts',
+         WALK.format('[out]', '', '').replace('return order', 'return list(dict.fromkeys(order[::-1]))[::-1]'), 'visits', 'more than ten times'),
+        ('the same, and it catches all', WALK.format('[out]', 'try: ', '\n        except Exception: break')
+         .replace('return order', 'return list(dict.fromkeys(order[::-1]))[::-1]'), 'visits', 'more than ten times'),
+        ('recursion', 'order, seen = [], set()\n    def visit(v):\n        if v in seen: return\n        seen.add(v)\n'
+         '        for p in parts(v): visit(p)\n        order.append(v)\n    visit(out)\n    return order[::-1]', 'exception', 'RecursionError',
+         'a loop, need no depth'),
+        ('a value used twice by one counts once', KAHN.format('set(parts(v))', 'parts(v)', '== 0'), 'order', ''),
+        ('the same, the other way round', KAHN.format('parts(v)', 'set(parts(v))', '== 0'), 'value', 'is not in it'),
+        ('ready at the first use', KAHN.format('parts(v)', 'parts(v)', '>= 0'), 'value', 'times, wanted once'),
+        ('without the leaves', ('return noted[::-1]', 'return [v for v in noted[::-1] if parts(v)]'), 'value', "'x' is not in it"),
+        ('without its start', ('noted[::-1]', 'noted[-2::-1]'), 'value', "'y' is not in it"),
+        ('what was seen is kept', ('noted, seen, todo = [], set(), ', 'seen = topological_order.__dict__.setdefault("seen", set()); noted, todo = [], '),
+         'two calls', 'is not in it', 'Each call has its own'),
+        ('an iterator', ('noted[::-1]', 'reversed(noted)'), 'type', 'wanted a list'),
+        ('None', ('return noted[::-1]', 'pass'), 'type', 'None, wanted a list'),
+        ('lists of parts', ('noted.append(v)', 'noted.append(parts(v))'), 'exception', 'TypeError'),
+        ('adds to the list that it was given', 'order, todo = [out], parts(out)\n    while todo:\n        v = todo.pop()\n'
+         '        if v not in order: order.append(v); todo.extend(parts(v))\n    return order', 'inputs unchanged', "the parts of 'y'"),
+        ('ready-made', 'from graphlib import TopologicalSorter\n    graph, todo = {}, [out]\n    while todo:\n        v = todo.pop()\n'
+         '        if v not in graph: graph[v] = parts(v); todo += graph[v]\n    return list(TopologicalSorter(graph).static_order())[::-1]',
+         'no ready-made function', 'TopologicalSorter')],
+    'backward': [
+        ('= for +=', ('part.g += ', 'part.g = '), 'gradient', ''),
+        ('forgets the slope', ('slope*v.g', 'v.g'), 'gradient', ''),
+        ('forgets v.g', ('slope*v.g', 'slope'), 'gradient', ''),
+        ('starts at the value', ('out.g = 1', 'out.g = out.value'), 'gradient', '6 times too large'),
+        ('does not start', ('out.g = 1', 'pass'), 'gradient', 'all of it is zero'),
+        ('recursion, with all that has come', 'out.g = 1\n    def go_on(v):\n        for p, slope in v.made_of:\n            p.g += slope*v.g\n'
+         '            go_on(p)\n    go_on(out)', 'gradient', ''),
+        ('by distance', ('topological_order(out, lambda v: [part for part, slope in v.made_of])',
+                         '[out]; any(order.extend(p for p, _ in v.made_of if p not in order) for v in order)'), 'gradient', ''),
+        ('from the leaves', ('    for v in order:\n        for', '    for v in order[::-1]:\n        for'), 'gradient', ''),
+        ('all starts anew', ('        if v.made_of:\n            v.g = 0', '        v.g = 0'), 'gradients add up', ''),
+        ('nothing starts anew', ('v.g = 0', 'pass'), 'two calls', ''),
+        ('leaves start anew', ('if v.made_of', 'if not v.made_of'), 'gradients add up', ''),
+        ('all starts anew, if it is the same again', ('    for v in order:\n        if v.made_of:', '    again = out.g\n    for v in order:\n        if v.made_of or again:'), 'two calls', ''),
+        ('each path by itself', 'out.g = 1\n    todo, leaves = [(out, 1)], []\n    while todo:\n        v, g = todo.pop()\n'
+         '        for p, slope in v.made_of:\n            p.g += slope*g\n            todo.append((p, slope*g))', 'two calls', ''),
+        ('the same, and starts anew', 'for v in topological_order(out, lambda v: [p for p, _ in v.made_of]):\n        if v.made_of: v.g = 0\n'
+         '    out.g = 1\n    todo = [(out, 1)]\n    while todo:\n        v, g = todo.pop()\n'
+         '        for p, slope in v.made_of:\n            p.g += slope*g\n            todo.append((p, slope*g))', 'time', 'did not finish'),
+        ('the order by recursion', ('topological_order(out, lambda v: [part for part, slope in v.made_of])', '[]\n    def visit(v):\n'
+         '        for p, _ in v.made_of: visit(p) if p not in order else None\n        if v not in order: order.append(v)\n'
+         '    visit(out); order.reverse()'), 'exception', 'RecursionError', 'a loop, need no depth'),
+        ('tensors have it', ('part.g', 'part.grad'), 'exception', "no attribute 'grad'")],
+    'tanh': [
+        ('forgets g', ('g*(1', '(1'), 'gradient', ''),
+        ('the wrong sign', ('g*(1', '-g*(1'), 'gradient', 'every sign is the opposite'),
+        ('no square', ('**2', ''), 'gradient', ''),
+        ('the square of what went in', ('tanh(a)**2', 'a**2'), 'gradient', ''),
+        ('the sigmoid of it', ('tanh(a)**2', 'tanh(a)'), 'gradient', ''),
+        ('a rule of numbers', ('tanh(a)**2', 'a.data.tanh()**2'), 'second derivative', 'the second derivative'),
+        ('all of the rule in numbers', ('g*(1 - tanh(a)**2)', 'Tensor(g.data*(1 - a.data.tanh()**2))'), 'second derivative', '',
+         'which record, or numbers'),
+        ('the rule holds the result', 'out = result(a.data.tanh(), (a, lambda g: g*(1 - out*out)))\n    return out', 'loop in memory',
+         'when nobody holds it', 'Which name in the rule'),
+        ('no rule', 'return result(a.data.tanh())', 'rule', '0 arrows'),
+        ('a leaf', 'return Tensor(a.data.tanh())', 'rule', '0 arrows'),
+        ('made of other operations', 'e = (2*a).exp()\n    return (e - 1)/(e + 1)', 'rule', '2 arrows'),
+        ('an arrow to another', ('(a, lambda', '(Tensor(a), lambda'), 'rule', 'it leads to `a`'),
+        ('numbers', 'return a.data.tanh()', 'type', 'wanted a Tensor'),
+        ('None', ('return ', ''), 'type', 'None'),
+        ('in place', ('a.data.tanh()', 'a.data.tanh_()'), 'inputs unchanged', 'it changes x'),
+        ('always float32', ('a.data.tanh()', 'a.data.float().tanh()'), 'dtype', 'float32'),
+        ('exponentials that overflow', ('a.data.tanh()', '((2*a.data).exp() - 1)/((2*a.data).exp() + 1)'), 'stability', 'nan or infinite'),
+        ('another function', ('a.data.tanh()', 'a.data.sigmoid()'), 'value', ''),
+        ('a gradient that is summed', ('lambda g: g*(1 - tanh(a)**2)', 'lambda g: (g*(1 - tanh(a)**2)).sum()'), 'shape', 'a.g has shape ()'),
+        ('one number', ('a.data.tanh()', 'a.data.tanh().mean()'), 'shape', 'shape ()'),
+        ('a rule that gives nothing', ('lambda g: g*(1 - tanh(a)**2)', 'lambda g: None'), 'exception', ''),
+        ('one rule for all calls', 'global kept\n    kept = a\n    return result(a.data.tanh(), (a, lambda g: g*(1 - tanh(kept)**2)))', 'gradient', '')],
 }
 
 
