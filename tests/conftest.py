@@ -175,7 +175,7 @@ class Reader(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.ids, self.links, self.loads, self.images, self.rel, self.tags = [], [], [], [], {}, []
-        self.prose, self.code = '', 0
+        self.prose, self.code, self.proof = '', 0, False
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -188,9 +188,13 @@ class Reader(HTMLParser):
         if tag in ('script', 'img', 'iframe', 'source') and 'src' in a: self.loads.append(a['src'])
         if tag == 'link': self.loads.append(a['href'])
         self.code += tag in ('code', 'script', 'style')
+        if tag == 'details': self.proof = a.get('class') == 'proof'         # what bugs and misfits say is no prose
 
-    def handle_endtag(self, tag): self.code -= tag in ('code', 'script', 'style')
-    def handle_data(self, text): self.prose += text if not self.code else ' '
+    def handle_endtag(self, tag):
+        self.code -= tag in ('code', 'script', 'style')
+        self.proof &= tag != 'details'
+
+    def handle_data(self, text): self.prose += ' ' if self.code or self.proof else text
 
 
 @pytest.fixture(scope='session')

@@ -211,15 +211,20 @@ def test_a_search_that_cannot_work_says_what_to_do(browser, server, docs, missin
 
 
 @pytest.mark.parametrize('question,heading', [
-    ('why the transpose', 'derivatives.html#why-the-transpose'), ('cross-entropy', 'support/derivatives.html#cross-entropy'),
-    ('logsumexp', 'support/derivatives.html#logsumexp'), ('chain rule', 'derivatives.html#the-chain-rule'),
-    ('mean squared error', 'derivatives.html#mean-squared-error'), ('softmax', 'support/derivatives.html#softmax'),
-    ('sum over the batch', 'derivatives.html#why-the-sum-over-the-batch'),
+    ('why the transpose', 'derivatives.html#why-the-transpose'), ('cross-entropy', 'minibatch_training.html#the-gradient-of-cross-entropy'),
+    ('logsumexp', 'minibatch_training.html#logsumexp'), ('chain rule', 'derivatives.html#the-chain-rule'),
+    ('mean squared error', 'derivatives.html#mean-squared-error'), ('softmax', 'minibatch_training.html#softmax'),
+    ('why the sum over the batch', 'derivatives.html#why-the-sum-over-the-batch'),
     ('where does .g come from', 'backprop.html#where-does-.g-come-from'),
     ('start from the end', 'derivatives.html#why-start-from-the-end'),
     ('which layout has a jacobian', 'derivatives.html#which-layout-has-a-jacobian-numerator-or-denominator'),
-    ('calling backward twice', 'backprop.html#what-happens-on-calling-backward-twice'),
-    ('why x.g too wasted work', 'backprop.html#why-x.g-too-and-when-is-it-wasted-work')])
+    ('what happens on calling backward twice', 'autograd.html#what-happens-on-calling-backward-twice'),
+    ('why topological order, why not recurse', 'autograd.html#why-topological-order-why-not-recurse'),
+    ('a value or a weight is used twice', 'autograd.html#what-if-a-value-or-a-weight-is-used-twice'),
+    ('does breakpoint work in jupyter', 'backprop.html#does-breakpoint-work-in-jupyter'),
+    ('does it run in colab', 'data.html#does-it-run-in-colab'), ('where do I get MNIST now', 'data.html#where-do-i-get-mnist-now'),
+    ('vanish or explode', 'minibatch_training.html#why-does-my-gradient-vanish-or-explode-and-why-1m'),
+    ('why x.g too wasted work', 'support/notations.html#why-x.g-too-and-when-is-it-wasted-work')])
 def test_search_answers_a_question(browser, server, question, heading):
     "The heading that answers is among the results"
     page, said, _ = visit(browser, server+'index.html')
@@ -239,10 +244,10 @@ def test_an_answer_is_folded_until_asked_for(browser, server):
     assert 0 < asked.count() == answers.count()
     first = answers.first
     assert not first.locator('.cell-output').is_visible()
-    assert first.evaluate("d => d.previousElementSibling.matches('p.predict') && d.children[1].matches('.cell')")
+    assert first.evaluate("d => d.previousElementSibling.matches('p.predict, form.guess') && d.children[1].matches('.cell')")
     first.locator('summary').focus()
     page.keyboard.press('Enter')
-    assert first.locator('.cell-output').is_visible() and 'must match' in first.inner_text()
+    assert first.locator('.cell-output').is_visible()
     heads = page.evaluate("""[...document.querySelectorAll('details.reveal')]
                              .filter(d => d.querySelector('h1, h2, h3, h4')).length""")
     assert heads == 0 and not said
@@ -276,7 +281,7 @@ def test_without_scripts_every_answer_is_readable(browser, server):
 def test_checks_that_held_are_marked(browser, server):
     page, _, _ = visit(browser, server+'matmul.html')
     held = page.locator('.cell.checked')
-    assert held.count() > 5 and held.locator('.held').count() == held.count()
+    assert held.count() > 3 and held.locator('.held').count() == held.count()
     for cell in held.all(): assert re.search(r'assert |test_\w+\(|check', cell.text_content())
     assert not page.locator('.cell:not(.checked)', has_text=re.compile(r'^assert ')).count()
     # a function's definition checks nothing yet
