@@ -139,9 +139,7 @@ class DataLoader:
     "Batches of a dataset, to loop over once an epoch; the options are named as PyTorch's."
     def __init__(self,
         dataset, # has a length, and an item for each number
-        batch_size:int=1,
-        shuffle:bool=False,
-        *,
+        batch_size:int=1, shuffle:bool=False, *,
         sampler=None, # the order, in place of `shuffle`
         batch_sampler=None, # lists of numbers, in place of all of these
         num_workers:int=0, # processes that make batches; 0 makes them here
@@ -303,8 +301,7 @@ class History:
         valid = [(e.steps, e.valid_loss) for e in self.epochs]
         ax.plot(*zip(*valid), 'o-', color='#444444', ms=4, label='validation') if valid else None
         ax.set(xlabel='step', ylabel='loss', ylim=(0, None))
-        ax.legend(frameon=False)
-        return ax
+        return ax.legend(frameon=False).axes
 
 # %% ../nbs/05_fitting.ipynb #83d791c0
 def fit(

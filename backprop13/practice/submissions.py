@@ -492,7 +492,7 @@ def _rows(students, files, done):
     return [Row(*k, *best.get(k, ('missing', '', ''))) for k in key]
 
 # %% ../../nbs/support/submissions.ipynb #9c78e2c2
-def _row(name, cells, width=22):
+def _row(name, cells, width=20):
     name = _clean(name)
     name = name if len(name) <= width else name[:width - 1] + '…'
     return f'{name:{width}}' + ''.join(f'{o:>8}' for o in cells)

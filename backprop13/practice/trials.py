@@ -116,6 +116,7 @@ def drive_layer(
 ) -> dict:
     "Call a layer on `inp`, walk back, collect the output and `.g` of the inputs and weights."
     layer = cls(*weights.values())
+    if again: layer(2*inp + 1)
     out = layer.forward(inp.clone())
     fits = isinstance(out, Tensor) and (out.shape, out.dtype) == (g.shape, g.dtype)
     if not fits: return {'the output': out}

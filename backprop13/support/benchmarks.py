@@ -394,6 +394,28 @@ def line(result:dict) -> str:
     rest = [f'{name} {r.middle:.2f}' for name, r in found.items() if name != 'the yardstick']
     return f"{what}: {', '.join(rest)}"
 
+# %% ../../nbs/support/benchmarks.ipynb #7a1c0b5e1
+def _definitions(notebook:str, names:set) -> str:
+    "The imports and definitions of a notebook's cells, until all `names` are there."
+    wanted, body = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef), []
+    for cell in json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']:
+        if names <= {getattr(o, 'name', '') for o in body}: break
+        try: tree = ast.parse(''.join(cell['source']) if cell['cell_type'] == 'code' else '')
+        except SyntaxError: continue                     # IPython's own commands
+        body += [o for o in tree.body if isinstance(o, wanted)]
+    return ast.unparse(ast.Module(body, []))
+
+def _imported(code:str) -> dict:
+    "What a module of this code holds, which is given the lesson's numbers."
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)/'steps.py'
+        path.write_text(code, encoding='utf-8')
+        spec = util.spec_from_file_location('steps', path)
+        module = util.module_from_spec(spec)
+        vars(module).update(Problem._field_defaults)
+        spec.loader.exec_module(module)
+    return vars(module)
+
 # %% ../../nbs/support/benchmarks.ipynb #7a1c0b5f
 STEPS = {"the lesson's loop": 'lesson', "chapter 3's modules": 'layers', 'by hand': 'by_hand', 'in place': 'in_place',
          'fused': 'fused', 'in columns': 'in_columns', 'tensors made once': 'fast'}
@@ -402,13 +424,7 @@ BESIDE = ('PyTorch', 'PyTorch, compiled', 'PyTorch, our step compiled', 'NumPy',
 
 def _with_steps(notebook:str) -> list: # what the record compares
     "Make chapter 7's steps contenders, by the imports and definitions of its cells."
-    found, wanted = dict(Problem._field_defaults), (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
-    for cell in json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']:
-        text = ''.join(cell['source'])
-        if cell['cell_type'] != 'code' or '%pip' in text: continue
-        if {*STEPS.values()} <= {*found}: break
-        body = [o for o in ast.parse(text).body if isinstance(o, wanted)]
-        exec(compile(ast.Module(body, []), notebook, 'exec'), found)
+    found = _imported(_definitions(notebook, {*STEPS.values()}))
     def contender(step):
         def made(p):
             start, end = [q.detach() for q in p.model().parameters()], []

@@ -76,7 +76,7 @@ def test_the_page_s_styles_stay_out_of_a_lab(browser, server, name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_a_lab_loads_when_scrolled_to_and_says_nothing(browser, server, name):
-    page, said, asked = visit(browser, f'{server}{LABS[name]}.html')
+    page, said, asked = visit(browser, f'{server}{LABS[name]}.html', viewport={'width': 1440, 'height': 320})
     lab = page.locator(f'.lab[data-lab={name}]').first
     mine = lambda: [u for u in asked if u.endswith(f'/{name}.js')]
     far = lab.evaluate('e => e.getBoundingClientRect().top > innerHeight + 600')

@@ -143,7 +143,7 @@ def test_all_else_does_not(monkeypatch, texts, name, old, new):
 
 @pytest.mark.parametrize('name,head,lacks', [
     ('shapes_matmul', 'def by_loops', 'by_loops'), ('shapes_backprop', 'w1, b1 = torch.randn', 'w1'),
-    ('shapes_backprop', 'torch.set_printoptions', 'generator'), ('shapes_training', 'sm = ', 'sm'),
+    ('shapes_backprop', '#| code-fold: true', 'generator'), ('shapes_training', 'sm = ', 'sm'),
     ('shapes_fitting', 'tiny = ', 'tiny'),
     ('shapes_fitting', 'def walk', 'walk'), ('shapes_fitting', 'train_ds, valid_ds', 'train_ds')])
 def test_a_cell_that_is_needed_has_to_be_marked(monkeypatch, name, head, lacks):
