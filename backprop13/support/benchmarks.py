@@ -320,8 +320,7 @@ def images(bs:int, nh:int) -> int:
 # %% ../../nbs/support/benchmarks.ipynb #8a234f06
 def measure(bs:int, nh:int, threads:int, device:str, rounds:int=7, notebook:str='') -> dict:
     "Measure one combination in this process; with the steps of a notebook, if one is named."
-    torch.set_num_threads(threads)
-    data, n = mnist(), images(bs, nh)
+    torch.set_num_threads(threads); data, n = mnist(), images(bs, nh)
     p = Problem(data.x_train[:n].to(device), data.y_train[:n].to(device), nh, bs)
     names = _with_steps(notebook) if notebook else None
     found = compare(p, names=names, rounds=3*rounds if (bs, nh) == (64, 50) else rounds)

@@ -280,7 +280,7 @@ def test_accessibility_can_fail(browser, server):
     assert not faults(page)
     page.reload()
     page.evaluate("""() => { document.querySelector('#theme-toggle').textContent = ''
-        const word = [...document.querySelectorAll('pre.cell-code')].filter(p => p.checkVisibility()).at(-1).querySelector('code span span'), code = [...document.querySelectorAll('pre')].filter(p => p.scrollWidth > p.clientWidth)
+        const seen = [...document.querySelectorAll('pre.cell-code code span span')].filter(e => e.checkVisibility()), word = seen.findLast(e => /\\w{3}/.test(e.textContent)), code = [...document.querySelectorAll('pre')].filter(p => p.scrollWidth > p.clientWidth)
         word.style.color = '#ccc'; word.id = 'pale'
         for (const e of code) { e.removeAttribute('tabindex'); e.querySelectorAll('[tabindex], a').forEach(o => o.replaceWith(...o.childNodes)) } }""")
     found = {v['id']: str(v['nodes']) for v in faults(page)}
