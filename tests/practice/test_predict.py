@@ -202,7 +202,8 @@ def test_a_question_for_words_has_no_field(backprop):
     for words in ('What is a[0]*b', 'does a - a.mean(1) work'):
         form, answer = asked(page, words)
         assert answer.count() == 1 and not form.count()
-    for address, words in ('data.html', 'row 7 and column 10'), ('fitting.html', 'How many parameters'):
+    for address, words in (('data.html', 'row 7 and column 10'), ('fitting.html', 'How many parameters'),
+                           ('matmul.html', 'in place of the question mark')):
         assert asked(backprop(address), words)[0].count() == 1, words
 
 
