@@ -132,8 +132,9 @@ if (shapes.length) {
     history.replaceState(history.state, '', here)
   }
   draw()
-  const head = document.querySelector('main .actions') ?? document.querySelector('#title-block-header') ?? document.querySelector('h1')
-  head.after(make('p', {className: 'guesses'}, button, count))
+  // where it is first of use: nothing above moves
+  const first = shapes.map(s => s.output.closest('.cell')).find(cell => cell.checkVisibility())
+  first?.before(make('p', {className: 'guesses'}, button, count))
 }
 
 // ---- checks: the tests run every cell, and one that fails stops them; inside a def none has run ----
