@@ -140,7 +140,8 @@ def active(svg):
 
 
 BLOCK = 'code.sourceCode.python'
-SPACED = re.compile(r'(?=</(?:p|li|td|th|dt|dd|summary|figcaption|div|pre)>)|(?=<br)')    # where a browser begins a new line
+# where a browser begins a new line
+SPACED = re.compile(r'(?=</(?:p|li|td|th|dt|dd|summary|figcaption|div|pre)>|<br)')
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
           ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -178,6 +179,8 @@ class Page:
             self.fail('has no title; begin its first cell with "# Title"')
         self.out = normpath(join(dirname(self.nb), self.front['output-file']))
         self.files, self.n = self.out.removesuffix('.html')+'_files', 0
+        self.chapter = bool(re.match(r'\d', self.nb))
+        self.md_out = self.out.replace('.html', '.md') if self.chapter else ''
         self.md = '\n\n'.join(self.cell(c) for c in cells if c['cell_type'] != 'raw')
         self.words = '\n\n'.join(filter(None, (self.told(c) for c in cells if c['cell_type'] != 'raw')))
 
@@ -291,7 +294,8 @@ class Page:
             for k, j in (('prev', i+1), ('next', i-1)):    # row i is the previous page of row i+1
                 if 0 <= j < len(nav) and nav[j][1] == self.nb:
                     var |= {f'{k}-href': self.href(nb), f'{k}-title': html.escape(title)}
-                    if k == 'next' and number: var['next-says'] = html.escape(self.pages[nb].front.get('description', ''))
+                    if k == 'next' and number:
+                        var['next-says'] = html.escape(self.pages[nb].front.get('description', ''))
         description = self.front.get('description', '')
         meta = {'title': self.front['title'], 'description': description, 'lang': 'en', **config()}
         how = '-t html5 --katex --toc --toc-depth=3 --wrap=none --columns=9999'.split()
@@ -434,7 +438,8 @@ class Page:
             a.attrs['href'] = url + (f'#{frag}' if frag else '')
 
     def tidy(self):
-        "Drop empty paragraphs, give each table a box that scrolls, and each line of code its indentation, to which a phone wraps it"
+        """Drop empty paragraphs, give each table a box that scrolls, and each line of code its indentation,
+        within which a phone wraps it"""
         for o in self.tree.css('code.sourceCode > span[id]'):
             if by := len(o.text()) - len(o.text().lstrip(' ')): o.attrs['style'] = f'--by:{by}'
         for o in self.tree.css('article p'):
@@ -447,25 +452,27 @@ class Page:
 
     def markdown(self):
         "The page as Markdown, whose links lead to this site's pages"
-        def at(m): return f'({self.href(nb)}' if (nb := normpath(join(dirname(self.nb), m[1]))) in self.pages else m[0]
-        return f"# {self.front['title']}\n\n> {self.front.get('description', '')}\n\n" + re.sub(r'(?<=\])\(([\w./]+\.ipynb)', at, self.words)
+        def at(m): return f'({self.href(m[1])}' if m[1] in self.pages else m[0]
+        words = re.sub(r'(?<=\])\(([\w./]+\.ipynb)', at, re.sub(r'<!--.*?-->\n*', '', self.words, flags=re.S))
+        return f"# {self.front['title']}\n\n> {self.front.get('description', '')}\n\n{words}\n"
 
     def sections(self, names):
         """What the search knows of the page: each heading with the prose below it, the words of its
         cells, and its other `names`, {address: words}"""
         tree = LexborHTMLParser(self.tree.html)
         for o in tree.css('.katex-mathml, .eyebrow, .actions, .toc, .lab, script, style'): o.decompose()
-        kind = ('chapter' if re.match(r'\d', self.nb) else 'reference' if self.nb.startswith('reference')
+        kind = ('chapter' if self.chapter else 'reference' if self.nb.startswith('reference')
                 else 'support' if '/' in self.nb and 'notations' not in self.nb else 'page')
-        parts = re.split(r'<h[1-4][^>]*?(?: id="([^"]*)")?>(.*?)</h[1-4]>', tree.css_first('article').html, flags=re.S)
+        parts = re.split(r'<(?:h1|h[2-4][^>]*? id="([^"]*)")[^>]*>(.*?)</h[1-4]>', tree.css_first('article').html, flags=re.S)
         for i, title, body in zip(parts[1::3], parts[2::3], parts[3::3]):
             url = self.out + (f'#{i}' if i else '')
             part = LexborHTMLParser(f'<article>{SPACED.sub(" ", body)}</article>')
             cells = part.css('pre, .cell')
             code = {w for o in cells if kind == 'chapter' for w in re.findall(r'[^\W\d]\w{2,}', o.text())}
             for o in cells: o.decompose()
-            yield {'url': url, 'page': self.front['title'], 'title': LexborHTMLParser(title).text().strip(), 'kind': kind,
-                   'names': names.get(url, ''), 'text': ' '.join(part.text().split()), 'code': ' '.join(sorted(code))}
+            yield {'url': url, 'page': self.front['title'], 'title': LexborHTMLParser(title).text().strip(),
+                   'kind': kind, 'names': names.get(url, ''), 'text': ' '.join(part.text().split()),
+                   'code': ' '.join(sorted(code))}
 
 
 @functools.cache
@@ -556,7 +563,8 @@ def build(use_quarto=True):
 class Plain:
     "The site as pandoc renders it: all of it, then a page at a time"
     def __init__(self, contents, nav, katex):
-        self.began, self.nav, self.katex, self.menu, self.pandoc = time.time(), nav, katex, menu_for(contents), pandoc_path()
+        self.began, self.nav, self.katex, self.pandoc = time.time(), nav, katex, pandoc_path()
+        self.menu = menu_for(contents)
 
     def build(self):
         from nbdev.serve import proc_nbs
@@ -573,19 +581,24 @@ class Plain:
             list(pool.map(self.render, pages))
             problems = reading.result()
         self.write(pages, problems)
-        names = yaml.safe_load(NAMES.read_text(encoding='utf-8'))
-        index = [o for p in pages if not p.nb.startswith('practice/') for o in p.sections(names)]
-        rows_ = [(p := Page.pages[nb], title) for title, nb in self.nav if '/' not in nb]
-        lines = [f"- [{title}]({p.out.replace('.html', '.md') if re.match('[0-9]', p.nb) else p.out}): {p.front.get('description', '')}" for p, title in rows_]
-        home = Page.pages['index.ipynb']
-        (NEW/'llms.txt').write_text('\n'.join([f"# {home.front['title']}\n\n> {home.front['description']}\n\n## Pages\n", *lines, '']), encoding='utf-8')
-        (NEW/'search.json').write_text(json.dumps(index, ensure_ascii=False), encoding='utf-8')
+        self.lists(pages)
         if problems: raise SiteError('\n'.join(problems))
         shutil.rmtree(DOCS, ignore_errors=True)
         NEW.rename(DOCS)
         print(f'{len(pages)} pages in {DOCS.name}/')
 
     def render(self, page): page.render(self.pandoc, self.nav, self.menu)
+
+    def lists(self, pages):
+        "Write what the search reads, and llms.txt, which names the pages to a program"
+        names = yaml.safe_load(NAMES.read_text(encoding='utf-8'))
+        # exercises.html has what the practice notebooks have
+        found = [o for p in pages if not p.nb.startswith('practice/') for o in p.sections(names)]
+        (NEW/'search.json').write_text(json.dumps(found, ensure_ascii=False), encoding='utf-8')
+        home, rows_ = Page.pages['index.ipynb'].front, [(t, Page.pages[nb]) for t, nb in self.nav if '/' not in nb]
+        listed = [f"- [{t}]({p.md_out or p.out}): {p.front.get('description', '')}" for t, p in rows_]
+        said = [f"# {home['title']}", '', f"> {home.get('description', '')}", '', '## Pages', '', *listed, '']
+        (NEW/'llms.txt').write_text('\n'.join(said), encoding='utf-8')
 
     def write(self, pages, problems):
         for p in pages: p.links(problems)
@@ -594,7 +607,7 @@ class Plain:
         typeset(pages, self.katex, problems)
         for p in pages:
             p.write(p.out, p.tree.html.encode())
-            if re.match(r'\d', p.nb): p.write(p.out.replace('.html', '.md'), p.markdown().encode())
+            if p.md_out: p.write(p.md_out, p.markdown().encode())
             shutil.copy(NBS/p.nb, (p.folder/p.out).parent)
 
     def again(self, nb):
