@@ -126,7 +126,8 @@
       if (to) {
         e.preventDefault()
         to.focus()
-      } else if (e.key === 'Enter' && e.target === input) {
+      } else if (e.key === 'Escape') box.close()          // Chromium would empty the field first
+      else if (e.key === 'Enter' && e.target === input) {
         clearTimeout(typed)
         await found()
         list.querySelector('a')?.click()
