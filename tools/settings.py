@@ -36,13 +36,13 @@ def site(folder):
     return res
 
 
-def rows(contents, section=''):
-    "The pages of the sidebar in their order, as (section, title, notebook)"
+def rows(contents):
+    "The pages of the sidebar in their order, as (title, notebook); a section may be a page, too"
     for o in contents:
-        if isinstance(o, dict) and 'contents' in o: yield from rows(o['contents'], o.get('section', ''))
-        elif isinstance(o, dict) and isinstance(o.get('href'), str) and 'text' in o:
-            yield section, str(o['text']), o['href']
-        else: raise SettingsError(f'_quarto.yml: a row of the sidebar has text and href; got {o!r}')
+        title = o.get('text', o.get('section')) if isinstance(o, dict) else None
+        if title and isinstance(o.get('href'), str): yield str(title), o['href']
+        elif not title or 'contents' not in o: raise SettingsError(f'_quarto.yml: a row of the sidebar has text and href; got {o!r}')
+        yield from rows(o.get('contents', []))
 
 
 def cell_options(src):

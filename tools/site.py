@@ -4,9 +4,9 @@ whose notebook is saved. The search and the other pages stay as they were.
 
 With Quarto on the PATH, `build` calls nbdev_docs. Without it, the same notebooks, processed by
 nbdev as for Quarto, go through pandoc and tools/template.html: the same _quarto.yml, page addresses
-and heading anchors. Maths is typeset at build time by KaTeX, search is Pagefind's; both are local,
-and so is everything else that a page asks for: the template's content-security policy refuses the
-rest, and scripts and styles within a page, too. Quarto writes such scripts itself, so its pages
+and heading anchors. Maths is typeset at build time by KaTeX, nbs/assets/search.js searches by
+MiniSearch; both are local, and so is everything else that a page asks for: the template's
+content-security policy refuses the rest, and scripts and styles within a page, too. Quarto writes such scripts itself, so its pages
 have no policy."""
 import argparse, ast, base64, functools, html, json, os, re, shutil, struct, subprocess, sys, time
 from collections import Counter
@@ -27,9 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 NBS, PROC, DOCS = ROOT/'nbs', ROOT/'_proc', ROOT/'_docs'
 STATIC = ROOT/'backprop13/static'
 LOCAL_KATEX, LOCAL_FONTS, LOCAL_LABS = (NBS/'assets'/n for n in ('katex', 'fonts', 'labs'))
+NAMES = ROOT/'tools/names.yml'     # other names of headings, by which learners look for them
 NEW = PROC/'site'                # a site that fails half-way doesn't replace the last good one
 FONTS = '@fontsource-variable'
-PARTS = {'katex': '0.16.47', f'{FONTS}/source-serif-4': '5.3.1', f'{FONTS}/source-sans-3': '5.3.0',
+PARTS = {'katex': '0.16.47', 'minisearch': '7.2.0', f'{FONTS}/source-serif-4': '5.3.1', f'{FONTS}/source-sans-3': '5.3.0',
          f'{FONTS}/source-code-pro': '5.3.0'}
 KATEX_JS = """let a = JSON.parse(require('fs').readFileSync(0)), katex = require(process.argv[1])
 let f = ([tex, displayMode]) => { try { return {html: katex.renderToString(tex, {displayMode, strict: 'ignore'})} }
@@ -58,8 +59,8 @@ def run(args, what, **kwargs):
 
 
 def get_parts():
-    """Fetch KaTeX and the fonts with npm on the first build, and put what a page needs of them into
-    nbs/assets; returns KaTeX's script"""
+    """Fetch KaTeX, MiniSearch and the fonts with npm on the first build, and put what Quarto needs, too,
+    into nbs/assets; returns KaTeX's script"""
     home = ROOT/'node_modules'
     def there(name, version):
         file = home/name/'package.json'
@@ -73,7 +74,7 @@ def get_parts():
         n for n in names if not re.fullmatch(r'fonts|katex\.min\.(js|css)|.*\.woff2', n)])
     shutil.rmtree(LOCAL_FONTS, ignore_errors=True)
     LOCAL_FONTS.mkdir()
-    for name in PARTS.keys() - {'katex'}:
+    for name in (o for o in PARTS if o.startswith(FONTS)):
         shutil.copy(home/name/'LICENSE', LOCAL_FONTS/f'{Path(name).name}-LICENSE.txt')
         for style in 'normal', 'italic':
             shutil.copy(home/name/f'files/{Path(name).name}-latin-wght-{style}.woff2', LOCAL_FONTS)
@@ -92,10 +93,10 @@ def get_labs():
 
 
 def sidebar(contents):
-    "The pages of _quarto.yml in their order, as (section, title, notebook)"
+    "The pages of _quarto.yml in their order, as (title, notebook)"
     for row in rows(contents):
-        if not (NBS/row[2]).is_file():
-            raise SiteError(f"_quarto.yml: the sidebar names nbs/{row[2]}, which doesn't exist; "
+        if not (NBS/row[1]).is_file():
+            raise SiteError(f"_quarto.yml: the sidebar names nbs/{row[1]}, which doesn't exist; "
                             'write it or take the row out')
         yield row
 
@@ -139,6 +140,8 @@ def active(svg):
 
 
 BLOCK = 'code.sourceCode.python'
+# where a browser begins a new line
+SPACED = re.compile(r'(?=</(?:p|li|td|th|dt|dd|summary|figcaption|div|pre)>|<br)')
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
           ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -176,7 +179,10 @@ class Page:
             self.fail('has no title; begin its first cell with "# Title"')
         self.out = normpath(join(dirname(self.nb), self.front['output-file']))
         self.files, self.n = self.out.removesuffix('.html')+'_files', 0
+        self.chapter = bool(re.match(r'\d', self.nb))
+        self.md_out = self.out.replace('.html', '.md') if self.chapter else ''
         self.md = '\n\n'.join(self.cell(c) for c in cells if c['cell_type'] != 'raw')
+        self.words = '\n\n'.join(filter(None, (self.told(c) for c in cells if c['cell_type'] != 'raw')))
 
     def fail(self, what): raise SiteError(f'nbs/{self.nb} {what}')
 
@@ -200,6 +206,20 @@ class Page:
         if opt.get('output') is not False:
             parts += [self.output(o, opt, alts, asis, code) for o in c.get('outputs', [])]
         return '\n\n'.join(parts) if asis else div('.cell', '\n\n'.join(parts)) if parts else ''
+
+    def told(self, c):
+        "A cell as Markdown for a program that reads: no labs, and of pictures what they show"
+        if c['cell_type'] == 'markdown': return text(c['source'])
+        opt, code = cell_options(text(c['source']))
+        if opt.get('include') is False: return ''
+        parts = [f'```python\n{code}\n```'] if opt.get('echo') is not False and code else []
+        for o in c.get('outputs', []) if opt.get('output') is not False else []:
+            data = o.get('data', {})
+            if any(k.startswith('image/') for k in data): parts.append(f"Picture: {opt.get('fig-alt', '')}")
+            elif 'text/markdown' in data: parts.append(text(data['text/markdown']))
+            elif 'text/html' not in data and (said := text(o.get('text') or data.get('text/plain')).strip()):
+                parts.append(f'```\n{said}\n```')
+        return '\n\n'.join(parts)
 
     def output(self, o, opt, alts, asis, code):
         "One output of a cell, as Quarto would show it"
@@ -268,13 +288,14 @@ class Page:
     def render(self, pandoc, nav, menu):
         "The page's HTML: through pandoc and the template"
         var = {'root': relpath('.', dirname(self.out) or '.')+'/', 'sidebar': menu(self), 'actions': self.actions()}
-        for i, row in enumerate(nav):
-            if row[2] == self.nb and (number := re.match(r'\d+(?= · )', row[1])): var['chapter'] = number[0]
+        for i, (title, nb) in enumerate(nav):
+            number = re.match(r'\d+(?= · )', title)
+            if nb == self.nb and number: var['chapter'] = number[0]
             for k, j in (('prev', i+1), ('next', i-1)):    # row i is the previous page of row i+1
-                if 0 <= j < len(nav) and nav[j][2] == self.nb:
-                    var |= {f'{k}-href': self.href(row[2]), f'{k}-title': html.escape(row[1])}
-        if self.nb.startswith('practice/'):
-            var['practice'] = '1'            # left out of the search: exercises.html has all
+                if 0 <= j < len(nav) and nav[j][1] == self.nb:
+                    var |= {f'{k}-href': self.href(nb), f'{k}-title': html.escape(title)}
+                    if k == 'next' and number:
+                        var['next-says'] = html.escape(self.pages[nb].front.get('description', ''))
         description = self.front.get('description', '')
         meta = {'title': self.front['title'], 'description': description, 'lang': 'en', **config()}
         how = '-t html5 --katex --toc --toc-depth=3 --wrap=none --columns=9999'.split()
@@ -417,7 +438,10 @@ class Page:
             a.attrs['href'] = url + (f'#{frag}' if frag else '')
 
     def tidy(self):
-        "Drop empty paragraphs, and give each table a box that scrolls"
+        """Drop empty paragraphs, give each table a box that scrolls, and each line of code its indentation,
+        within which a phone wraps it"""
+        for o in self.tree.css('code.sourceCode > span[id]'):
+            if by := len(o.text()) - len(o.text().lstrip(' ')): o.attrs['style'] = f'--by:{by}'
         for o in self.tree.css('article p'):
             if not o.attrs and not o.inner_html.strip(): o.decompose()
         for table in self.tree.css('table'):
@@ -425,6 +449,30 @@ class Page:
             box.attrs['class'] = 'scroll-box'
             table.insert_before(box, move=True)
             box.insert_child(table, move=True)
+
+    def markdown(self):
+        "The page as Markdown, whose links lead to this site's pages"
+        def at(m): return f'({self.href(m[1])}' if m[1] in self.pages else m[0]
+        words = re.sub(r'(?<=\])\(([\w./]+\.ipynb)', at, re.sub(r'<!--.*?-->\n*', '', self.words, flags=re.S))
+        return f"# {self.front['title']}\n\n> {self.front.get('description', '')}\n\n{words}\n"
+
+    def sections(self, names):
+        """What the search knows of the page: each heading with the prose below it, the words of its
+        cells, and its other `names`, {address: words}"""
+        tree = LexborHTMLParser(self.tree.html)
+        for o in tree.css('.katex-mathml, .eyebrow, .actions, .toc, .lab, script, style'): o.decompose()
+        kind = ('chapter' if self.chapter else 'reference' if self.nb.startswith('reference')
+                else 'support' if '/' in self.nb and 'notations' not in self.nb else 'page')
+        parts = re.split(r'<(?:h1|h[2-4][^>]*? id="([^"]*)")[^>]*>(.*?)</h[1-4]>', tree.css_first('article').html, flags=re.S)
+        for i, title, body in zip(parts[1::3], parts[2::3], parts[3::3]):
+            url = self.out + (f'#{i}' if i else '')
+            part = LexborHTMLParser(f'<article>{SPACED.sub(" ", body)}</article>')
+            cells = part.css('pre, .cell')
+            code = {w for o in cells if kind == 'chapter' for w in re.findall(r'[^\W\d]\w{2,}', o.text())}
+            for o in cells: o.decompose()
+            yield {'url': url, 'page': self.front['title'], 'title': LexborHTMLParser(title).text().strip(),
+                   'kind': kind, 'names': names.get(url, ''), 'text': ' '.join(part.text().split()),
+                   'code': ' '.join(sorted(code))}
 
 
 @functools.cache
@@ -453,17 +501,20 @@ def typeset(pages, katex, problems):
             p.put(o, f'<span class="keep">{o.html}{stop[0]}</span>')
 
 
-def menu_for(nav):
-    "A function that makes the sidebar as one page shows it"
-    def f(page):
-        out, last = [], ''
-        for section, title, nb in nav:
-            if section != last:
-                out.append(f'<li class="section">{html.escape(section)}</li>'); last = section
-            here = ' aria-current="page"' if nb == page.nb else ''
-            out.append(f'<li><a href="{page.href(nb)}"{here}>{html.escape(title)}</a></li>')
-        return '<ul>'+''.join(out)+'</ul>'
-    return f
+def menu_for(contents):
+    """A function that makes the sidebar as one page shows it. A section's rows stand below its title;
+    those of a section within another are folded, but on its own pages"""
+    def items(those, page, top=True):
+        for o in those:
+            title = html.escape(str(o.get('text', o.get('section'))))
+            here = any(nb == page.nb for _, nb in rows([o]))
+            more = f"<ul>{''.join(items(o['contents'], page, False))}</ul>" if 'contents' in o else ''
+            if 'href' in o:
+                current = ' aria-current="page"' if o['href'] == page.nb else ''
+                yield f"<li><a href=\"{page.href(o['href'])}\"{current}>{title}</a>{more if here else ''}</li>"
+            elif top: yield f'<li><span class="section">{title}</span>{more}</li>'
+            else: yield f"<li><details{' open' if here else ''}><summary>{title}</summary>{more}</details></li>"
+    return lambda page: f"<ul>{''.join(items(contents, page))}</ul>"
 
 
 def pandoc_path():
@@ -493,7 +544,8 @@ def build(use_quarto=True):
     "Render the site into _docs/; returns what renders a page anew, or None where Quarto did it"
     os.chdir(ROOT)    # nbdev looks for settings.ini from the working directory up
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-    nav = list(sidebar(site(ROOT)['website']['sidebar']['contents']))
+    contents = site(ROOT)['website']['sidebar']['contents']
+    nav = list(sidebar(contents))
     katex = get_parts()
     get_labs()
     shutil.rmtree(PROC, ignore_errors=True)
@@ -501,7 +553,7 @@ def build(use_quarto=True):
         docs = 'from nbdev.quarto import nbdev_docs; nbdev_docs.__wrapped__()'
         subprocess.run([sys.executable, '-c', docs], check=True)
         return
-    res = Plain(nav, katex)
+    res = Plain(contents, nav, katex)
     try: res.build()
     finally:
         shutil.rmtree(PROC, ignore_errors=True)    # lest nbdev take it for what it made for Quarto
@@ -510,8 +562,9 @@ def build(use_quarto=True):
 
 class Plain:
     "The site as pandoc renders it: all of it, then a page at a time"
-    def __init__(self, nav, katex):
-        self.began, self.nav, self.katex, self.menu, self.pandoc = time.time(), nav, katex, menu_for(nav), pandoc_path()
+    def __init__(self, contents, nav, katex):
+        self.began, self.nav, self.katex, self.pandoc = time.time(), nav, katex, pandoc_path()
+        self.menu = menu_for(contents)
 
     def build(self):
         from nbdev.serve import proc_nbs
@@ -521,19 +574,31 @@ class Plain:
             try: proc_nbs(force=True)
             except Exception as e: raise SiteError(f'nbdev could not prepare the notebooks: {e}')
             shutil.copytree(NBS/'assets', NEW/'assets')
+            for file, name in ('dist/es/index.js', 'minisearch.js'), ('LICENSE.txt', 'minisearch-LICENSE.txt'):
+                shutil.copy(ROOT/'node_modules/minisearch'/file, NEW/'assets'/name)
             pages = [Page(f) for f in sorted(PROC.rglob('*.ipynb'))]
             Page.pages = {p.nb: p for p in pages}
             list(pool.map(self.render, pages))
             problems = reading.result()
         self.write(pages, problems)
-        run([sys.executable, '-m', 'pagefind_bin', '--site', NEW, '--exclude-selectors', '.katex-mathml'],
-            'making the search index with Pagefind')
+        self.lists(pages)
         if problems: raise SiteError('\n'.join(problems))
         shutil.rmtree(DOCS, ignore_errors=True)
         NEW.rename(DOCS)
         print(f'{len(pages)} pages in {DOCS.name}/')
 
     def render(self, page): page.render(self.pandoc, self.nav, self.menu)
+
+    def lists(self, pages):
+        "Write what the search reads, and llms.txt, which names the pages to a program"
+        names = yaml.safe_load(NAMES.read_text(encoding='utf-8'))
+        # exercises.html has what the practice notebooks have
+        found = [o for p in pages if not p.nb.startswith('practice/') for o in p.sections(names)]
+        (NEW/'search.json').write_text(json.dumps(found, ensure_ascii=False), encoding='utf-8')
+        home, rows_ = Page.pages['index.ipynb'].front, [(t, Page.pages[nb]) for t, nb in self.nav if '/' not in nb]
+        listed = [f"- [{t}]({p.md_out or p.out}): {p.front.get('description', '')}" for t, p in rows_]
+        said = [f"# {home['title']}", '', f"> {home.get('description', '')}", '', '## Pages', '', *listed, '']
+        (NEW/'llms.txt').write_text('\n'.join(said), encoding='utf-8')
 
     def write(self, pages, problems):
         for p in pages: p.links(problems)
@@ -542,6 +607,7 @@ class Plain:
         typeset(pages, self.katex, problems)
         for p in pages:
             p.write(p.out, p.tree.html.encode())
+            if p.md_out: p.write(p.md_out, p.markdown().encode())
             shutil.copy(NBS/p.nb, (p.folder/p.out).parent)
 
     def again(self, nb):

