@@ -181,7 +181,7 @@ const render = ({model, el}) => {
   const gap = s('line', {class: 'gap'}), near = s('line', {class: 'near', y1: 154, y2: 154})
   const flat = s('line', {class: 'axis', 'stroke-dasharray': '2 4', ...wide}), level = text('tick', {x: 34, 'text-anchor': 'end'})
   const ticks = [-1, 0, 1].map(v => text('tick', {x: X(v), y: 174}))
-  const now = s('g', {class: 'weights'}, s('circle', {r: 22, fill: 'transparent', stroke: 'none'}),
+  const now = s('g', {class: 'weights'}, s('circle', {r: 24, fill: 'transparent', stroke: 'none'}),
     s('circle', {r: 7, fill: 'currentColor', stroke: 'var(--paper)'}))
   const plot = drawing(320, 180, 'The loss at other values of this weight, and its tangent', flat,
     s('line', {class: 'axis', ...wide, y1: 154, y2: 154}), ticks, level, s('g', {class: 'loss'}, paths[0], names[0]),

@@ -147,7 +147,7 @@ NAMES = [f'weight from pixel {j} to the {k} unit' for j in (1, 2, 3) for k in ('
     [f'weight from the {k} unit to out' for k in ('first', 'second')]
 
 def chips(lab):
-    return [number(t) for name in NAMES for t in slider(lab, name).locator('text').all_inner_texts()]
+    return [number(t) for name in NAMES for t in slider(lab, name).locator('text').all_text_contents()]
 
 def thick(lab):
     return [float(v) for v in lab.locator('.lab-thick').evaluate_all(
@@ -164,7 +164,8 @@ def test_the_diagram_shows_a_run_of_our_modules(lab, name, images):
     assert chips(lab) == pytest.approx([v for pair in pairs for v in pair])
     assert thick(lab)[:8] == pytest.approx([min(26, 2.4*abs(g)) for _, g in pairs])
     shut = (run['l1'] <= 0).sum().item()
-    assert lab.locator('.lab-closed').filter(visible=True).count() == lab.locator('.lab-shut').filter(visible=True).count() == shut
+    seen = "ls => ls.filter(e => getComputedStyle(e).display !== 'none' && getComputedStyle(e).visibility !== 'hidden').length"
+    assert lab.locator('.lab-closed').evaluate_all(seen) == lab.locator('.lab-shut').evaluate_all(seen) == shut
     for i, name in enumerate(NAMES):
         slider(lab, name).hover()
         terms = [(run['x'][n, i//2], run['l1'].g[n, i % 2]) if i < 6 else (run['l2'][n, i - 6], run['out'].g[n, 0]) for n in range(len(images))]
@@ -202,6 +203,7 @@ def test_a_drag_is_compared_with_its_gradient_and_moves_nothing_else(lab):
     width = lab.locator('.lab-near').evaluate("l => l.ownerSVGElement.getScreenCTM().a")*96
     drag(lab.page, (x, y), (x + width/10, y))
     assert float(chip.get_attribute('aria-valuenow')) == pytest.approx(-.7, abs=.011)
+    assert number(cells(lab, 'nudge × w.g').first.inner_text().split(' × ')[0]) == pytest.approx(.1, abs=.011)     # it counts from there
     button(lab, 'Start again')
     want, _ = wanted((0,))
     for got, w in zip(shown(lab), want, strict=True): assert got == pytest.approx(w)
@@ -209,6 +211,23 @@ def test_a_drag_is_compared_with_its_gradient_and_moves_nothing_else(lab):
     page, hit = lab.page, lab.locator('.lab-hit').nth(7)
     page.mouse.click(*hit.evaluate("l => { const p = l.getPointAtLength(l.getTotalLength()*.9), m = l.getScreenCTM(); return [p.x*m.a + m.e, p.y*m.d + m.f] }"))
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == NAMES[7]
+
+
+def test_the_plot_is_to_scale(lab):
+    slider(lab, NAMES[0]).focus()
+    press(lab, *['PageUp']*3)
+    lines, dot, gap, near = lab.evaluate("""e => [[...e.querySelectorAll('.lab-curve')].map(p => p.getAttribute('d').match(/[-\\d.]+/g).map(Number)),
+        e.querySelector('.lab-flow .lab-columns .lab-handle').getAttribute('transform').match(/[-\\d.]+/g).map(Number),
+        ...['.lab-gap', '.lab-near'].map(k => ['x1', 'y1', 'x2', 'y2'].map(a => Number(e.querySelector(k).getAttribute(a))))]""")
+    loss, tangent = ([*zip(o[::2], o[1::2])] for o in lines)
+    x = lambda at: (at - loss[0][0])/(loss[-1][0] - loss[0][0])*2 - 1                       # -1 to 1: the nudge
+    y = lambda at: (at - loss[0][1])/(loss[-1][1] - loss[0][1])*8 + 1                       # from 1 at -1 to 9 at 1
+    for a, b in loss: assert y(b) == pytest.approx(loss_at(tensors(START, (0,)), 0, x(a)), abs=.1)
+    for a, b in tangent: assert y(b) == pytest.approx(1 + 4*x(a), abs=.1)
+    want = loss_at(tensors(START, (0,)), 0, .3)
+    assert (x(dot[0]), y(dot[1])) == pytest.approx((.3, want), abs=.01)
+    assert (x(gap[0]), y(gap[1]), x(gap[2]), y(gap[3])) == pytest.approx((.3, 2.2, .3, want), abs=.01)
+    assert (x(near[0]), x(near[2])) == pytest.approx((-.09, .11), abs=.001)
 
 
 def test_the_keys(lab):
@@ -221,9 +240,9 @@ def test_the_keys(lab):
     step = slider(lab, 'step')
     step.focus()
     press(lab, 'Home')
-    assert step.get_attribute('aria-valuetext') == 'pixels' and shown(lab)[6:10] == [[None, None]]*4
+    assert step.get_attribute('aria-valuetext') == 'pixels' and shown(lab)[3:8] == [[None, None]]*5
     press(lab, 'ArrowRight', 'ArrowRight')
-    assert step.get_attribute('aria-valuetext') == 'forward: relu' and 'relu lets through' in lab.get_by_role('status').first.inner_text()
+    assert step.get_attribute('aria-valuetext') == 'forward: relu' and 'relu lets through' in lab.locator('.lab-flow > .lab-status').inner_text()
     press(lab, 'End')
     assert step.get_attribute('aria-valuetext') == 'backward: w1.g'
 
@@ -287,7 +306,7 @@ def test_it_fits(open_lab, width, height, screens):
     assert lab.evaluate(inside)
     for part in lab.locator('[role=slider], button').all():
         box = part.bounding_box()
-        assert min(box['width'], box['height']) >= 44, part.inner_text()
+        assert min(box['width'], box['height']) >= 44, part.get_attribute('aria-label')
     # every text in a box stands within it
     wide = """e => [...e.querySelectorAll('.lab-cell, .lab-face')].filter(r => r.getBoundingClientRect().width).filter(r =>
         [...r.parentNode.querySelectorAll('text')].some(t => t.getBoundingClientRect().width > r.getBoundingClientRect().width)).length"""
