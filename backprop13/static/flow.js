@@ -185,12 +185,12 @@ const render = ({model, el}) => {
     s('circle', {r: 7, fill: 'currentColor', stroke: 'var(--paper)'}))
   const plot = drawing(320, 180, 'The loss at other values of this weight, and its tangent', flat,
     s('line', {class: 'axis', ...wide, y1: 154, y2: 154}), ticks, level, s('g', {class: 'loss'}, paths[0], names[0]),
-    s('g', {class: 'gradients'}, near, paths[1], names[1], far), gap, now)
+    s('g', {class: 'gradients'}, near, s('text', {x: 238, y: 158, 'font-size': 13}, 'agree'), paths[1], names[1], far), gap, now)
   // Take hold of weight `e`: nudges count from here
   const take = e => {
     const was = pass, g = was.g[e], bys = [...Array(81).keys()].map(i => i / 40 - 1), curve = bys.map(by => lossAt(was, e, by))
     const all = [...curve, was.loss - g, was.loss + g], low = Math.min(...all), high = Math.max(...all)
-    const Y = scale(high - low < .01 ? [low - 1, low + 1] : [low, high], [146, 12])
+    const Y = scale(high - low < .01 ? [low - 1, low + 1] : [low, high], [134, 12])
     hold = {e, from: w[e], was, g, Y, reach: reach(was, e)}
     set(paths[0], {d: line(bys.map((by, i) => [X(by), Y(curve[i])]))})
     set(paths[1], {d: line([-1, 1].map(by => [X(by), Y(was.loss + by * g)]))})
@@ -204,7 +204,7 @@ const render = ({model, el}) => {
   }
   const compare = e => {
     const {was, g, Y} = hold, by = w[hold.e] - hold.from, told = was.loss + by * g
-    write(title, `w.g of the weight ${NAMES[e]}`)
+    write(title, `w.g ${NAMES[e]}`)
     write(eq, product(pass, e))
     write(why, `value in front × gradient behind${pass.x.length > 1 ? ', added up' : ''}`)
     write(caption, `Nudged: ${NAMES[hold.e]}`)
