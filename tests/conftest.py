@@ -276,7 +276,7 @@ def visit(browser, url, **settings):
 
 
 # ---- a lab in its page, and what a reader does there ----
-LABS = dict(broadcast='matmul', wheels='derivatives', hinges='backprop', step='backprop',
+LABS = dict(broadcast='matmul', wheels='derivatives', flow='backprop', hinges='backprop', step='backprop',
             softmax='minibatch_training', descent='minibatch_training')          # and its chapter
 
 

@@ -161,7 +161,7 @@ def differences(mime, a, b):
     if not isinstance(a, str): return []
     if mime in ('image/png', 'image/jpeg'): return look(a, b)
     stills = zip(*(re.findall(r'data:image/(?:png|jpeg);base64,([\w+/=]+)', o) for o in (a, b)))
-    a, b = (re.sub(r'data:[\w/+-]+;base64,[\w+/=]+', 'data:', o) for o in (a, b))
+    a, b = (re.sub(r'data:(?!image/svg)[\w/+-]+;base64,[\w+/=]+', 'data:', o) for o in (a, b))
     # M3.5h7
     if mime == 'image/svg+xml': a, b = (re.sub(r'(?<=[a-zA-Z])(?=[-.\d])|(?<=\d)(?=[a-zA-Z])', ' ', o) for o in (a, b))
     return unequal(a, b) + [d for x, y in stills for d in look(x, y)]

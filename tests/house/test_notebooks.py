@@ -131,6 +131,8 @@ def test_a_picture_that_looks_different_is_caught(sound_plot, change):
 def test_the_still_picture_of_a_lab_is_looked_at(sound_plot):
     old, new = (f'<img alt="A lab" src="data:image/png;base64,{o}">' for o in (sound_plot, plot(lines=1)))
     assert not notebooks.differences('text/html', old, old) and len(notebooks.differences('text/html', new, old)) == 1
+    svg, other = (f'<img alt="A lab" src="data:image/svg+xml;base64,{o}">' for o in ('PHN2Zy8+', 'PGcvPg=='))
+    assert not notebooks.differences('text/html', svg, svg) and len(notebooks.differences('text/html', svg, other)) == 1
 
 
 def test_svg_is_compared_as_text():

@@ -97,6 +97,18 @@ def test_softmax_follows_a_finger(phone):
         assert abs(float(handle.get_attribute('aria-valuenow')) - before) > 4
 
 
+@pytest.mark.parametrize('name,hold,by,far', [
+    ('weight from pixel 2 to the second unit', '.lab-face', (100, 0), .5), ('weight from pixel 3 to the first unit', 'text >> nth=0', (0, 80), -.4),
+    ('weight from the first unit to out', '.lab-face', (-60, -160), .5), ('the weight in the plot', 'circle >> nth=0', (48, 30), .48)])
+def test_flow_s_weights_follow_a_finger(phone, name, hold, by, far):
+    page, lab = phone('flow')
+    handle = slider(lab, name)
+    before = float(handle.get_attribute('aria-valuenow'))
+    holds(page, straight(center(handle.locator(hold)), by))
+    assert float(handle.get_attribute('aria-valuenow')) - before == pytest.approx(far, abs=.03)
+    assert 'nudge × w.g' in lab.inner_text() and number(cells(lab, 'nudge × w.g').first.inner_text().split(' × ')[0].strip('()')) == pytest.approx(far, abs=.03)
+
+
 def test_descent_is_drawn_in_and_scrubbed_by_a_finger(phone):
     page, lab = phone('descent')
     pad = lab.locator('canvas.lab-pad')
@@ -123,7 +135,7 @@ def test_step_and_broadcast_answer_a_finger(phone):
 
 
 # ---- keys ----
-@pytest.mark.parametrize('name,step', [('wheels', .01), ('hinges', None), ('softmax', .1)])
+@pytest.mark.parametrize('name,step', [('wheels', .01), ('flow', .01), ('hinges', None), ('softmax', .1)])
 def test_every_handle_knows_the_keys_of_a_slider(phone, name, step):
     page, lab = phone(name)
     handles = lab.locator('[role=slider]').all()

@@ -1,6 +1,6 @@
 """The program that builds the website, and what a reader can do with its pages; tests/site/test_pages.py
 looks at every page"""
-import json, re, signal, subprocess, sys, time
+import base64, json, re, signal, subprocess, sys, time
 
 import nbformat, pytest, yaml
 from conftest import Reader, load_tool, root as ROOT, visit
@@ -66,6 +66,12 @@ def test_an_svg_that_does_more_than_show_is_refused(monkeypatch, tmp_path, insid
                                   '<image href="data:image/png;base64,AA=="/><metadata><o xmlns="http://purl.org/dc/"/></metadata>')
     with pytest.raises(site.SiteError, match=why): draw(inside)
     assert [f.name for f in tmp_path.rglob('*.svg')] == ['figure-1.svg']
+    def lab(inside):
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>'.encode()
+        return p.lab(f'<img src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}">')
+    assert re.search(r'src="a_files/lab-\d.svg" loading="lazy"', lab('<g/>'))                          # the picture of a lab
+    with pytest.raises(site.SiteError, match=f'a lab whose picture is an SVG with.*{why}'): lab(inside)
+    assert len([*tmp_path.rglob('*.svg')]) == 2
 
 
 @pytest.mark.parametrize('meta', ['<meta http-equiv="refresh" content="0;url=https://example.org">',

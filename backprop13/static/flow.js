@@ -1,0 +1,300 @@
+// Flow: what does each weight do to the loss? A small network, forward and backward: values run to the loss, gradients come back.
+import {LAB, h, s, set, mark, drawing, draggable, slider, status, button, fmt, clamp, scale, line} from './kit.js'
+
+// ---- the passes of lin, relu, lin, mse. Weight 2j + k leads from pixel j to hidden unit k, weight 6 + k from there to the output
+export const run = (x, y, w) => {
+  const n = x.length, units = [0, 1]
+  const l1 = x.map(row => units.map(k => row.reduce((sum, v, j) => sum + v * w[2 * j + k], 0)))
+  const l2 = l1.map(row => row.map(v => Math.max(0, v)))
+  const out = l2.map(([a, b]) => a * w[6] + b * w[7]), off = out.map((v, i) => v - y[i])
+  const outG = off.map(v => 2 * v / n), l2G = outG.map(g => units.map(k => g * w[6 + k]))
+  const l1G = l2G.map((row, i) => row.map((g, k) => l1[i][k] > 0 ? g : 0))
+  const pass = {x, y, w, l1, l2, out, loss: off.reduce((sum, v) => sum + v * v, 0) / n, outG, l2G, l1G}
+  return {...pass, g: w.map((_, e) => terms(pass, e).reduce((sum, [a, b]) => sum + a * b, 0))}
+}
+// The value in front of weight `e` and the gradient behind it, image by image
+export const terms = ({x, l1G, l2, outG}, e) =>
+  x.map((row, i) => e < 6 ? [row[e >> 1], l1G[i][e & 1]] : [l2[i][e - 6], outG[i]])
+const lossAt = ({x, y, w}, e, by) => run(x, y, w.map((v, i) => i === e ? v + by : v)).loss
+// From which nudge to which, within ±1, nudge × gradient is within a tenth of what the loss changes by
+export const reach = (pass, e) => [-1, 1].map(sign => {
+  const fits = by => {
+    const change = lossAt(pass, e, by) - pass.loss
+    return Math.abs(change - by * pass.g[e]) <= Math.abs(change) / 10 + 1e-9
+  }
+  let k = 0
+  while (k < 100 && fits(sign * (k + 1) / 100)) k++
+  return sign * k / 100 || 0
+})
+
+// ---- in words
+const LAST = 8, BACK = 5, PACE = 1800          // steps of both passes, the first of the backward pass, and milliseconds for each
+const STEPS = ['pixels', ...['l1', 'relu', 'out', 'loss'].map(o => `forward: ${o}`),
+               ...['out.g', 'w2.g', 'relu', 'w1.g'].map(o => `backward: ${o}`)]
+const UNIT = ['first', 'second'], EIGHT = [0, 1, 2, 3, 4, 5, 6, 7]
+const NAMES = EIGHT.map(e => e < 6 ? `from pixel ${(e >> 1) + 1} to the ${UNIT[e & 1]} unit` : `from the ${UNIT[e - 6]} unit to out`)
+// A number with as few digits as it has, at most so many behind the point
+export const num = (x, most = 2) => fmt(x, [0, 1, 2, 3].find(d => d === most || Math.abs(x - Number(x.toFixed(d))) < 1e-9) ?? most)
+const sign = x => x < 0 ? `(${num(x)})` : num(x)
+const and = list => list.length > 1 ? `${list.slice(0, -1).join(', ')} and ${list.at(-1)}` : list[0]
+const sum = pairs => pairs.map(([a, b]) => `${sign(a)} × ${sign(b)}`).join(' + ')
+const product = (pass, e) => `${sum(terms(pass, e))} = ${num(pass.g[e])}`
+// What step `k` of the passes has done
+export const say = (pass, k) => {
+  const {x, y, w, l1, l2, out, loss, outG, l2G, l1G} = pass, n = x.length, each = f => x.map((_, i) => f(i)).join('; ')
+  const per = rows => UNIT.map((name, k) => `${and(rows.map(row => num(row[k])))} in the ${name} unit`).join(', ')
+  const off = i => `(${num(out[i])} − ${sign(y[i])})`, squares = x.map((_, i) => `${off(i)}²`).join(' + '), over = n > 1 ? ` / ${n}` : ''
+  const shut = x.flatMap((_, i) => [0, 1].filter(k => l1[i][k] <= 0).map(k => `the ${UNIT[k]} unit${n > 1 ? ` for image ${i + 1}` : ''}`))
+  const first = i => sum(x[i].map((v, j) => [v, w[2 * j]]))
+  return [
+    () => `Each pixel has a value, each edge a weight. The answer should be y = ${and(y.map(v => num(v)))}.`,
+    () => `Forward: value × weight, added up. l1 of the first unit: ${each(i => `${first(i)} = ${num(l1[i][0])}`)}.`,
+    () => `relu lets through what is above zero. ${shut.length ? `It is shut in ${and(shut)}.` : 'Both units are open.'}`,
+    () => `out = ${each(i => `${sum(l2[i].map((v, k) => [v, w[6 + k]]))} = ${num(out[i])}`)}.`,
+    () => `loss = (out − y)²${n > 1 ? ', the mean over the images' : ''}: ${n > 1 ? `(${squares})` : squares}${over} = ${num(loss)}.`,
+    () => `Backward: out.g = 2(out − y)${over}: ${each(i => `2 × ${off(i)}${over} = ${num(outG[i])}`)}.`,
+    () => `w2.g = l2 × out.g: ${product(pass, 6)}; ${product(pass, 7)}. And l2.g = w2 × out.g: ${per(l2G)}.`,
+    () => `An open relu lets the gradient through, a shut one stops it. l1.g: ${per(l1G)}.`,
+    () => `w1.g = pixel × l1.g${n > 1 ? ', added up over the images' : ''}: ${NAMES[0]}, ${product(pass, 0)}. ` +
+      'Now every weight has its gradient.'][k]()
+}
+// How far nudge × gradient can be trusted: `reach`, the pass where the nudge began, the pass now, the nudge
+export const judge = ([low, high], was, pass, by) => {
+  const open = ({l1}) => l1.flat().filter(v => v > 0).length, more = open(pass) - open(was)
+  const beyond = by < low - 1e-9 || by > high + 1e-9 ? '; this nudge is beyond' : ''
+  return (low === -1 && high === 1 ? 'They agree all along' : low === high ? 'They differ at once: a loss at its lowest has derivative 0'
+    : `They agree within a tenth from ${num(low)} to ${num(high)}${beyond}`) +
+    (more ? `. A relu has ${more > 0 ? 'opened' : 'shut'}.` : '.')
+}
+
+const render = ({model, el}) => {
+  const data = model.get('data'), start = [...data.w1.flat(), ...data.w2], calm = matchMedia('(prefers-reduced-motion: reduce)')
+  let w = [...start], images = [0], t = LAST, playing = null, over = null, pass, hold, G
+  const write = (node, text) => { if (node.textContent !== text) node.textContent = text }        // or it would be read aloud again
+  const compute = () => { pass = run(images.map(i => data.x[i]), images.map(i => data.y[i]), w) }
+
+  // ---- the diagram: cells, each with a value and its gradient, image by image; edges, and on them the weights
+  const text = (kind, attrs, ...words) => s('text', {class: kind, 'text-anchor': 'middle', stroke: 'none', ...attrs}, ...words)
+  const cell = kind => {
+    const rect = s('rect', {rx: 4, class: 'cell'}), v = text('value'), g = text('gradients')
+    return {rect, v, g, all: s('g', {class: kind}, rect, v, g)}
+  }
+  const cells = (kind, n = 2) => [cell, cell].slice(0, n).map(f => f(kind))
+  const pixels = [0, 1, 2].map(() => cells('inputs')), hidden = UNIT.map(() => [cells('activations'), cells('activations')])
+  const out = cells('activations'), target = cells('inputs'), loss = cells('loss', 1)
+  const lists = [...pixels, ...hidden.flat(), out, target], gates = UNIT.map(() => [s('path'), s('path')])
+  const tags = ['pixel 1', 'pixel 2', 'pixel 3', 'y', 'l1', 'relu', 'l2', 'out', 'loss'].map(o => text('tick', {}, o))
+  const edges = [...EIGHT, 8, 9].map(() => ({                         // the ninth leads from out to the loss, the tenth from y
+    thick: s('line', {class: 'thick'}), thin: s('line'), hit: s('line', {class: 'hit'}), dot: s('circle', {fill: 'currentColor'})}))
+  const chips = EIGHT.map(() => {
+    const v = text('weights', {y: -2, 'font-weight': 600}), g = text('gradients', {y: 14})
+    const touch = s('rect', {x: -24, y: -23, width: 48, height: 46, fill: 'transparent', stroke: 'none'})
+    const face = s('rect', {class: 'face', x: -23, y: -19, width: 46, height: 38, rx: 6, stroke: 'var(--rule)'})
+    return {v, g, el: s('g', {class: 'chip'}, touch, face, v, g)}
+  })
+  const pic = drawing(600, 346, 'Three pixels, two hidden units, the output and the loss', edges.flatMap(o => [o.thick, o.thin]),
+    edges.slice(0, 8).map(o => o.hit), edges.map(o => o.dot), [...lists, loss].flat().map(c => c.all), gates.flat(), tags,
+    chips.map(c => c.el))
+  // Where all stands; a unit is a pixel. at(a, c) is `a` along the flow and `c` across it: to the right, on a phone downwards
+  const place = width => {
+    const lean = width < 540, at = (a, c) => lean ? [width / 2 + c, a] : [a, 184 + c]
+    const [P, d, pixel, unit, o, end, long, rim, side] = lean ? [(width - 52) / 2, (width - 52) / 5.35, 46, 218, 374, 446, 36, 22, 26]
+      : [134, 48, 32, .46 * width, .77 * width, width - 32, 52, 26, 22]
+    const share = 1 - 2 * d / P, H = d / 2 / share, deep = long + (lean ? 8 : 10), mid = deep - long / 2, ps = [-P, 0, P], us = [-H, H]
+    const ends = e => e < 6 ? [at(pixel + rim, ps[e >> 1]), at(unit - deep, us[e & 1])]
+      : e < 8 ? [at(unit + deep, us[e - 6]), at(o - long / 2, 0)]
+      : e < 9 ? [at(o + long / 2, 0), at(end - rim, 0)] : [at(end, 96 - side), at(end, side)]
+    G = {lean, unit: (k, stage, off) => at(unit + stage * mid, us[k] + off), out: off => at(o, off), loss: at(end, 0),
+         boxes: [...ps.map(c => at(pixel, c)), at(end, 96)], ends: edges.map((_, e) => ends(e))}
+    set(pic, {viewBox: `0 0 ${width} ${lean ? 472 : 346}`})
+    const above = [0, -28], aside = [-42, 5], names = [
+      ...G.boxes.map((p, i) => [p, lean || i < 3 ? above : aside]), ...[-1, 0, 1].map(i => [at(unit + i * mid, 0), [0, 5]]),
+      [at(o, 0), lean ? [-72, 5] : [0, -42]], [G.loss, lean ? [-48, 5] : above]]
+    names.forEach(([[x, y], [dx, dy]], i) => set(tags[i], {x: x + dx, y: y + dy}))
+    edges.forEach(({hit, thin}, e) => {
+      const [[x1, y1], [x2, y2]] = G.ends[e], f = e < 6 ? share : .5
+      for (const o of [hit, thin]) set(o, {x1, y1, x2, y2})
+      if (e < 8) set(chips[e].el, {transform: `translate(${x1 + f * (x2 - x1)},${y1 + f * (y2 - y1)})`})
+    })
+  }
+  const fill = (c, [x, y], value, g, width = 52, height = 36) => {
+    set(c.rect, {x: x - width / 2, y: y - height / 2, width, height})
+    set(c.v, {x, y: y + (g == null ? 5 : -1)})
+    set(c.g, {x, y: y + 14})
+    write(c.v, value)
+    write(c.g, g ?? '')
+  }
+  const showCells = () => {
+    const {x, y, l1, l2, outG, l1G, l2G} = pass, n = x.length, get = (k, v) => t >= k ? num(v) : ''
+    for (const list of [...lists, ...gates]) set(list[1].all ?? list[1], {display: n < 2 && 'none'})
+    for (let i = 0; i < n; i++) {
+      const off = i - (n - 1) / 2, shift = off * (G.lean ? 52 : 36);
+      [...x[i], y[i]].forEach((v, j) => {
+        const c = [...pixels, target][j][i], [px, py] = G.boxes[j]
+        if (G.lean) fill(c, [px + off * 52 / n, py], num(v), null, 52 / n, 44)
+        else fill(c, [px, py + off * 44 / n], num(v), null, 52, 44 / n)
+        if (j < 3) set(c.rect, {style: `fill-opacity: ${.03 + .4 * v}`})                    // its ink
+      })
+      UNIT.forEach((_, k) => {
+        const open = l1[i][k] > 0, [before, after] = hidden[k], spot = stage => G.unit(k, stage, shift)
+        fill(before[i], spot(-1), get(1, l1[i][k]), get(7, l1G[i][k]))
+        fill(after[i], spot(1), get(2, l2[i][k]), get(6, l2G[i][k]))
+        mark(after[i].all, 'shut', t >= 2 && !open)
+        set(gates[k][i], {transform: `translate(${spot(0)}) rotate(${G.lean ? 90 : 0})`, d: open ? 'M-8,0H7M1,-6L8,0L1,6' : 'M0,-16V16',
+                          class: open ? 'gate activations' : 'gate closed bad', visibility: t < 2 && 'hidden'})
+      })
+      fill(out[i], G.out(shift), get(3, pass.out[i]), get(BACK, outG[i]))
+    }
+    fill(loss[0], G.loss, get(4, pass.loss), t > BACK - 1 ? '1' : '', 52, 44)
+  }
+  const showEdges = e => {
+    const seen = t === LAST || over !== null           // the edge, with the value in front of it and the gradient behind
+    edges.forEach(({thick, thin, dot}, k) => {
+      const [[x1, y1], [x2, y2]] = G.ends[k], [there, home] = k < 6 ? [1, 8] : k < 8 ? [3, 6] : [4, BACK]
+      const g = Math.abs(k < 8 ? pass.g[k] : k < 9 ? pass.outG.reduce((sum, v) => sum + Math.abs(v), 0) : 0)
+      const value = k < 8 ? Math.max(...terms(pass, k).map(([v]) => Math.abs(v * w[k]))) : 1
+      const gone = clamp(t - home + 1, 0, 1), come = clamp(t - there + 1, 0, 1), back = gone > 0, f = back ? 1 - gone : come
+      set(thick, {x1: x2 + gone * (x1 - x2), y1: y2 + gone * (y1 - y2), x2, y2, 'stroke-width': Math.min(26, 2.4 * g),
+                  visibility: !(gone && g) && 'hidden'})
+      set(thin, {class: `thin ${come === 1 ? 'reached' : ''} ${k === e && seen ? 'chosen' : ''}`, 'stroke-dasharray': !value && '3 5'})
+      set(dot, {cx: x1 + f * (x2 - x1), cy: y1 + f * (y2 - y1), r: 3 + 2 * Math.sqrt(Math.min(9, back ? g : value)),
+                class: back ? 'gradients' : 'activations', visibility: !(f > 0 && f < 1 && (!back || k < 9)) && 'hidden'})
+    })
+    chips.forEach(({el, v, g}, k) => {
+      write(v, num(w[k]))
+      write(g, t >= (k < 6 ? 8 : 6) ? num(pass.g[k]) : '')
+      mark(el, 'chosen', k === e && seen)
+    })
+    const front = e < 6 ? pixels[e >> 1] : hidden[e - 6][1], behind = e < 6 ? hidden[e & 1][0] : out
+    for (const c of lists.flat()) for (const [name, list] of Object.entries({front, behind})) mark(c.all, name, seen && list.includes(c))
+  }
+
+  // ---- what the gradient foretells of a nudge, and what is measured
+  const [title, why] = [0, 1].map(() => h('p', {class: 'how'})), eq = h('p', {class: 'eq num'}), caption = h('caption', {class: 'how'})
+  const rows = [['gradients', 'nudge × w.g'], ['loss', 'loss, measured']].map(([kind, name]) => {
+    const how = h('td', {class: 'num'}), v = h('td', {class: 'num'})
+    return {how, v, tr: h('tr', {class: kind}, h('th', {scope: 'row'}, name), how, v)}
+  })
+  const X = scale([-1, 1], [40, 232]), wide = {x1: X(-1), x2: X(1)}, verdict = status()
+  const paths = [3, 2].map(o => s('path', {class: 'curve', 'stroke-width': o}))
+  const names = ['loss', 'nudge × w.g'].map(o => s('text', {x: 238, 'font-size': 13}, o)), far = s('circle', {r: 4, fill: 'currentColor'})
+  const gap = s('line', {class: 'gap'}), near = s('line', {class: 'near', y1: 154, y2: 154})
+  const flat = s('line', {class: 'axis', 'stroke-dasharray': '2 4', ...wide}), level = text('tick', {x: 34, 'text-anchor': 'end'})
+  const ticks = [-1, 0, 1].map(v => text('tick', {x: X(v), y: 174}))
+  const now = s('g', {class: 'weights'}, s('circle', {r: 24, fill: 'transparent', stroke: 'none'}),
+    s('circle', {r: 7, fill: 'currentColor', stroke: 'var(--paper)'}))
+  const plot = drawing(320, 180, 'The loss at other values of this weight, and its tangent', flat,
+    s('line', {class: 'axis', ...wide, y1: 154, y2: 154}), ticks, level, s('g', {class: 'loss'}, paths[0], names[0]),
+    s('g', {class: 'gradients'}, near, s('text', {x: 238, y: 158, 'font-size': 13}, 'agree'), paths[1], names[1], far), gap, now)
+  // Take hold of weight `e`: nudges count from here
+  const take = e => {
+    const was = pass, g = was.g[e], bys = [...Array(81).keys()].map(i => i / 40 - 1), curve = bys.map(by => lossAt(was, e, by))
+    const all = [...curve, was.loss - g, was.loss + g], low = Math.min(...all), high = Math.max(...all)
+    const Y = scale(high - low < .01 ? [low - 1, low + 1] : [low, high], [134, 12])
+    hold = {e, from: w[e], was, g, Y, reach: reach(was, e)}
+    set(paths[0], {d: line(bys.map((by, i) => [X(by), Y(curve[i])]))})
+    set(paths[1], {d: line([-1, 1].map(by => [X(by), Y(was.loss + by * g)]))})
+    const [a, b] = [Y(curve.at(-1)), Y(was.loss + g)], push = Math.max(0, 15 - Math.abs(a - b)) / (a < b ? -2 : 2);
+    [a + push, b - push].forEach((y, i) => set(names[i], {y: y + 4}))
+    set(near, {x1: X(hold.reach[0]), x2: X(hold.reach[1])})
+    set(flat, {y1: Y(was.loss), y2: Y(was.loss)})
+    set(level, {y: Y(was.loss) + 4})
+    write(level, num(was.loss))
+    ticks.forEach((o, i) => write(o, num(w[e] + i - 1)))
+  }
+  const compare = e => {
+    const {was, g, Y} = hold, by = w[hold.e] - hold.from, told = was.loss + by * g
+    write(title, `w.g ${NAMES[e]}`)
+    write(eq, product(pass, e))
+    write(why, `value in front × gradient behind${pass.x.length > 1 ? ', added up' : ''}`)
+    write(caption, `Nudged: ${NAMES[hold.e]}`)
+    write(rows[0].how, `${sign(by)} × ${sign(g)}`)
+    write(rows[1].how, `${num(pass.loss, 4)} − ${num(was.loss, 4)}`)
+    rows.forEach(({v}, i) => write(v, num(i ? pass.loss - was.loss : by * g, 4)))
+    write(verdict, judge(hold.reach, was, pass, by))
+    set(gap, {x1: X(by), x2: X(by), y1: Y(told), y2: Y(pass.loss)})
+    set(far, {cx: X(by), cy: Y(told)})
+    set(now, {transform: `translate(${X(by)},${Y(pass.loss)})`})
+  }
+
+  // ---- the two passes, played or step by step
+  const words = status(), goTo = k => { playing = null; t = k; show() }
+  const strip = slider({label: 'step', min: 0, max: LAST, step: 1, value: LAST, oninput: k => goTo(k), text: k => STEPS[k]})
+  const show = () => {
+    const e = over ?? hold.e, k = Math.ceil(t)
+    showCells()
+    showEdges(e)
+    compare(e)
+    write(words, say(pass, k))
+    write(going, playing ? 'Pause' : calm.matches ? 'Next step' : 'Play')
+    if (Number(strip.input.value) !== k) strip.show(k)
+    for (const o of [...chips.map(c => c.el), now]) o.tell?.()
+  }
+  const play = () => {
+    if (playing) return goTo(Math.ceil(t))
+    if (calm.matches) return goTo(t < LAST ? t + 1 : 0)
+    const mine = playing = {}, from = t < LAST ? t : 0
+    let began = null
+    const tick = now => {
+      if (playing !== mine || !pic.isConnected) return
+      const gone = from + (now - (began ??= now)) / PACE
+      t = Math.min(LAST, Math.floor(gone) + Math.min(1, gone % 1 * 2))              // half of each step is for reading
+      if (gone >= LAST) playing = null
+      else requestAnimationFrame(tick)
+      show()
+    }
+    requestAnimationFrame(tick)
+  }
+  const going = button('Play', play, {class: 'play'}), again = button('Start again', () => { w = [...start]; anew() })
+  const choose = [['image 1', [0]], ['image 2', [1]], ['both', [0, 1]]].map(([name, list]) =>
+    ({list, el: button(name, () => { images = list; anew() })}))
+  const anew = () => {
+    for (const {list, el} of choose) set(el, {'aria-pressed': String(list.join() === images.join())})
+    compute()
+    take(hold?.e ?? 0)
+    goTo(LAST)
+  }
+
+  // ---- a weight in hand, at its edge or in the plot
+  const handle = (el, e, label, rate) => {
+    const ends = () => [-1, 1].map(o => Math.round(1e4 * ((e() === hold.e ? hold.from : w[e()]) + o)) / 1e4)
+    let free = 0                                                                    // where the pointer would have it
+    const begin = () => { take(e()); free = w[e()]; show() }
+    const to = v => {
+      if (e() !== hold.e) take(e())
+      w[hold.e] = Math.round(100 * clamp(v, ...ends())) / 100
+      compute()
+      goTo(LAST)
+    }
+    draggable(el, {label, ends, value: () => w[e()], by: .01, to, text: v => `${num(v)}, its derivative ${num(pass.g[e()])}`,
+                   drag: (dx, dy) => to(free = clamp(free + rate(dx, dy), ...ends()))})
+    el.addEventListener('pointerdown', begin)
+    el.addEventListener('focus', () => { if (e() !== hold.e) begin() })
+    el.addEventListener('keydown', o => { if (['Enter', ' '].includes(o.key)) { o.preventDefault(); play() } })
+  }
+  place(600)
+  anew()
+  handle(now, () => hold.e, 'the weight in the plot', dx => dx / (X(1) - X(0)))
+  chips.forEach(({el}, e) => {
+    handle(el, () => e, `weight ${NAMES[e]}`, (dx, dy) => (dx - dy) / 200)
+    edges[e].hit.addEventListener('click', () => el.focus({preventScroll: true}))
+    for (const o of [el, edges[e].hit]) {
+      o.addEventListener('pointerenter', () => { over = e; show() })
+      o.addEventListener('pointerleave', () => { over = null; show() })
+    }
+  })
+  const lab = h('div', LAB, h('div', {class: 'flow'},
+    h('div', {class: 'row top'}, h('p', {class: 'ask'}, 'What does each weight do to the loss?'),
+      h('div', {class: 'row pair', role: 'group', 'aria-label': 'which images'}, choose.map(c => c.el))),
+    pic, h('div', {class: 'row'}, going, again, strip), words,
+    h('div', {class: 'columns'},
+      h('div', {}, title, eq, why, h('table', {}, caption, h('tbody', {}, rows.map(o => o.tr))), verdict), plot),
+    h('p', {class: 'how'}, 'Point at an edge. Drag a weight, or focus it and press the arrow keys (page keys: ten times as far), ' +
+      'Enter to play. Purple is a gradient, its edge as thick as it is large. Biases are 0 and not drawn. In a pair image 1 comes first.')))
+  el.append(lab)
+  let room = 0
+  const fit = width => { if (width && width !== room) { place(room = width); show() } }
+  new ResizeObserver(([entry]) => fit(Math.round(entry.contentRect.width))).observe(lab.firstChild)
+  fit(lab.firstChild.clientWidth)
+}
+export default {render}

@@ -1,0 +1,323 @@
+"The lab Flow: its numbers are those of our own Modules and of autograd, nudges are measured, its hands and keys work"
+import random, re
+
+import pytest, torch
+import torch.nn.functional as F
+from conftest import MIDDLE, beside, button, cells, drag, in_node, lab_data, number, press, slider
+
+from backprop13.support import labs
+
+draw = random.Random(1)
+
+
+def tensors(data, images=(0, 1)):
+    "What the lab starts from, as `flow_run` takes it"
+    return [[data[k][i] for i in images] for k in 'xy'] + [data['w1'], data['w2']]
+
+def args(x, y, w1, w2): return [x, y, [v for row in w1 for v in row] + list(w2)]
+
+def case(n):
+    r = lambda *size: [r(*size[1:]) for _ in range(size[0])] if size else round(draw.uniform(-2, 2), 2)
+    return r(n, 3), r(n), r(3, 2), r(2)
+
+START = dict(x=[[1, .5, 0], [0, .5, 1]], y=[2, 1], w1=[[1, -1.5], [1, 2], [.5, 2]], w2=[2, -1])
+# pixel 1 at 2.5 in the second unit: it stands at 0, which is shut
+AT_0 = [[1, .5, 0]], [2], [[1, -1], [1, 2], [.5, 2]], [2, -1]
+CASES = [tensors(START, i) for i in ((0,), (1,), (0, 1))] + [AT_0] + [case(n) for n in (1, 2, 3) for _ in range(8)]
+
+
+def autograd(x, y, w1, w2):
+    "The same network in PyTorch's own functions; its leaves, and what lies between"
+    t = {k: torch.tensor(v, dtype=torch.float64, requires_grad=k in ('w1', 'w2')) for k, v in dict(x=x, y=y, w1=w1, w2=w2).items()}
+    t['l1'] = t['x'] @ t['w1']
+    t['l2'] = F.relu(t['l1'])
+    t['out'] = t['l2'] @ t['w2']
+    for k in ('l1', 'l2', 'out'): t[k].retain_grad()
+    t['loss'] = F.mse_loss(t['out'], t['y'])
+    t['loss'].backward()
+    return t
+
+def near(got, want): torch.testing.assert_close(torch.as_tensor(got, dtype=torch.float64).flatten(), want.detach().flatten(), rtol=0, atol=1e-9)
+
+
+# ---- arithmetic and words
+
+def test_both_passes_are_our_modules_and_autograd_s():
+    for given, got in zip(CASES, in_node('flow', 'run', [args(*o) for o in CASES])):
+        theirs, ours = autograd(*given), labs.flow_run(*given)
+        for k in ('l1', 'l2', 'out', 'loss'): near(got[k], theirs[k]); near(got[k], ours[k])
+        for k in ('l1', 'l2', 'out'): near(got[k + 'G'], theirs[k].grad); near(got[k + 'G'], ours[k].g)
+        near(got['g'], torch.cat([theirs[k].grad.flatten() for k in ('w1', 'w2')]))
+        near(got['g'], torch.cat([ours[k].g.flatten() for k in ('w1', 'w2')]))
+
+
+def runs(*cases): return in_node('flow', 'run', [args(*o) for o in cases])
+
+def test_a_weight_s_gradient_is_what_stands_before_and_behind_it():
+    for given, run, all_terms in zip(CASES, runs(*CASES), zip(*[iter(in_node('flow', 'terms',
+            [[run, e] for run in runs(*CASES) for e in range(8)]))]*8)):
+        t = autograd(*given)
+        for e, pairs in enumerate(all_terms):
+            front, behind = (t['x'][:, e//2], t['l1'].grad[:, e % 2]) if e < 6 else (t['l2'][:, e - 6], t['out'].grad)
+            near(pairs, torch.stack([front, behind], 1))
+            assert sum(a*b for a, b in pairs) == pytest.approx(run['g'][e], abs=1e-9)
+
+
+def loss_at(given, e, by):
+    x, y, w1, w2 = given
+    flat = torch.tensor([v for row in w1 for v in row] + list(w2), dtype=torch.float64)
+    flat[e] += by
+    return labs.flow_run(x, y, flat[:6].view(3, 2).tolist(), flat[6:].tolist())['loss'].item()
+
+def test_how_far_a_gradient_can_be_trusted_is_measured():
+    chosen = CASES[:8]
+    got = iter(in_node('flow', 'reach', [[run, e] for run in runs(*chosen) for e in range(8)]))
+    for given, run in zip(chosen, runs(*chosen)):
+        for e in range(8):
+            def fits(by):
+                change = loss_at(given, e, by) - run['loss']
+                return abs(change - by*run['g'][e]) <= abs(change)/10 + 1e-9
+            want = [next((k - 1 for k in range(1, 101) if not fits(sign*k/100)), 100)*sign/100 for sign in (-1, 1)]
+            assert next(got) == pytest.approx(want), (given, e)
+    # the first weight; one of a shut unit, which opens; one of a pixel without ink
+    [run] = runs(tensors(START, (0,)))
+    assert in_node('flow', 'reach', [[run, e] for e in (0, 1, 4)]) == [[-.09, .11], [-1, .5], [-1, 1]]
+
+
+def test_what_it_says():
+    one, two, both = runs(*(tensors(START, o) for o in ((0,), (1,), (0, 1))))
+    say = lambda run: in_node('flow', 'say', [[run, k] for k in range(9)])
+    assert [say(one)[k] for k in (1, 2, 4, 5, 7)] == [
+        'Forward: value × weight, added up. l1 of the first unit: 1 × 1 + 0.5 × 1 + 0 × 0.5 = 1.5.',
+        'relu lets through what is above zero. It is shut in the second unit.', 'loss = (out − y)²: (3 − 2)² = 1.',
+        'Backward: out.g = 2(out − y): 2 × (3 − 2) = 2.',
+        'An open relu lets the gradient through, a shut one stops it. l1.g: 4 in the first unit, 0 in the second unit.']
+    assert say(two)[2].endswith('Both units are open.') and say(two)[3] == 'out = 1 × 2 + 3 × (−1) = −1.'
+    assert [say(both)[k] for k in (2, 4, 5, 6, 8)] == [
+        'relu lets through what is above zero. It is shut in the second unit for image 1.',
+        'loss = (out − y)², the mean over the images: ((3 − 2)² + (−1 − 1)²) / 2 = 2.5.',
+        'Backward: out.g = 2(out − y) / 2: 2 × (3 − 2) / 2 = 1; 2 × (−1 − 1) / 2 = −2.',
+        'w2.g = l2 × out.g: 1.5 × 1 + 1 × (−2) = −0.5; 0 × 1 + 3 × (−2) = −6. '
+        'And l2.g = w2 × out.g: 2 and −4 in the first unit, −1 and 2 in the second unit.',
+        'w1.g = pixel × l1.g, added up over the images: from pixel 1 to the first unit, 1 × 2 + 0 × (−4) = 2. '
+        'Now every weight has its gradient.']
+    opened = runs(([[1, .5, 0]], [2], [[1, -.5], [1, 2], [.5, 2]], [2, -1]))[0]
+    judged = in_node('flow', 'judge', [[[-1, .5], one, opened, 1], [[-1, .5], opened, one, -.5], [[-1, 1], one, one, 0],
+                                       [[0, 0], one, one, .1], [[-.09, .11], one, one, -.09]])
+    assert judged == ['They agree within a tenth from −1 to 0.5; this nudge is beyond. A relu has opened.',
+                      'They agree within a tenth from −1 to 0.5. A relu has shut.', 'They agree all along.',
+                      'They differ at once: a loss at its lowest has derivative 0.', 'They agree within a tenth from −0.09 to 0.11.']
+    assert in_node('flow', 'num', [[1.5], [-.125, 3], [2], [-1e-12], [1/3], [.0404, 4]]) == ['1.5', '−0.125', '2', '0', '0.33', '0.0404']
+
+
+def test_the_still_picture_shows_the_same_run():
+    run = labs.flow_run(*tensors(START, (0,)))
+    texts = re.findall(r'<text [^>]*fill="(#\w+)">([^<]*)<', labs.still_flow(run))
+    def shown(*kinds): return sorted(number(s) for c, s in texts if c in kinds)
+    gradients = [run[k].g.flatten() for k in ('w1', 'w2', 'l1', 'l2', 'out', 'loss')]
+    assert shown(labs.COLORS['gradients']) == sorted(torch.cat([o.view(-1) for o in gradients]).tolist())
+    assert shown(labs.COLORS['weights']) == sorted(torch.cat([run['w1'].flatten(), run['w2'].flatten()]).tolist())
+    values = [run[k].flatten() for k in ('x', 'targ', 'l1', 'l2', 'out', 'loss')]
+    assert shown('#1d2126') == sorted(torch.cat([o.view(-1) for o in values]).tolist())
+    assert labs.still_flow(run).count('#b3261e') == 1                        # one relu is shut
+    assert 'relu is shut in the second unit' in labs.flow().page
+
+
+# ---- on the page
+
+@pytest.fixture
+def lab(open_lab): return open_lab('flow', viewport={'width': 1440, 'height': 900})
+
+READ = """lab => [...lab.querySelectorAll('g:has(> .lab-cell)')].filter(g => getComputedStyle(g).display !== 'none')
+    .map(g => [...g.querySelectorAll('text')].map(t => t.textContent))"""
+
+def shown(lab):
+    "Every value and gradient on the diagram, in its order: pixels, units with l1 and l2, out, y, loss"
+    return [[number(s) if s else None for s in pair] for pair in lab.evaluate(READ)]
+
+def wanted(images, w1=START['w1'], w2=START['w2']):
+    x, y, _, _ = tensors(START, images)
+    run = labs.flow_run(x, y, w1, w2)
+    each = lambda t, *at: [[t[(i, *at)].item(), t.g[(i, *at)].item()] for i in range(len(x))]
+    return ([[x[i][j], None] for j in range(3) for i in range(len(x))]
+            + [o for k in (0, 1) for l in ('l1', 'l2') for o in each(run[l], k)] + each(run['out'], 0)
+            + [[v, None] for v in y] + [[run['loss'].item(), 1.]]), run
+
+NAMES = [f'weight from pixel {j} to the {k} unit' for j in (1, 2, 3) for k in ('first', 'second')] + \
+    [f'weight from the {k} unit to out' for k in ('first', 'second')]
+
+def chips(lab):
+    return [number(t) for name in NAMES for t in slider(lab, name).locator('text').all_text_contents()]
+
+def thick(lab):
+    return [float(v) for v in lab.locator('.lab-thick').evaluate_all(
+        "ls => ls.map(l => getComputedStyle(l).visibility === 'hidden' ? 0 : l.getAttribute('stroke-width'))")]
+
+
+@pytest.mark.parametrize('name,images', [('image 1', (0,)), ('image 2', (1,)), ('both', (0, 1))])
+def test_the_diagram_shows_a_run_of_our_modules(lab, name, images):
+    assert lab_data('03_backprop.ipynb', 'flow') == START == lab_data('index.ipynb', 'flow')
+    button(lab, name)
+    want, run = wanted(images)
+    for got, w in zip(shown(lab), want, strict=True): assert got == pytest.approx(w)
+    pairs = [(w.item(), g.item()) for k in ('w1', 'w2') for w, g in zip(run[k].flatten(), run[k].g.flatten())]
+    assert chips(lab) == pytest.approx([v for pair in pairs for v in pair])
+    assert thick(lab)[:8] == pytest.approx([min(26, 2.4*abs(g)) for _, g in pairs])
+    shut = (run['l1'] <= 0).sum().item()
+    seen = "ls => ls.filter(e => getComputedStyle(e).display !== 'none' && getComputedStyle(e).visibility !== 'hidden').length"
+    assert lab.locator('.lab-closed').evaluate_all(seen) == lab.locator('.lab-shut').evaluate_all(seen) == shut
+    for i, name in enumerate(NAMES):
+        slider(lab, name).hover()
+        terms = [(run['x'][n, i//2], run['l1'].g[n, i % 2]) if i < 6 else (run['l2'][n, i - 6], run['out'].g[n, 0]) for n in range(len(images))]
+        text = lab.locator('.lab-eq').inner_text().replace('(', '').replace(')', '')
+        left, right = text.split(' = ')
+        assert [[number(v) for v in o.split(' × ')] for o in left.split(' + ')] == [pytest.approx([a.item(), b.item()]) for a, b in terms]
+        assert number(right) == pytest.approx(pairs[i][1])
+        assert lab.locator('.lab-front').filter(visible=True).count() == lab.locator('.lab-behind').filter(visible=True).count() == len(images)
+
+
+def numbers_of(lab, head): return [number(s) for s in cells(lab, head).last.all_inner_texts()]
+
+def compared(lab, e, by):
+    "The lab's two numbers for a nudge are Python's"
+    before, run = loss_at(tensors(START, (0,)), e, 0), wanted((0,))[1]
+    g = torch.cat([run['w1'].g.flatten(), run['w2'].g.flatten()])[e].item()
+    assert numbers_of(lab, 'nudge × w.g') == pytest.approx([by*g], abs=6e-5)
+    assert numbers_of(lab, 'loss, measured') == pytest.approx([loss_at(tensors(START, (0,)), e, by) - before], abs=6e-5)
+
+
+def test_a_drag_is_compared_with_its_gradient_and_moves_nothing_else(lab):
+    def places(): return lab.locator('.lab-cell, .lab-face').evaluate_all('rs => rs.map(r => { const b = r.getBoundingClientRect(); return [b.x, b.y] })')
+    before = places()
+    chip = slider(lab, NAMES[1])
+    drag(lab.page, *beside(chip.locator('.lab-face'), (140, 0)))
+    assert chip.get_attribute('aria-valuenow') == '-0.8' and '; derivative' not in chip.get_attribute('aria-valuetext')
+    compared(lab, 1, .7)
+    assert 'from −1 to 0.5; this nudge is beyond. A relu has opened.' in lab.inner_text()
+    want, _ = wanted((0,), w1=[[1, -.8], [1, 2], [.5, 2]])
+    for got, w in zip(shown(lab), want, strict=True): assert got == pytest.approx(w, abs=6e-3)
+    assert places() == before
+    # on from there, in the plot, by a tenth
+    dot = slider(lab, 'the weight in the plot')
+    x, y = dot.evaluate(MIDDLE)
+    width = lab.locator('.lab-near').evaluate("l => l.ownerSVGElement.getScreenCTM().a")*96
+    drag(lab.page, (x, y), (x + width/10, y))
+    assert float(chip.get_attribute('aria-valuenow')) == pytest.approx(-.7, abs=.011)
+    assert number(cells(lab, 'nudge × w.g').first.inner_text().split(' × ')[0]) == pytest.approx(.1, abs=.011)     # it counts from there
+    button(lab, 'Start again')
+    want, _ = wanted((0,))
+    for got, w in zip(shown(lab), want, strict=True): assert got == pytest.approx(w)
+    # an edge is taken hold of by a click, too
+    page, hit = lab.page, lab.locator('.lab-hit').nth(7)
+    page.mouse.click(*hit.evaluate("l => { const p = l.getPointAtLength(l.getTotalLength()*.9), m = l.getScreenCTM(); return [p.x*m.a + m.e, p.y*m.d + m.f] }"))
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == NAMES[7]
+
+
+def test_the_plot_is_to_scale(lab):
+    slider(lab, NAMES[0]).focus()
+    press(lab, *['PageUp']*3)
+    lines, dot, gap, near = lab.evaluate("""e => [[...e.querySelectorAll('.lab-curve')].map(p => p.getAttribute('d').match(/[-\\d.]+/g).map(Number)),
+        e.querySelector('.lab-flow .lab-columns .lab-handle').getAttribute('transform').match(/[-\\d.]+/g).map(Number),
+        ...['.lab-gap', '.lab-near'].map(k => ['x1', 'y1', 'x2', 'y2'].map(a => Number(e.querySelector(k).getAttribute(a))))]""")
+    loss, tangent = ([*zip(o[::2], o[1::2])] for o in lines)
+    x = lambda at: (at - loss[0][0])/(loss[-1][0] - loss[0][0])*2 - 1                       # -1 to 1: the nudge
+    y = lambda at: (at - loss[0][1])/(loss[-1][1] - loss[0][1])*8 + 1                       # from 1 at -1 to 9 at 1
+    for a, b in loss: assert y(b) == pytest.approx(loss_at(tensors(START, (0,)), 0, x(a)), abs=.1)
+    for a, b in tangent: assert y(b) == pytest.approx(1 + 4*x(a), abs=.1)
+    want = loss_at(tensors(START, (0,)), 0, .3)
+    assert (x(dot[0]), y(dot[1])) == pytest.approx((.3, want), abs=.01)
+    assert (x(gap[0]), y(gap[1]), x(gap[2]), y(gap[3])) == pytest.approx((.3, 2.2, .3, want), abs=.01)
+    assert (x(near[0]), x(near[2])) == pytest.approx((-.09, .11), abs=.001)
+
+
+def test_the_keys(lab):
+    chip = slider(lab, NAMES[0])
+    chip.focus()
+    for keys, by in (['ArrowUp'], .01), (['ArrowRight']*4, .05), (['PageUp'], .15), (['Home'], -1), (['End'], 1), (['Shift+ArrowLeft'], .9):
+        press(lab, *keys)
+        assert float(chip.get_attribute('aria-valuenow')) == pytest.approx(1 + by)
+        compared(lab, 0, by)
+    step = slider(lab, 'step')
+    step.focus()
+    press(lab, 'Home')
+    assert step.get_attribute('aria-valuetext') == 'pixels' and shown(lab)[3:8] == [[None, None]]*5
+    press(lab, 'ArrowRight', 'ArrowRight')
+    assert step.get_attribute('aria-valuetext') == 'forward: relu' and 'relu lets through' in lab.locator('.lab-flow > .lab-status').inner_text()
+    press(lab, 'End')
+    assert step.get_attribute('aria-valuetext') == 'backward: w1.g'
+
+
+@pytest.mark.parametrize('key', [None, 'Enter', ' '])
+def test_it_plays_in_order(lab, key):
+    page, play = lab.page, lab.get_by_role('button', name='Play', exact=True)
+    page.clock.install()
+    page.clock.pause_at(page.evaluate('Date.now()') + 1000)
+    if key: slider(lab, NAMES[3]).focus()
+    if key: press(lab, key)
+    else: play.click()
+    def known(): return [[v is not None for v in pair] for pair in shown(lab)[3:]]       # the units, out, y, loss
+    def dots(): return lab.locator('.lab-flow > svg > circle').filter(visible=True).count()
+    page.clock.run_for(500)
+    assert not any(v for v, _ in known()[:5]) and dots() == 6                            # on their way to the units
+    page.clock.run_for(4*1800)
+    assert all(v for v, _ in known()) and [g for _, g in known()] == [False]*6 + [True] and dots() == 1
+    assert thick(lab)[:8] == [0]*8 and thick(lab)[8] > 0                                 # back from the loss
+    page.clock.run_for(1800)
+    assert thick(lab)[6] > 0 and thick(lab)[:6] == [0]*6 and 'w2.g = l2 × out.g' in lab.inner_text()
+    button(lab, 'Pause')
+    page.clock.run_for(5*1800)
+    assert slider(lab, 'step').get_attribute('aria-valuetext') == 'backward: w2.g' and dots() == 0
+    play.click()
+    page.clock.run_for(3*1800)
+    for got, want in zip(shown(lab), wanted((0,))[0], strict=True): assert got == pytest.approx(want)
+    assert play.is_visible() and thick(lab)[0] > 0
+
+
+def test_where_motion_is_unwanted_it_steps(open_lab):
+    lab = open_lab('flow', viewport={'width': 390, 'height': 844}, reduced_motion='reduce')
+    told = []
+    for _ in range(10):
+        button(lab, 'Next step')
+        told.append(slider(lab, 'step').get_attribute('aria-valuetext'))
+        assert lab.locator('.lab-flow > svg > circle').filter(visible=True).count() == 0
+    assert told == ['pixels', *(f'forward: {o}' for o in ('l1', 'relu', 'out', 'loss')),
+                    *(f'backward: {o}' for o in ('out.g', 'w2.g', 'relu', 'w1.g')), 'pixels']
+
+
+@pytest.mark.parametrize('width,height,screens', [(1440, 900, 1), (768, 900, 1), (390, 844, 2), (360, 740, 2)])
+def test_it_fits(open_lab, width, height, screens):
+    lab = open_lab('flow', viewport={'width': width, 'height': height})
+    def tall(): return lab.evaluate('e => e.getBoundingClientRect().height')
+    heights = []
+    for name in 'image 1', 'image 2', 'both':
+        button(lab, name)
+        slider(lab, 'step').focus()
+        press(lab, 'Home')
+        for _ in range(9):
+            heights.append(tall())
+            press(lab, 'ArrowRight')
+    assert max(heights) - min(heights) < 1 and max(heights) <= screens*height
+    assert lab.page.evaluate('document.documentElement.scrollWidth') <= width
+    small = """e => [...e.querySelectorAll('svg text')].filter(t => t.textContent && t.getBoundingClientRect().width)
+        .map(t => parseFloat(getComputedStyle(t).fontSize)*t.getScreenCTM().a).sort((a, b) => a - b)[0]"""
+    assert lab.evaluate(small) >= 11
+    inside = """e => { const room = e.querySelector('.lab-live').getBoundingClientRect()
+        return [...e.querySelectorAll('svg text, svg rect')].every(t => { const r = t.getBoundingClientRect(); return r.left >= room.left && r.right <= room.right }) }"""
+    assert lab.evaluate(inside)
+    for part in lab.locator('[role=slider], button').all():
+        box = part.bounding_box()
+        assert min(box['width'], box['height']) >= 44, part.get_attribute('aria-label')
+    # every text in a box stands within it
+    wide = """e => [...e.querySelectorAll('.lab-cell, .lab-face')].filter(r => r.getBoundingClientRect().width).filter(r =>
+        [...r.parentNode.querySelectorAll('text')].some(t => t.getBoundingClientRect().width > r.getBoundingClientRect().width)).length"""
+    assert lab.evaluate(wide) == 0
+
+
+@pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 390)])
+def test_without_a_fault_in_axe_s_eyes(open_lab, scheme, width):
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
+    lab = open_lab('flow', viewport={'width': width, 'height': 900}, color_scheme=scheme, reduced_motion='reduce')
+    for press_it in 'both', 'Next step', 'Start again':
+        button(lab, press_it)
+        found = axe.run(lab.page, {'include': [['.lab[data-lab=flow]']]}).response['violations']
+        assert not [(o['id'], [n['html'] for n in o['nodes']][:3]) for o in found]
