@@ -20,8 +20,8 @@ def broadcast_shape(
     for i, (p, q) in enumerate(pairs, start=1):
         if p != q and 1 not in (p, q):
             raise ValueError(
-                f'broadcast_shape: {tuple(a)} and {tuple(b)} do not broadcast: counted from '
-                f'the right, axis {i} is {p} and {q}; make the two equal, or one of them 1 '
+                f'broadcast_shape: {tuple(a)} and {tuple(b)} do not broadcast: axis -{i} is '
+                f'{p} and {q}; make the two equal, or one of them 1 '
                 '(t[:, None] adds a unit axis at the end of a vector)')
         out = (q if p == 1 else p, *out)
     return out

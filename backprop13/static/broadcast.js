@@ -40,8 +40,8 @@ export const broadcast = (a, b) => {
     const read = !error, fits = m === n || m === 1 || n === 1
     columns.push({axis, a: p, b: q, read, out: read && fits ? (m === 1 ? n : m) : null,
                   repeated: [m, n].map((o, i) => read && fits && o === 1 && [n, m][i] !== 1)})
-    if (read && !fits) error = `broadcast_shape: ${python(a)} and ${python(b)} do not broadcast: counted from the right, ` +
-      `axis ${axis} is ${m} and ${n}; make the two equal, or one of them 1 (t[:, None] adds a unit axis at the end of a vector)`
+    if (read && !fits) error = `broadcast_shape: ${python(a)} and ${python(b)} do not broadcast: ` +
+      `axis -${axis} is ${m} and ${n}; make the two equal, or one of them 1 (t[:, None] adds a unit axis at the end of a vector)`
   }
   return {columns, error, shape: error ? null : columns.map(c => c.out).reverse()}
 }
@@ -63,7 +63,7 @@ export const memory = bytes => {
 
 // What the rule does at one axis, in words
 export const words = ({a, b, out, read, repeated}) => {
-  if (!read) return 'not looked at any more'
+  if (!read) return 'never checked'
   const [p, q] = [a ?? 1, b ?? 1].map(group)
   if (out == null) return `${p} and ${q} differ, and neither is 1: the two do not fit`
   const pair = a == null || b == null ? `${group(a ?? b)} against nothing, so a 1 is inserted` : `${p} and ${q}`
@@ -118,18 +118,18 @@ const render = ({model, el}) => {
       size == null ? '[1]' : group(size), c.repeated[i] ? h('small', {}, `× ${group(c.out)}`) : '')
     const row = (name, kind, make) => h('tr', {class: kind}, h('th', {scope: 'row'}, name), ...[...columns].reverse().map(make))
     rule.replaceChildren(
-      row('axis', 'how', c => h('th', {scope: 'col'}, c.axis)),
+      row('axis', 'how', c => h('th', {scope: 'col'}, -c.axis)),
       row('a', 'activations', c => cell(c.a, c, 0)), row('b', 'inputs', c => cell(c.b, c, 1)),
       row('rule', 'how', c => h('td', {}, !c.read ? '' : c.out == null ? h('b', {class: 'bad'}, '✗ clash') :
         c.repeated.includes(true) ? 'repeat' : 'equal')),
       row('result', 'loss', c => h('td', {class: 'num'}, c.out == null ? '–' : group(c.out))))
     if (!columns.length) rule.append(h('tr', {}, h('td', {class: 'how'}, 'no axes: two single numbers')))
     const clash = c => c.read && c.out == null
-    steps.replaceChildren(...columns.map(c => h('li', {class: clash(c) ? 'bad' : ''}, `Axis ${c.axis}: ${words(c)}.`)))
+    steps.replaceChildren(...columns.map(c => h('li', {class: clash(c) ? 'bad' : ''}, `Axis ${-c.axis}: ${words(c)}.`)))
     const two = [...columns.slice(0, 2).map(c => c.out)].concat([1, 1]).slice(0, 2).reverse()
     const again = i => [1, 0].map(k => columns[k]?.repeated[i] ?? false)
     const pic = shapes.length === 3 && !two.includes(0)
-    grids.forEach(g => { g.style.visibility = pic ? 'visible' : 'hidden' })
+    grids.forEach(g => { g.style.display = pic ? '' : 'none' })
     if (pic) grids.forEach((g, i) => g.show(two, i < 2 ? again(i) : [false, false]))
     const cut = two.some(n => n > MOST), rest = columns.slice(2).map(c => c.out).reverse()
     drawn.textContent = !pic ? '' : 'Full squares are stored, dashed ones the same numbers again.' +
@@ -162,7 +162,7 @@ const render = ({model, el}) => {
   }
   const head = ['shape', 'numbers', 'in float32'].map(t => h('th', {scope: 'col'}, t))
   const live = h('div', {class: 'out'}, said,
-    h('p', {class: 'how'}, '← Axes are counted and read from the right. [1] is inserted; × says how often a 1 is repeated.'),
+    h('p', {class: 'how'}, '← Axes are read, and numbered, from the end. [1] is inserted; × says how often a 1 is repeated.'),
     h('div', {class: 'sides'},
       h('div', {},
         h('div', {class: 'scroll', tabindex: 0, role: 'group', 'aria-label': 'the rule, a column for each axis'}, rule), steps,

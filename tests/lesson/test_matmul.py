@@ -97,5 +97,5 @@ def test_a_wrong_product_is_caught(check, mutant):
 def test_broadcast_shape():
     assert broadcast_shape((10000, 1), (10000,)) == (10000, 10000)
     with pytest.raises(ValueError) as e: broadcast_shape((7, 2, 5), (3, 1))
-    assert str(e.value) == ('broadcast_shape: (7, 2, 5) and (3, 1) do not broadcast: counted from the right, axis 2 is 2 and 3; '
+    assert str(e.value) == ('broadcast_shape: (7, 2, 5) and (3, 1) do not broadcast: axis -2 is 2 and 3; '
                             'make the two equal, or one of them 1 (t[:, None] adds a unit axis at the end of a vector)')
