@@ -69,14 +69,7 @@ def _fitting(a, b):
 class _Arithmetic:
     def __add__(a, b): return _pair(operator.add, a, b, lambda g: g, lambda g: g)
     def __mul__(a, b): return _pair(operator.mul, a, b, lambda g: g*b, lambda g: g*a)
-    def __truediv__(a, b): return _div(a, b)
     def __matmul__(a, b): return _matmul(a, b)
-    def __pow__(a, n): # n is a number
-        _check_exponent(n)
-        return result(a.data**n, (a, lambda g: g*(n*a**(n - 1) if n else 0)))
-
-def _div(a, b):
-    return _pair(operator.truediv, a, b, lambda g: g/b, lambda g: -g*a/(b*b))
 
 def _matmul(a, b):
     return result(matmul(_data(a), _data(b)), (a, lambda g: g @ b.t()),
@@ -105,6 +98,12 @@ class _Common: # made of the others; forward mode has it, too
 
 # %% ../nbs/06_autograd.ipynb #4f42d14f
 class _Others(_Common):
+    def __truediv__(a, b): return _div(a, b)
+    def __pow__(a, n): # n is a number
+        if not isinstance(n, (int, float)):
+            raise TypeError(f'Tensor: the exponent is a {type(n).__name__}, wanted a number; '
+                            '(b*a.log()).exp() is a to the power of b')
+        return result(a.data**n, (a, lambda g: g*(n*a**(n - 1) if n else 0)))
     def masked_fill(a, mask, value): return a.where(~mask, value)
     def mean(a, dim=None, keepdim=False):
         out = a.sum(dim, keepdim)
@@ -123,11 +122,6 @@ class _Others(_Common):
                         'write w.data -= ...')
     __iadd__ = __imul__ = __itruediv__ = __isub__
 
-def _check_exponent(n):
-    if not isinstance(n, (int, float)):
-        raise TypeError(f'Tensor: the exponent is a {type(n).__name__}, wanted a number; '
-                        '(b*a.log()).exp() is a to the power of b')
-
 # %% ../nbs/06_autograd.ipynb #30f70df0
 class _Shapes:
     def reshape(a, *shape):
@@ -143,6 +137,9 @@ def _reduced(f, a, dim, keepdim):
     axes = tuple(range(a.ndim)) if dim is None else dim
     kept = f(_data(a), axes, keepdim=True)
     return kept, kept if keepdim else kept.squeeze(axes)
+
+def _div(a, b):
+    return _pair(operator.truediv, a, b, lambda g: g/b, lambda g: -g*a/(b*b))
 
 def _put(g, i, shape):
     "Zeros of that shape, and `g` added at index `i`; what an index names twice gets both."

@@ -41,9 +41,9 @@ const render = ({model, el}) => {
   const lines = nodes.flatMap(({made_of, x, y}, from) => made_of.map(([part, slope], k) => {
     const same = made_of.filter(([p]) => p === part), bend = same.length > 1 ? 52 * (k % 2 - .5) : 0
     const p = nodes[part], length = Math.hypot(x - p.x, y - p.y), mid = [(x + p.x) / 2 + bend * (y - p.y) / length, (y + p.y) / 2 - bend * (x - p.x) / length]
-    const path = s('path', {d: `M${x},${y}Q${2 * mid[0] - (x + p.x) / 2},${2 * mid[1] - (y + p.y) / 2} ${p.x},${p.y}`})
-    const text = s('text', {x: mid[0], y: mid[1] + 5})
-    return {from, part, slope, text, g: s('g', {class: 'edge'}, path, text)}
+    const path = s('path', {class: 'edge', d: `M${x},${y}Q${2 * mid[0] - (x + p.x) / 2},${2 * mid[1] - (y + p.y) / 2} ${p.x},${p.y}`})
+    const text = s('text', {class: 'edge', x: mid[0], y: mid[1] + 5})
+    return {from, part, slope, path, text}
   }))
   const boxes = nodes.map(({name, text, kind, x, y}, i) => {
     const g = s('text', {class: 'g', x, y: y + 17})
@@ -63,11 +63,11 @@ const render = ({model, el}) => {
       mark(box, 'early', early === i)
       set(box, {'aria-label': `${nodes[i].text}, ${g.textContent.replaceAll('?', 'missing')}${order.includes(i) ? ', has gone on' : ''}`})
     })
-    for (const {from, part, slope, text, g} of lines) {
+    for (const {from, part, slope, path, text} of lines) {
       const gone = order.includes(from)
       text.textContent = `${gone ? `${num(total(got[from]))} ` : ''}× ${num(slope)}`
-      mark(g, 'gone', gone)
-      mark(g, 'early', early === part && !gone)
+      for (const o of [path, text]) mark(o, 'gone', gone)
+      mark(path, 'early', early === part && !gone)
     }
     so.textContent = order.length ? `In order: ${order.map(i => nodes[i].name).join(', ')}` : 'Begin at the end.'
   }
@@ -84,7 +84,7 @@ const render = ({model, el}) => {
   el.append(h('div', LAB,
     h('p', {class: 'ask'}, 'Who may go on next? Go backward through the graph, a node at a time.'),
     h('div', {class: 'order columns'},
-      drawing(WIDTH, height, 'A graph: values are made from the top down, gradients go up', ...lines.map(o => o.g), ...boxes.map(o => o.box)),
+      drawing(WIDTH, height, 'A graph: values are made from the top down, gradients go up', ...lines.map(o => o.path), ...boxes.map(o => o.box), ...lines.map(o => o.text)),
       h('div', {}, words, so, button('Start again', again))),
     h('p', {class: 'how'}, 'Click a node, or press Tab and Enter. On each line stands its derivative, in each node the shares of its gradient.')))
   show()

@@ -295,7 +295,7 @@ def order(
     w, x = Tensor(w), Tensor(x)
     h = w*x; a = h*h; b = h + a; y = w*b
     rows = [('w', w, '', 'weights', 64, 28), ('x', x, '', 'inputs', 256, 28), ('h', h, 'wx', 'activations', 152, 112),
-            ('a', a, 'h²', 'activations', 254, 196), ('b', b, 'h + a', 'activations', 152, 280), ('y', y, 'wb', 'loss', 66, 364)]
+            ('a', a, 'h²', 'activations', 254, 216), ('b', b, 'h + a', 'activations', 152, 304), ('y', y, 'wb', 'loss', 66, 390)]
     at, gs = {t: i for i, (_, t, *_) in enumerate(rows)}, grad(y, [t for _, t, *_ in rows])
     nodes = [dict(name=k, text=' = '.join(filter(None, (k, how, f'{t.item():g}'))), kind=kind, x=left, y=top, g=g.item(),
                   made_of=[(at[p], rule(Tensor(1.)).item()) for p, rule in t.made_of])
@@ -316,11 +316,11 @@ def _draw_order(nodes):
         for part, slope in n['made_of']:
             p = nodes[part]
             ax.plot([p['x'], n['x']], [p['y'], n['y']], color='#999', zorder=1)
-            ax.text((p['x'] + n['x'])/2, (p['y'] + n['y'])/2, f'× {slope:g}', ha='center', va='center',
+            ax.text((p['x'] + n['x'])/2, (p['y'] + n['y'])/2, f'× {slope:g}' + ', twice'*(n['made_of'].count((part, slope)) > 1), ha='center', va='center',
                     color='#555', bbox=dict(fc='white', ec='none', pad=1.5))
         ax.text(n['x'], n['y'], n['text'], ha='center', color=COLORS[n['kind']], va='center',
                 bbox=dict(boxstyle='round,pad=.4', fc='#f6f6f6', ec='#ccc'))
         ax.text(n['x'], n['y'] + 27, f"g = {n['g']:g}", ha='center', va='center', color=COLORS['gradients'],
                 bbox=dict(fc='white', ec='none', pad=1))
-    ax.set(xlim=(0, 320), ylim=(400, 10)); ax.axis('off')
+    ax.set(xlim=(0, 320), ylim=(430, 10)); ax.axis('off')
     return fig

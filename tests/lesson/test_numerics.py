@@ -561,7 +561,7 @@ BUGS = [                                                # and a case that shows 
     ('Relu', 'backprop.Relu', 'out.g.masked_fill(inp <= 0, 0)', 'out.g*(inp > 0)', dict(x=[-1.], g=[inf])),
     ('Relu', 'backprop.Relu', 'inp <= 0', '~(inp > 0)', dict(x=[nan], g=[1.])),
     ('Relu', 'backprop.backward', 'add_grad(out, torch.ones_like(out) if g is None else g)',
-     'out.g = torch.ones_like(out) if g is None else g', dict(x=[[1.]], g=DOUBLE)),
+     'out.g = torch.ones_like(out) if g is None else g', dict(x=[[1.]], g=1.)),
     ('lin', 'backprop.lin', 'return out + b', 'return out + b.float()', dict(**ONES, of=torch.float16)),
     ('lin', 'backprop.lin', 'if b.shape != w.shape[1:]', 'if False', dict(**ONES | dict(b=[1., 2.]))),
     ('Lin', 'backprop.Lin', 'out.g.sum(0)', 'out.g.mean(0)*len(inp)', dict(**ONES | dict(x=NO_ROWS, g=NO_ROWS))),
