@@ -256,7 +256,8 @@ class _Dual(_Common):
     def __pow__(a, n): return _Dual(a.value**n, a.dot*(n*a.value**(n - 1)))
     def exp(a): return _Dual(a.value.exp(), a.dot*a.value.exp())
     def log(a): return _Dual(a.value.log(), a.dot/a.value)
-    def masked_fill(a, mask, value): return _Dual(a.value.masked_fill(mask, value), a.dot.masked_fill(mask, 0))
+    def masked_fill(a, mask, value):
+        return _Dual(a.value.masked_fill(mask, value), a.dot.masked_fill(mask, 0))
     def __le__(a, b): return a.value <= _value(b)
     sum, mean, reshape, t, __getitem__ = map(_same, 'sum mean reshape t __getitem__'.split())
     shape, dtype, ndim, numel, is_floating_point = (property(operator.attrgetter(f'value.{k}'))
