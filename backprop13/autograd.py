@@ -82,6 +82,7 @@ class _Functions:
     def where(a, cond, b): # a where `cond`, b elsewhere
         return _pair(lambda x, y: torch.where(cond, x, y), a, b,
                      lambda g: g.where(cond, 0.), lambda g: g.where(~cond, 0.))
+    def masked_fill(a, mask, value): return a.where(~mask, value)
     def sum(a, dim=None, keepdim=False):
         kept, out = _reduced(torch.sum, a, dim, keepdim)
         return result(out, (a, lambda g: g.reshape(kept.shape).expand(a.shape)))
@@ -104,7 +105,6 @@ class _Others(_Common):
             raise TypeError(f'Tensor: the exponent is a {type(n).__name__}, wanted a number; '
                             '(b*a.log()).exp() is a to the power of b')
         return result(a.data**n, (a, lambda g: g*(n*a**(n - 1) if n else 0)))
-    def masked_fill(a, mask, value): return a.where(~mask, value)
     def mean(a, dim=None, keepdim=False):
         out = a.sum(dim, keepdim)
         return out/(a.numel()/out.numel())

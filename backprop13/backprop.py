@@ -99,8 +99,7 @@ def add_grad(t:torch.Tensor, g:torch.Tensor):
     if (t.shape, t.dtype) != (g.shape, g.dtype):
         raise ValueError(f'add_grad: a gradient of shape {tuple(g.shape)}, {g.dtype}, for a '
                          f'tensor of shape {tuple(t.shape)}, {t.dtype}; they must be equal')
-    old = getattr(t, 'g', None)
-    t.g = g if old is None else old + g                     # not +=: others may hold old, too
+    t.g = g if getattr(t, 'g', None) is None else t.g + g     # not +=: others may hold t.g, too
 
 def zero_grads(*tensors:torch.Tensor):
     "Forget `.g` of each tensor, so that the next backward pass starts from nothing."
@@ -121,8 +120,8 @@ def _layers_in(layer) -> list:
 
 # %% ../nbs/03_backprop.ipynb #b90e4a60
 class Module:
-    """A layer that remembers its last call. Subclasses define `forward`, and `bwd`, which adds to the
-    gradients of the arguments; a layer that only calls layers needs no `bwd`."""
+    """A layer that remembers its last call. Subclasses define `forward`, and `bwd`, which adds to
+    the gradients of the arguments; a layer that only calls layers needs no `bwd`."""
     def __call__(self, *args):
         if not hasattr(self, '_own'): self._own = {k for k, _ in _held(vars(self), torch.Tensor)}
         out = self.forward(*args)
@@ -143,12 +142,9 @@ class Module:
     def forward(self, *args): raise NotImplementedError(f'{type(self).__name__} must define forward')
 
 # %% ../nbs/03_backprop.ipynb #008caa38
-def backward(
-    out:torch.Tensor, # a loss, or another tensor that a layer returned
-    g:torch.Tensor=None, # its gradient, of its shape; 1 for a loss
-    upto=(), # tensors behind which to stop
-):
-    "Add the gradients of `out` to the `.g` of all that it was made of, by their makers' `bwd`."
+def backward(out:torch.Tensor, g:torch.Tensor=None, upto=()):
+    """Add the gradients of `out`, a loss or other output of a layer, to `.g` of all it was made of.
+    `g` is its own gradient, of its shape; 1 for a loss. Stops behind the tensors `upto`."""
     order, seen, todo = [], {id(t) for t in upto}, [(out, False)]
     while todo:                                  # each after its parts
         t, after_its_parts = todo.pop()
@@ -158,11 +154,11 @@ def backward(
             todo += [(t, True), *((a, False) for _, a in _held(t.maker[1], torch.Tensor))]
     if id(out) not in seen:
         raise ValueError(f'backward: no layer made the {type(out).__name__} of shape '
-                         f'{tuple(getattr(out, "shape", ()))}; pass what a layer returned. A layer that '
-                         'computes something itself must define bwd(self, out, *args)')
+                         f'{tuple(getattr(out, "shape", ()))}; pass what a layer returned. '
+                         'A layer that computes something itself must define bwd(self, out, *args)')
     if g is None and out.ndim:
-        raise RuntimeError(f'backward: no gradient has reached the output of shape {tuple(out.shape)}; '
-                           'call backward() on what comes after it first, or pass one')
+        raise RuntimeError('backward: no gradient has reached the output of shape '
+                           f'{tuple(out.shape)}; call backward() on what comes after it first, or pass one')
     for t in (out, *order): t.g = None           # what is in between starts anew
     add_grad(out, torch.ones_like(out) if g is None else g)
     with torch.no_grad():                        # even if autograd watches

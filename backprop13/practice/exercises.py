@@ -1053,7 +1053,7 @@ add(solutions.tanh, '09_autograd', 10, _tanh_trials, _tanh_want, drive=_tanh_dri
 # %% ../../nbs/support/exercises.ipynb #a3d60e46
 NEAREST = '[self]\n        for v in order: order += dict.fromkeys(p for p, _ in v.made_of if p not in order)'
 ENGINE_BUGS = [
-    Bug('= for +=: of what uses send back, the last share stays', 'part.g = share if part.g is None else part.g + share', 'part.g = share'),
+    Bug('= for +=: of several shares, the last one stays', 'share if part.g is None else part.g + share', 'share'),
     Bug('it goes by the distance from the loss', 'list(backward_order(self))', NEAREST),
     Bug('gradients in between are kept for the next call', 'if v.made_of: v.g = None', 'pass'),
     Bug('leaves start anew, where they should add up', 'if v.made_of: v.g', 'v.g'),
@@ -1223,8 +1223,7 @@ PAGES = {
                         '04_minibatch_training', 'import torch\nfrom torch import nn\n'
                         'from backprop13.minibatch import cross_entropy'),
     '07_loading': Page('Practice: batches', 'A dataset, and a loader that shuffles it', '05_fitting', 'import torch'),
-    '08_tests': Page('Practice: find the bugs',
-                     'Write the tests; eight broken versions wait for each', '05_fitting',
+    '08_tests': Page('Practice: find the bugs', 'Write the tests; eight broken versions wait for each', '05_fitting',
                      'import copy, torch\nfrom torch import nn\n'
                      'from backprop13.support.checks import autograd_grads, check_grads'),
     '09_autograd': Page('Practice: autograd', 'An order, a rule of your own, and seven broken engines', '06_autograd',

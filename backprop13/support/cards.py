@@ -223,8 +223,8 @@ def adds_equal_shapes_and_dtypes(m):
 
 # %% ../../nbs/03_backprop.ipynb #ddd35936
 card(add_grad, also=[adds_equal_shapes_and_dtypes], bugs=[
-    ('= for +=', 'g if old is None else old + g', 'g'), ('= for +=', 'old + g', 'old.add_(g)'),
-    ('sign', 'old + g', 'old - g'),
+    ('= for +=', "g if getattr(t, 'g', None) is None else t.g + g", 'g'), ('= for +=', 't.g + g', 't.g.add_(g)'),
+    ('sign', 't.g + g', 't.g - g'),
     ('no check', '(t.shape, t.dtype) != (g.shape, g.dtype)', 't.numel() < g.numel()'),
     ('wrong dtype', '(t.shape, t.dtype) != (g.shape, g.dtype)', 't.shape != g.shape')])
 

@@ -294,10 +294,12 @@ def order(
     "A graph whose values are used several times: in which order do its nodes go on?"
     w, x = Tensor(w), Tensor(x)
     h = w*x; a = h*h; b = h + a; y = w*b
-    rows = [('w', w, '', 'weights', 64, 28), ('x', x, '', 'inputs', 256, 28), ('h', h, 'wx', 'activations', 152, 112),
-            ('a', a, 'h²', 'activations', 254, 216), ('b', b, 'h + a', 'activations', 152, 304), ('y', y, 'wb', 'loss', 66, 390)]
+    rows = [('w', w, '', 'weights', 64, 28), ('x', x, '', 'inputs', 256, 28),
+            ('h', h, 'wx', 'activations', 152, 112), ('a', a, 'h²', 'activations', 254, 216),
+            ('b', b, 'h + a', 'activations', 152, 304), ('y', y, 'wb', 'loss', 66, 390)]
     at, gs = {t: i for i, (_, t, *_) in enumerate(rows)}, grad(y, [t for _, t, *_ in rows])
-    nodes = [dict(name=k, text=' = '.join(filter(None, (k, how, f'{t.item():g}'))), kind=kind, x=left, y=top, g=g.item(),
+    nodes = [dict(name=k, text=' = '.join(filter(None, (k, how, f'{t.item():g}'))),
+                  kind=kind, x=left, y=top, g=g.item(),
                   made_of=[(at[p], rule(Tensor(1.)).item()) for p, rule in t.made_of])
              for (k, t, how, kind, left, top), g in zip(rows, gs)]
     names = [rows[at[t]][0] for t in backward_order(y) if t.made_of]
@@ -314,9 +316,9 @@ def _draw_order(nodes):
     fig, ax = plt.subplots(figsize=(3.6, 4.2))
     for n in nodes:
         for part, slope in n['made_of']:
-            p = nodes[part]
+            p, twice = nodes[part], ', twice'*(n['made_of'].count((part, slope)) > 1)
             ax.plot([p['x'], n['x']], [p['y'], n['y']], color='#999', zorder=1)
-            ax.text((p['x'] + n['x'])/2, (p['y'] + n['y'])/2, f'× {slope:g}' + ', twice'*(n['made_of'].count((part, slope)) > 1), ha='center', va='center',
+            ax.text((p['x'] + n['x'])/2, (p['y'] + n['y'])/2, f'× {slope:g}' + twice, ha='center', va='center',
                     color='#555', bbox=dict(fc='white', ec='none', pad=1.5))
         ax.text(n['x'], n['y'], n['text'], ha='center', color=COLORS[n['kind']], va='center',
                 bbox=dict(boxstyle='round,pad=.4', fc='#f6f6f6', ec='#ccc'))

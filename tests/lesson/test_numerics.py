@@ -580,7 +580,7 @@ BUGS = [                                                # and a case that shows 
      dict(**NET | dict(w1=[[-1.]], b2=[inf]))),
     ('Model', 'backprop.backward', 'layer.bwd(t, *args)',
      't.g = t.g.nan_to_num(); layer.bwd(t, *args)', dict(**NET | dict(b2=[nan]))),
-    ('add_grad', 'backprop.add_grad', 'old + g', 'g', dict(t=[1.], g=[1.])),
+    ('add_grad', 'backprop.add_grad', 't.g + g', 'g', dict(t=[1.], g=[1.])),
     ('add_grad', 'backprop.add_grad', '(t.shape, t.dtype) != (g.shape, g.dtype)',
      't.shape != g.shape', dict(t=[[1.]], g=DOUBLE)),
     ('logsumexp', 'minibatch.logsumexp', '.nan_to_num()', '.clamp(-60, 60)', dict(x=[1e4], g=1.)),
