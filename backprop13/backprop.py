@@ -158,7 +158,7 @@ def backward(out:torch.Tensor, g:torch.Tensor=None, upto=()):
                          'A layer that computes something itself must define bwd(self, out, *args)')
     if g is None and out.ndim:
         raise RuntimeError('backward: no gradient has reached the output of shape '
-                           f'{tuple(out.shape)}; call backward() on what comes after it first, or pass one')
+                           f'{tuple(out.shape)}; call backward() on what follows it, or pass one')
     for t in (out, *order): t.g = None           # what is in between starts anew
     add_grad(out, torch.ones_like(out) if g is None else g)
     with torch.no_grad():                        # even if autograd watches
