@@ -69,14 +69,7 @@ def _fitting(a, b):
 class _Arithmetic:
     def __add__(a, b): return _pair(operator.add, a, b, lambda g: g, lambda g: g)
     def __mul__(a, b): return _pair(operator.mul, a, b, lambda g: g*b, lambda g: g*a)
-    def __truediv__(a, b): return _div(a, b)
     def __matmul__(a, b): return _matmul(a, b)
-    def __pow__(a, n): # n is a number
-        _check_exponent(n)
-        return result(a.data**n, (a, lambda g: g*(n*a**(n - 1) if n else 0)))
-
-def _div(a, b):
-    return _pair(operator.truediv, a, b, lambda g: g/b, lambda g: -g*a/(b*b))
 
 def _matmul(a, b):
     return result(matmul(_data(a), _data(b)), (a, lambda g: g @ b.t()),
@@ -89,6 +82,7 @@ class _Functions:
     def where(a, cond, b): # a where `cond`, b elsewhere
         return _pair(lambda x, y: torch.where(cond, x, y), a, b,
                      lambda g: g.where(cond, 0.), lambda g: g.where(~cond, 0.))
+    def masked_fill(a, mask, value): return a.where(~mask, value)
     def sum(a, dim=None, keepdim=False):
         kept, out = _reduced(torch.sum, a, dim, keepdim)
         return result(out, (a, lambda g: g.reshape(kept.shape).expand(a.shape)))
@@ -105,7 +99,12 @@ class _Common: # made of the others; forward mode has it, too
 
 # %% ../nbs/06_autograd.ipynb #4f42d14f
 class _Others(_Common):
-    def masked_fill(a, mask, value): return a.where(~mask, value)
+    def __truediv__(a, b): return _div(a, b)
+    def __pow__(a, n): # n is a number
+        if not isinstance(n, (int, float)):
+            raise TypeError(f'Tensor: the exponent is a {type(n).__name__}, wanted a number; '
+                            '(b*a.log()).exp() is a to the power of b')
+        return result(a.data**n, (a, lambda g: g*(n*a**(n - 1) if n else 0)))
     def mean(a, dim=None, keepdim=False):
         out = a.sum(dim, keepdim)
         return out/(a.numel()/out.numel())
@@ -123,11 +122,6 @@ class _Others(_Common):
                         'write w.data -= ...')
     __iadd__ = __imul__ = __itruediv__ = __isub__
 
-def _check_exponent(n):
-    if not isinstance(n, (int, float)):
-        raise TypeError(f'Tensor: the exponent is a {type(n).__name__}, wanted a number; '
-                        '(b*a.log()).exp() is a to the power of b')
-
 # %% ../nbs/06_autograd.ipynb #30f70df0
 class _Shapes:
     def reshape(a, *shape):
@@ -143,6 +137,9 @@ def _reduced(f, a, dim, keepdim):
     axes = tuple(range(a.ndim)) if dim is None else dim
     kept = f(_data(a), axes, keepdim=True)
     return kept, kept if keepdim else kept.squeeze(axes)
+
+def _div(a, b):
+    return _pair(operator.truediv, a, b, lambda g: g/b, lambda g: -g*a/(b*b))
 
 def _put(g, i, shape):
     "Zeros of that shape, and `g` added at index `i`; what an index names twice gets both."
@@ -259,7 +256,8 @@ class _Dual(_Common):
     def __pow__(a, n): return _Dual(a.value**n, a.dot*(n*a.value**(n - 1)))
     def exp(a): return _Dual(a.value.exp(), a.dot*a.value.exp())
     def log(a): return _Dual(a.value.log(), a.dot/a.value)
-    def masked_fill(a, mask, value): return _Dual(a.value.masked_fill(mask, value), a.dot.masked_fill(mask, 0))
+    def masked_fill(a, mask, value):
+        return _Dual(a.value.masked_fill(mask, value), a.dot.masked_fill(mask, 0))
     def __le__(a, b): return a.value <= _value(b)
     sum, mean, reshape, t, __getitem__ = map(_same, 'sum mean reshape t __getitem__'.split())
     shape, dtype, ndim, numel, is_floating_point = (property(operator.attrgetter(f'value.{k}'))

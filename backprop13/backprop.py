@@ -94,47 +94,17 @@ def forward_and_backward(
     return loss
 
 # %% ../nbs/03_backprop.ipynb #43c34025
-def add_grad(
-    t:torch.Tensor, # gets the gradient
-    g:torch.Tensor, # what to add; the shape of `t`
-):
+def add_grad(t:torch.Tensor, g:torch.Tensor):
     "Add `g` to `t.g`, which starts as nothing; `ValueError` if shapes or dtypes differ."
     if (t.shape, t.dtype) != (g.shape, g.dtype):
         raise ValueError(f'add_grad: a gradient of shape {tuple(g.shape)}, {g.dtype}, for a '
                          f'tensor of shape {tuple(t.shape)}, {t.dtype}; they must be equal')
-    old = getattr(t, 'g', None)
-    t.g = g if old is None else old + g                     # not +=: others may hold old, too
+    t.g = g if getattr(t, 'g', None) is None else t.g + g     # not +=: others may hold t.g, too
 
-def zero_grads(
-    *tensors:torch.Tensor, # whose gradients to forget
-):
+def zero_grads(*tensors:torch.Tensor):
     "Forget `.g` of each tensor, so that the next backward pass starts from nothing."
     for t in tensors: t.g = None
 
-# %% ../nbs/03_backprop.ipynb #b90e4a60
-class Module:
-    """A layer that remembers its last call. Subclasses define `forward`, and `bwd`, which adds to the
-    gradients of the arguments; a layer that only calls layers needs no `bwd`."""
-    def __call__(self, *args):
-        if not hasattr(self, '_own'): self._own = frozenset(k for k, _ in _held(vars(self), torch.Tensor))
-        out = self.forward(*args)
-        if hasattr(self, 'bwd'):
-            if hasattr(out, 'maker') or any(out is a for a in args): out = out.clone()   # its own tensor
-            out.maker = self, args
-        self.args, self.out = args, out
-        return out
-    def backward(self):
-        "Add to the gradients, from the output of its last call back to what went in."
-        if not hasattr(self, 'out'):
-            raise RuntimeError(f'{type(self).__name__}: call it on its inputs before backward()')
-        backward(self.out, getattr(self.out, 'g', None), upto=self.args)
-    def zero_grad(self):
-        "Forget `.g` and `.grad` of its tensors, its last inputs and output, and of the layers that it holds."
-        for layer in _layers_in(self):
-            for _, t in _held(vars(layer), torch.Tensor): t.g = t.grad = None
-    def forward(self, *args): raise NotImplementedError(f'{type(self).__name__} must define forward(self, *args)')
-
-# %% ../nbs/03_backprop.ipynb #83807f46
 def _held(o, kind, name=''):
     "What is of that kind in an attribute, and in lists, tuples and dicts, each with its name."
     if isinstance(o, kind): yield name, o
@@ -144,58 +114,57 @@ def _held(o, kind, name=''):
 
 def _layers_in(layer) -> list:
     "The layer, those that it holds, those that they hold, ...; each once, even if it holds itself."
-    found = {id(layer): layer}
-    todo = [layer]
-    while todo:
-        new = {id(q): q for _, q in _held(vars(todo.pop()), Module) if id(q) not in found}
-        found |= new
-        todo += new.values()
-    return [*found.values()]
+    found = [layer]
+    for q in found: found += dict.fromkeys(p for _, p in _held(vars(q), Module) if p not in found)
+    return found
+
+# %% ../nbs/03_backprop.ipynb #b90e4a60
+class Module:
+    """A layer that remembers its last call. Subclasses define `forward`, and `bwd`, which adds to
+    the gradients of the arguments; a layer that only calls layers needs no `bwd`."""
+    def __call__(self, *args):
+        if not hasattr(self, '_own'): self._own = {k for k, _ in _held(vars(self), torch.Tensor)}
+        out = self.forward(*args)
+        if hasattr(self, 'bwd'):
+            if hasattr(out, 'maker') or any(out is a for a in args): out = out.clone()
+            out.maker = self, args
+        self.args, self.out = args, out
+        return out
+    def backward(self):
+        "Add to the gradients, from the output of its last call back to what went in."
+        if not hasattr(self, 'out'):
+            raise RuntimeError(f'{type(self).__name__}: call it on its inputs before backward()')
+        backward(self.out, getattr(self.out, 'g', None), upto=self.args)
+    def zero_grad(self):
+        "Forget `.g` and `.grad` of all tensors that it holds, its last inputs too, and its layers."
+        for layer in _layers_in(self):
+            for _, t in _held(vars(layer), torch.Tensor): t.g = t.grad = None
+    def forward(self, *args): raise NotImplementedError(f'{type(self).__name__} must define forward')
 
 # %% ../nbs/03_backprop.ipynb #008caa38
-def backward(
-    out:torch.Tensor, # a loss, or another tensor that a layer returned
-    g:torch.Tensor=None, # its gradient, of its shape; 1 for a loss
-    upto=(), # tensors behind which to stop
-):
-    "Add the gradients of `out` to the `.g` of all that it was made of, by their makers' `bwd`."
-    g, order = _start(out, g, upto), _made_of(out, upto)
-    out.g = g
-    for t in order[:-1]: t.g = None              # what is in between starts anew
-    with torch.no_grad():                        # even if autograd watches
-        for t in reversed(order):
-            layer, args = t.maker
-            if t.g is not None: layer.bwd(t, *args)
-
-# %% ../nbs/03_backprop.ipynb #008caa3a
-def _made_of(out, upto=()) -> list:
-    "What layers made on the way to `out`, and `out`, each after what it was made of."
+def backward(out:torch.Tensor, g:torch.Tensor=None, upto=()):
+    """Add the gradients of `out`, a loss or other output of a layer, to `.g` of all it was made of.
+    `g` is its own gradient, of its shape; 1 for a loss. Stops behind the tensors `upto`."""
     order, seen, todo = [], {id(t) for t in upto}, [(out, False)]
-    while todo:
+    while todo:                                  # each after its parts
         t, after_its_parts = todo.pop()
         if after_its_parts: order.append(t)
         elif id(t) not in seen and hasattr(t, 'maker'):
             seen.add(id(t))
             todo += [(t, True), *((a, False) for _, a in _held(t.maker[1], torch.Tensor))]
-    return order
-
-# %% ../nbs/03_backprop.ipynb #008caa39
-def _start(out, g, upto) -> torch.Tensor:
-    "The gradient to start with; an error if there is none, or nothing to go back through."
-    if not isinstance(out, torch.Tensor):
-        raise TypeError(f'backward: got {type(out).__name__}, wanted a tensor; pass what a layer returned')
-    if not hasattr(out, 'maker') and not any(out is t for t in upto):
-        raise ValueError(f'backward: no layer made the tensor of shape {tuple(out.shape)}; pass what a '
-                         'layer returned. A layer that computes something itself must define bwd(self, out, *args)')
-    name = type(out.maker[0]).__name__ if hasattr(out, 'maker') else 'backward'
+    if id(out) not in seen:
+        raise ValueError(f'backward: no layer made the {type(out).__name__} of shape '
+                         f'{tuple(getattr(out, "shape", ()))}; pass what a layer returned. '
+                         'A layer that computes something itself must define bwd(self, out, *args)')
     if g is None and out.ndim:
-        raise RuntimeError(f'{name}: no gradient has reached its output yet; '
-                           'call backward() on what comes after it first')
-    if g is None: return torch.ones_like(out)
-    if (g.shape, g.dtype) != (out.shape, out.dtype):
-        raise ValueError(f'{name}: out.g is {tuple(g.shape)}, {g.dtype}, but the output '
-                         f'is {tuple(out.shape)}, {out.dtype}; they must be equal')
-    return g
+        raise RuntimeError('backward: no gradient has reached the output of shape '
+                           f'{tuple(out.shape)}; call backward() on what follows it, or pass one')
+    for t in (out, *order): t.g = None           # what is in between starts anew
+    add_grad(out, torch.ones_like(out) if g is None else g)
+    with torch.no_grad():                        # even if autograd watches
+        for t in reversed(order):
+            layer, args = t.maker
+            if t.g is not None: layer.bwd(t, *args)
 
 # %% ../nbs/03_backprop.ipynb #e8db6be7
 class Relu(Module):

@@ -277,7 +277,7 @@ def visit(browser, url, **settings):
 
 # ---- a lab in its page, and what a reader does there ----
 LABS = dict(broadcast='matmul', wheels='derivatives', flow='backprop', hinges='backprop', step='backprop',
-            softmax='minibatch_training', descent='minibatch_training')          # and its chapter
+            softmax='minibatch_training', descent='minibatch_training', order='autograd')          # and its chapter
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXERCISES', 'PIECES', 'PRODUCTS', 'RELUS', 'BACK', 'SIGMOIDS', 'SOFTMAXES', 'LIN_GRAD_BUGS', 'MSE_BUGS', 'LAST',
-           'LOG_SOFTMAX_BUGS', 'TRAIN_BUGS', 'PAGES', 'add', 'small_model', 'Bug', 'add_test', 'check', 'Note', 'hint',
-           'starter', 'solution', 'progress_file', 'progress', 'Page']
+           'LOG_SOFTMAX_BUGS', 'TRAIN_BUGS', 'NEAREST', 'ENGINE_BUGS', 'PAGES', 'add', 'small_model', 'Bug', 'add_test',
+           'check', 'Note', 'hint', 'starter', 'solution', 'progress_file', 'progress', 'Page']
 
 # %% ../../nbs/support/exercises.ipynb #c9202ce5
 import copy, difflib, gc, graphlib, inspect, json, os, random, time, weakref
@@ -711,7 +711,7 @@ def _takes_again(test, took):
                     'was called, not by what it finds') from None
 
 # %% ../../nbs/support/exercises.ipynb #069fbd30
-def add_test(solution, minutes, right, others, bugs):
+def add_test(solution, minutes, right, others, bugs, page='08_tests'):
     "An exercise in which a test is to be written for `right`."
     def trials():
         torch.optim.SGD([torch.ones(1)], 1.)         # what these import at first takes seconds:
@@ -724,7 +724,7 @@ def add_test(solution, minutes, right, others, bugs):
         yield Trial(dict(right=right, bugs=bugs), '', f'all {len(bugs)} bugs are found')
         yield Trial(dict(right=first[1], took=first[1], times=30), '', 'the right one, with thirty seeds')
         yield Trial(dict(right=right, bugs=bugs[::-1]), '', 'the bugs once more, the last one first')
-    add(solution, '08_tests', minutes, trials, lambda **kw: {}, drive=_test_drive)
+    add(solution, page, minutes, trials, lambda **kw: {}, drive=_test_drive)
 
 # %% ../../nbs/support/exercises.ipynb #efb8bff0
 def _lin_grad_rounded(inp, out, w, b):
@@ -1050,6 +1050,21 @@ def _tanh_trials():
 
 add(solutions.tanh, '09_autograd', 10, _tanh_trials, _tanh_want, drive=_tanh_drive)
 
+# %% ../../nbs/support/exercises.ipynb #a3d60e46
+NEAREST = '[self]\n        for v in order: order += dict.fromkeys(p for p, _ in v.made_of if p not in order)'
+ENGINE_BUGS = [
+    Bug('= for +=: of several shares, the last one stays', 'share if part.g is None else part.g + share', 'share'),
+    Bug('it goes by the distance from the loss', 'list(backward_order(self))', NEAREST),
+    Bug('gradients in between are kept for the next call', 'if v.made_of: v.g = None', 'pass'),
+    Bug('leaves start anew, where they should add up', 'if v.made_of: v.g', 'v.g'),
+    Bug('broadcasting is not undone', '.sum_to_size(part.data.shape)', ''),
+    Bug('its graph is never freed: a value holds itself', 'made_of, None', 'made_of, None; self.itself = self'),
+    Bug('it adds in place, into memory that another gradient shares', 'part.g + share', 'part.g.add_(share)')]
+
+# %% ../../nbs/support/exercises.ipynb #a3d60e47
+add_test(solutions.test_engine, 25, solutions.Engine, {"the chapter's": autograd.Tensor, 'rounded otherwise': broken(
+    solutions.Engine, 'rule(v.g).', '(rule(v.g)*(1 + 2*torch.finfo(v.g.dtype).eps)).')}, ENGINE_BUGS, '09_autograd')
+
 # %% ../../nbs/support/exercises.ipynb #9e595e83
 def check(
     f, # your function or class
@@ -1208,11 +1223,11 @@ PAGES = {
                         '04_minibatch_training', 'import torch\nfrom torch import nn\n'
                         'from backprop13.minibatch import cross_entropy'),
     '07_loading': Page('Practice: batches', 'A dataset, and a loader that shuffles it', '05_fitting', 'import torch'),
-    '08_tests': Page('Practice: find the bugs',
-                     'Write the tests; eight broken versions wait for each', '05_fitting',
+    '08_tests': Page('Practice: find the bugs', 'Write the tests; eight broken versions wait for each', '05_fitting',
                      'import copy, torch\nfrom torch import nn\n'
                      'from backprop13.support.checks import autograd_grads, check_grads'),
-    '09_autograd': Page('Practice: autograd', 'An order for the way back, and a rule of your own', '06_autograd',
-                        'from backprop13.autograd import Tensor, result\n'
-                        'from backprop13.practice.solutions import Number'),
+    '09_autograd': Page('Practice: autograd', 'An order, a rule of your own, and seven broken engines', '06_autograd',
+                        'import torch, weakref\nfrom backprop13.autograd import Tensor, result\n'
+                        'from backprop13.practice.solutions import Number\n'
+                        'from backprop13.support.checks import autograd_grads, check_grads'),
 }

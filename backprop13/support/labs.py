@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['lab_names', 'lab_module', 'still', 'Lab', 'broadcast', 'wheels', 'flow_run', 'still_flow', 'flow', 'hinges',
-           'still_step', 'step', 'softmax', 'eight_bits', 'descent']
+           'still_step', 'step', 'softmax', 'eight_bits', 'descent', 'order']
 
 # %% ../../nbs/support/labs.ipynb #844ca61f
 import base64, html, io, json, re, torch
@@ -19,6 +19,7 @@ except ModuleNotFoundError as e:
     raise
 from .figures import COLORS, draw_broadcast, use_style
 from .graph import Picture
+from ..autograd import Tensor, backward_order, grad
 from ..matmul import broadcast_shape
 from ..backprop import Model
 
@@ -389,4 +390,44 @@ def _draw_descent(steps, nets, curve):
     units.set(xticks=[], yticks=[15 + 30*i for i in range(len(pick))],
               yticklabels=[steps[i] for i in pick], ylabel='step', title='weights of six units')
     units.spines[:].set_visible(False)
+    return fig
+
+# %% ../../nbs/support/labs.ipynb #a3d60e12
+def order(
+    w:float=2., x:float=3., # the leaves
+) -> Lab:
+    "A graph whose values are used several times: in which order do its nodes go on?"
+    w, x = Tensor(w), Tensor(x)
+    h = w*x; a = h*h; b = h + a; y = w*b
+    rows = [('w', w, '', 'weights', 64, 28), ('x', x, '', 'inputs', 256, 28),
+            ('h', h, 'wx', 'activations', 152, 112), ('a', a, 'h²', 'activations', 254, 216),
+            ('b', b, 'h + a', 'activations', 152, 304), ('y', y, 'wb', 'loss', 66, 390)]
+    at, gs = {t: i for i, (_, t, *_) in enumerate(rows)}, grad(y, [t for _, t, *_ in rows])
+    nodes = [dict(name=k, text=' = '.join(filter(None, (k, how, f'{t.item():g}'))),
+                  kind=kind, x=left, y=top, g=g.item(),
+                  made_of=[(at[p], rule(Tensor(1.)).item()) for p, rule in t.made_of])
+             for (k, t, how, kind, left, top), g in zip(rows, gs)]
+    names = [rows[at[t]][0] for t in backward_order(y) if t.made_of]
+    ends = ' and '.join(f"{n['name']} has {n['g']:g}" for n in nodes if not n['made_of'])
+    return Lab('order', dict(nodes=nodes), _draw_order(nodes),
+               f"A graph of {len(nodes)} values: {', '.join(n['text'] for n in nodes)}. Below each its gradient.",
+               f"The nodes go on in the order {', '.join(names)}: each when all of its shares have arrived. "
+               f'Then {ends}.')
+
+# %% ../../nbs/support/labs.ipynb #a3d60e13
+def _draw_order(nodes):
+    "The graph with the gradients that it ends with."
+    use_style()
+    fig, ax = plt.subplots(figsize=(3.6, 4.2))
+    for n in nodes:
+        for part, slope in n['made_of']:
+            p, twice = nodes[part], ', twice'*(n['made_of'].count((part, slope)) > 1)
+            ax.plot([p['x'], n['x']], [p['y'], n['y']], color='#999', zorder=1)
+            ax.text((p['x'] + n['x'])/2, (p['y'] + n['y'])/2, f'× {slope:g}' + twice, ha='center', va='center',
+                    color='#555', bbox=dict(fc='white', ec='none', pad=1.5))
+        ax.text(n['x'], n['y'], n['text'], ha='center', color=COLORS[n['kind']], va='center',
+                bbox=dict(boxstyle='round,pad=.4', fc='#f6f6f6', ec='#ccc'))
+        ax.text(n['x'], n['y'] + 27, f"g = {n['g']:g}", ha='center', va='center', color=COLORS['gradients'],
+                bbox=dict(fc='white', ec='none', pad=1))
+    ax.set(xlim=(0, 320), ylim=(430, 10)); ax.axis('off')
     return fig

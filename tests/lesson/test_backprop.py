@@ -250,9 +250,9 @@ def test_the_model_trains_with_it():
 
 # ---- the random programs can fail
 
-BUGS = [('not zeroed', 'backprop.backward', 'for t in order[:-1]: t.g = None', 'pass'),
-        ('wrong order', 'backprop._made_of', 'if after_its_parts: order.append(t)', 'if after_its_parts: pass'),
-        ('wrong order', 'backprop._made_of', 'seen.add(id(t))', 'seen.add(id(t)); order.insert(0, t)'),
+BUGS = [('not zeroed', 'backprop.backward', 'for t in (out, *order): t.g = None', 'pass'),
+        ('wrong order', 'backprop.backward', 'if after_its_parts: order.append(t)', 'if after_its_parts: pass'),
+        ('wrong order', 'backprop.backward', 'seen.add(id(t))', 'seen.add(id(t)); order.insert(0, t)'),
         ('wrong call', 'backprop.Module', 'out.maker = self, args', 'self.was = out.maker = self, getattr(self, "was", (0, args))[1]'),
         ('missing factor', 'backprop.Mse', '*out.g', '')]
 

@@ -10,7 +10,7 @@ from backprop13 import minibatch
 from backprop13.practice.exercises import EXERCISES, PAGES, check, solution, starter
 
 CLASSES = [name for name, e in EXERCISES.items() if isinstance(e.solution, type)]
-TESTS = [name for name, e in EXERCISES.items() if e.page == '08_tests']
+TESTS = [name for name in EXERCISES if name.startswith('test_')]
 
 
 # ---- a learner's notebook ----
@@ -704,6 +704,25 @@ WRONG = {
         ('one number', ('a.data.tanh()', 'a.data.tanh().mean()'), 'shape', 'shape ()'),
         ('a rule that gives nothing', ('lambda g: g*(1 - tanh(a)**2)', 'lambda g: None'), 'exception', ''),
         ('one rule for all calls', 'global kept\n    kept = a\n    return result(a.data.tanh(), (a, lambda g: g*(1 - tanh(kept)**2)))', 'gradient', '')],
+    'test_engine': [
+        ('asserts nothing', '(Tensor(torch.ones(2)) + Tensor(torch.ones(2))).sum().backward()', 'bugs killed', 'finds 0 of 7'),
+        ('no value twice', ('(h + h*h)', 'h'), 'bugs killed', ''),
+        ('no shortcut', ('(h + h*h)', '(h*h)'), 'bugs killed', 'finds 5 of 7 bugs; one that it does not find: it goes by the distance'),
+        ('calls once', ('1, 2', '[1]'), 'bugs killed', 'finds 5 of 7 bugs; one that it does not find: gradients in between'),
+        ('a new graph for each call', ('        loss.backward()', '        loss = f(*ours)\n        loss.backward()'), 'bugs killed', 'gradients in between'),
+        ('no broadcasting', ('torch.randn(4)', 'torch.randn(3, 4)'), 'bugs killed', 'finds 6 of 7 bugs; one that it does not find: broadcasting'),
+        ('one leaf', ('dict(x=ours[0].g, b=ours[1].g), {k: times*g for k, g in want.items()}', 'dict(x=ours[0].g), dict(x=times*want["x"])'),
+         'bugs killed', 'broadcasting'),
+        ('memory is not looked at', ('assert seen() is None', 'pass'), 'bugs killed', 'finds 6 of 7 bugs; one that it does not find: its graph'),
+        ('waits for the garbage collector', ('    assert seen', '    import gc; gc.collect()\n    assert seen'), 'bugs killed', 'its graph'),
+        ('lax', ('want.items()})', 'want.items()}, 1e9)'), 'bugs killed', ''),
+        ('wants the loss to have a gradient', ('    seen =', '    assert loss.g == 1\n    seen ='), 'right one accepted', "the chapter's"),
+        ('bit by bit', ('check_grads(dict(x=ours[0].g, b=ours[1].g), {k: times*g for k, g in want.items()})',
+                        'assert torch.equal(ours[0].g, times*want["x"])'), 'right one accepted', ''),
+        ('wants leaves to start anew', ('times*g', 'g'), 'right one accepted', ''),
+        ('holds the loss itself', ('seen = weakref.ref(loss)', 'seen = lambda loss=loss: loss'), 'right one accepted', ''),
+        ('always fails', 'assert False', 'right one accepted', 'assert False'),
+        ('calls it wrongly', 'Tensor()', 'exception', 'TypeError')],
 }
 
 

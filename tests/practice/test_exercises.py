@@ -421,7 +421,7 @@ def test_wanted_gradients_agree_with_differences(name):
 # ---- the broken versions ----
 BUGS = {'test_lin_grad': (backprop.lin_grad, exercises.LIN_GRAD_BUGS), 'test_mse': (backprop.Mse, exercises.MSE_BUGS),
         'test_log_softmax': (minibatch.log_softmax, exercises.LOG_SOFTMAX_BUGS),
-        'test_train': (solutions.train, exercises.TRAIN_BUGS)}
+        'test_train': (solutions.train, exercises.TRAIN_BUGS), 'test_engine': (solutions.Engine, exercises.ENGINE_BUGS)}
 each_bug = pytest.mark.parametrize('test, right, bug',
                                    [pytest.param(test, right, bug, id=f'{right.__name__}: {bug.about}')
                                                        for test, (right, bugs) in BUGS.items() for bug in bugs])
