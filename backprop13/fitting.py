@@ -190,12 +190,13 @@ def _ctrl_c_waits():
     def note(*args):
         if came or os.getpid() != me: was(*args)             # a second one, or in a worker
         came.append(args)
-    here = threading.current_thread() is threading.main_thread() and callable(was)
+    main = threading.main_thread()
+    here = main is threading.current_thread() and callable(was) and hasattr(signal, 'pthread_kill')
     if here: signal.signal(signal.SIGINT, note)
     try: yield
     finally:
-        if here: signal.signal(signal.SIGINT, was)
-        if came: was(*came[0])
+        if here: signal.signal(signal.SIGINT, was)           # sent anew: this may be a `__del__`, too
+        if came: threading.Timer(.01, signal.pthread_kill, [main.ident, signal.SIGINT]).start()
 
 # %% ../nbs/05_fitting.ipynb #3cc187eb
 def _in_batches(dataset, generator, batch_size, shuffle, sampler, batch_sampler, drop_last):

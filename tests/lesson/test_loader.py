@@ -230,7 +230,7 @@ def test_half_way_leaves_no_process():
 
 
 INTERRUPTED = '''
-import os, signal, torch
+import os, signal, time, torch
 from multiprocessing import active_children, process
 from unittest import mock
 from backprop13.fitting import DataLoader, Dataset
@@ -240,12 +240,11 @@ def ctrl_c(*args, **kw):
     if os.getpid() == me and not sent: sent.append(True); signal.raise_signal(signal.SIGINT)
 def heard(f):
     sent.clear()
-    try: f()
+    try: f(); time.sleep(60)
     except KeyboardInterrupt: print('heard', end=' ')
     print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, active_children())
-it = iter(dl)
-next(it)
-with mock.patch.object(process.BaseProcess, 'join', lambda *args, **kw: (ctrl_c(), join(*args, **kw))): heard(it.close)
+def half_way(): next(iter(dl))
+with mock.patch.object(process.BaseProcess, 'join', lambda *args, **kw: (ctrl_c(), join(*args, **kw))): heard(half_way)
 os.register_at_fork(before=ctrl_c)
 heard(lambda: list(dl))
 '''
