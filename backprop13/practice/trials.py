@@ -153,8 +153,11 @@ def layer_want(f):
     return want
 
 # %% ../../nbs/support/trials.ipynb #a2b8b65e
-def others(inputs): # the same, with the rows of each tensor in reverse
-    return each(inputs, lambda t: t.flip(0) if t.ndim else t.clone())
+def others(inputs): # the same, half as large, with the rows of each tensor in reverse
+    def other(t):
+        t = t.flip(0) if t.ndim else t.clone()
+        return t/2 if t.is_floating_point() else t
+    return each(inputs, other)
 
 def again(drive):
     "A drive that calls it on other inputs, then on these, twice."
@@ -265,17 +268,19 @@ def by_kind(
 ):
     "The trials of a function, and one more for each kind of mistake."
     def more():
-        yield from (found := list(trials()))
-        plain = found[0].inputs
+        first, *found = trials()
+        plain = first.inputs
         def wide(t):
             shapes = [o.shape for o in t.inputs.values() if isinstance(o, Tensor)]
             return sum(min(s, default=0) > 1 for s in shapes)
-        widest = max((t for t in found if not t.property), key=wide).inputs
-        if through: yield Trial({'autograd': True, **plain}, 'gradient', THROUGH)
-        yield Trial(strided(widest), '', SPREAD)
+        widest = max((t for t in [first, *found] if not t.property), key=wide).inputs
+        yield first                              # what is kept between calls spoils all the others
         yield Trial(others(plain), '', 'called again, after a call on other numbers', again(drive))
         yield Trial(plain, 'two calls', 'what a call gave, after another call', kept(drive))
         yield Trial(plain, 'two calls', 'other numbers in the same memory', replaced(drive))
+        yield from found
+        if through: yield Trial({'autograd': True, **plain}, 'gradient', THROUGH)
+        yield Trial(strided(widest), '', SPREAD)
         yield Trial(scaled(widest), '', 'numbers near 0.001')
         if drive is not returns: yield Trial(plain, '', 'gradients that are there already', held(drive))
         yield Trial(plain, '', 'called three hundred times', often(drive))
@@ -296,6 +301,7 @@ def after_zero_grad(cls, inp, g, **weights):
     layer = cls(*weights.values())
     for again in range(2):
         layer.zero_grad()
+        backprop.zero_grads(*weights.values())       # those in __slots__, too
         found = walked(layer, layer(inp), g, inp=inp, **weights)
     return found
 
@@ -343,7 +349,7 @@ def layer_trials(shapes=((4, 3),), **weights): # shapes of the inputs; name -> s
         return Trial({**inputs, **walk}, property, what, drive)
     return lambda: [
         one(4), one(4, 'dtype', dtype=torch.float64), one(1, 'batch of one'),
-        *(one(0, shape=s) for s in shapes[1:]),
+        one(3, '', 'as many rows as columns'), *(one(0, shape=s) for s in shapes[1:]),
         one(4, 'gradients add up', 'a layer that is walked back twice', times=2),
         one(4, 'two calls', 'a layer that is called again in between', again=True),
         one(4, 'two calls', TWO, two_layers),
@@ -357,6 +363,7 @@ def layer_trials(shapes=((4, 3),), **weights): # shapes of the inputs; name -> s
 # %% ../../nbs/support/trials.ipynb #35eeb195
 class Items:
     "A dataset of `n` pairs: two numbers, and the item's place."
-    def __init__(self, n:int): self._pair = draw(n, 2), torch.arange(n)
-    def __len__(self): return len(self._pair[1])
-    def __getitem__(self, i): return self._pair[0][i], self._pair[1][i]
+    def __init__(self, n:int): self._pair = dict(x=draw(n, 2), y=torch.arange(n))
+    def __len__(self): return len(self._pair['y'])
+    def __getitem__(self, i): # not side by side in memory
+        return tuple(strided({k: t[i] for k, t in self._pair.items()}).values())
