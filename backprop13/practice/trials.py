@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['THROUGH', 'SPREAD', 'HELD', 'TWO', 'draw', 'with_g', 'slopes', 'place', 'shared', 'returns', 'gives', 'sets',
            'drive_layer', 'grads_of', 'walked', 'layer_want', 'others', 'again', 'kept', 'replaced', 'anew', 'fresh',
-           'alike', 'often', 'strided', 'scaled', 'held', 'by_kind', 'two_layers', 'after_zero_grad', 'weights_moved',
-           'held_by_another', 'layer_trials', 'Items']
+           'alike', 'often', 'strided', 'scaled', 'held', 'by_kind', 'two_layers', 'after_zero_grad', 'worn',
+           'weights_moved', 'held_by_another', 'layer_trials', 'Items']
 
 # %% ../../nbs/support/trials.ipynb #bc208023
 import copy, time
@@ -24,10 +24,12 @@ def draw(
     seed:int=0,
     dtype:torch.dtype=torch.float32,
 ) -> Tensor:
-    "Normal random numbers with two decimals, none of them 0."
+    "Normal random numbers of both signs, with two decimals, none of them 0."
     g = torch.Generator().manual_seed(seed)
     t = torch.randn(shape, generator=g, dtype=torch.float64).mul(100).round().div(100)
-    return t.where(t != 0, torch.tensor(.01).to(t)).to(dtype)
+    t = t.where(t != 0, torch.tensor(.01).to(t)).to(dtype)
+    if t.numel() > 1 and len(t.sign().unique()) == 1: t.view(-1)[::2] *= -1
+    return t
 
 def with_g(
     t:Tensor,
@@ -306,6 +308,12 @@ def after_zero_grad(cls, inp, g, **weights):
     return found
 
 # %% ../../nbs/support/trials.ipynb #f1536a58
+def worn(cls, inp, g, **weights):
+    "A layer that was called a hundred times before."
+    layer = cls(*weights.values())
+    for i in range(100): layer(inp)
+    return walked(layer, layer(inp), g, inp=inp, **weights)
+
 def weights_moved(cls, inp, g, **weights):
     "A layer whose weights are moved, in place, after its first call."
     moved = {k: 3*w + 1 for k, w in weights.items()}
@@ -356,6 +364,7 @@ def layer_trials(shapes=((4, 3),), **weights): # shapes of the inputs; name -> s
         one(4, '', 'walked back again, after zero_grad', after_zero_grad),
         one(4, '', 'a gradient that is there already', held_by_another),
         one(4, '', 'weights that were moved in place', weights_moved),
+        one(4, '', 'called a hundred times before', worn),
         Trial(strided(one(4).inputs), '', SPREAD),
         one(4, '', 'done a hundred times', often(drive_layer, 100)),
         one(3, 'stability', 'inputs up to ±1000', None, 1000, torch.float64)]

@@ -207,7 +207,7 @@ WRONG = {
          'no autograd', ''),
         ('torch.func', 'inp.g = torch.func.grad(F.mse_loss)(inp, targ)', 'no autograd', ''),
         ('by differences', 'h, inp.g = 1e-4, torch.zeros_like(inp)\n    for i in range(inp.numel()):\n        e = torch.zeros_like(inp); e.view(-1)[i] = h\n'
-         '        inp.g.view(-1)[i] = (((inp + e - targ)**2).mean() - ((inp - e - targ)**2).mean())/(2*h)', 'gradient', 'an exact formula')],
+         '        inp.g.view(-1)[i] = (((inp + e - targ)**2).mean() - ((inp - e - targ)**2).mean())/(2*h)', 'gradient', '')],
     'relu_grad': [
         ('a slope of 1 at 0', ('inp > 0', 'inp >= 0'), 'gradient', 'exactly 0'),
         ('no mask', ('*(inp > 0)', ''), 'gradient', ''),
@@ -263,6 +263,7 @@ WRONG = {
         ('at least two', ('/out.numel()', '/max(2, out.numel())'), 'batch of one', ''),
         ('backwards in the wrong order',
          ('lin_grad(l2, out, w2, b2)', 'lin_grad(inp, l1, w1, b1)'), 'exception', 'lin_grad(inp'),
+        ('the size of the targets', ('mse(out, targ)', 'mse(out, targ.abs())'), 'value', 'the loss'),
         ('a slope of 1 at 0', ('l1 <= 0', 'l1 < 0'), 'gradient', 'exactly 0')],
     'Lin': [
         ('no sum over rows', ('out.g.sum(0)', 'out.g'), 'exception', 'add_grad(self.b, out.g)'),
@@ -294,6 +295,7 @@ WRONG = {
         ('one argument more', ('def bwd(self, out, inp)', 'def bwd(self, out, inp, g)'), 'signature', 'Lin.bwd'),
         ('drops axes', ('inp.t()', 'inp.squeeze().t()'), 'batch of one', ''),
         ('changes its input', ('out.g.sum(0))', 'out.g.sum(0)); inp.zero_()'), 'inputs unchanged', 'it changes inp'),
+        ('fifty calls', ('return lin(', 'self.n = getattr(self, "n", 0) + 1; return (self.n < 50)*lin('), 'value', 'a hundred times'),
         ('the weights as they were at first', [('self.w, self.b = w, b', 'self.w, self.b, self.wt = w, b, w.t().clone()'),
                                                ('out.g @ self.w.t()', 'out.g @ self.wt')], 'gradient', 'moved in place')],
     'Sigmoid': [
@@ -338,6 +340,7 @@ WRONG = {
         ('always float32', ('inp*self.w', '(inp*self.w).float()'), 'dtype', ''),
         ('NumPy', ('inp*self.w', '(inp*self.w).numpy()'), 'type', 'NumPy'),
         ('changes its weights', ('.sum(0))', '.sum(0)); self.w.zero_()'), 'inputs unchanged', 'it changes w'),
+        ('the size of the weights', ('inp*self.w', 'inp*self.w.abs()'), 'value', ''),
         ('along the rows if square', ('.sum(0)', '.sum(int(len(inp) == len(self.w)))'), 'gradient', 'w.g')],
     'Chain': [
         ('forwards on the way back', ('reversed(self.layers)', 'self.layers'), 'exception', 'layer.backward()'),
