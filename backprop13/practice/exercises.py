@@ -235,7 +235,8 @@ def _chain_trials():
         tensors = {k: draw(*s, seed=i, dtype=dtype) for i, (k, s) in enumerate(shapes.items())}
         return {**tensors, 'layers': layers}
     return [Trial(given()), Trial(given(), 'two calls', TWO, _two_chains, _chain_once),
-            Trial(given(torch.float64), 'dtype'), Trial(given(layers=1), what='a single layer'), Trial(given(n=1), 'batch of one'),
+            Trial(given(torch.float64), 'dtype'), Trial(given(n=1), 'batch of one'),
+            Trial(given(layers=1), what='a single layer'),
             Trial(given(), '', 'five layers', _chain_deep, _chain_once), Trial(strided(given()), '', SPREAD),
             Trial(given(), '', 'called and walked back three times', _chain_again, _chain_once),
             Trial(given(), 'gradients add up', 'two steps without zero_grad', _chain_adds, _chain_adds_want),
