@@ -8,7 +8,7 @@ __all__ = ['SGD', 'Dataset', 'Sampler', 'BatchSampler', 'seeded', 'make_batch', 
            'accuracy', 'report']
 
 # %% ../nbs/05_fitting.ipynb #d38b7531
-import contextlib, inspect, math, operator, os, random, time
+import contextlib, inspect, math, operator, os, random, signal, threading, time
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -173,11 +173,30 @@ def _loop(dl):
     jobs = ((batch, seed + i) for i, batch in enumerate(dl.batch_sampler))
     source = _Whole(dl.dataset, dl.collate_fn)
     if not dl.num_workers: return (yield from (make_batch(*source, *job) for job in jobs))
-    try: yield from torch.utils.data.DataLoader(
+    with _ctrl_c_waits(): batches = iter(torch.utils.data.DataLoader(
         source, batch_sampler=jobs, collate_fn=operator.itemgetter(0), num_workers=dl.num_workers,
         timeout=dl.timeout, multiprocessing_context=dl.multiprocessing_context,
-        generator=torch.Generator())                         # its workers' seeds are not ours
-    except Exception as e: raise e.with_traceback(None)      # whose frames would hold the workers
+        generator=torch.Generator()))                        # its workers' seeds are not ours
+    try: yield from batches
+    except BaseException as e: raise e.with_traceback(None)  # whose frames would hold the workers
+    finally:
+        with _ctrl_c_waits(): del batches                    # which ends them
+
+# %% ../nbs/05_fitting.ipynb #52b4ae4c
+@contextlib.contextmanager
+def _ctrl_c_waits():
+    "Inside, a Ctrl-C waits for the end: Python throws away what is raised while it forks."
+    was, me, came = signal.getsignal(signal.SIGINT), os.getpid(), []
+    def note(*args):
+        if came or os.getpid() != me: was(*args)             # a second one, or in a worker
+        came.append(args)
+    main = threading.main_thread()
+    here = main is threading.current_thread() and callable(was) and hasattr(signal, 'pthread_kill')
+    if here: signal.signal(signal.SIGINT, note)
+    try: yield
+    finally:
+        if here: signal.signal(signal.SIGINT, was)           # sent anew: this may be a `__del__`, too
+        if came: threading.Timer(.01, signal.pthread_kill, [main.ident, signal.SIGINT]).start()
 
 # %% ../nbs/05_fitting.ipynb #3cc187eb
 def _in_batches(dataset, generator, batch_size, shuffle, sampler, batch_sampler, drop_last):

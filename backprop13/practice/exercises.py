@@ -183,8 +183,9 @@ def _network_trials():
     def given(n, dtype=torch.float32):
         shapes = {k: (n, *s[1:]) if k in ('inp', 'targ') else s for k, s in sizes.items()}
         return {k: draw(*s, seed=i, dtype=dtype) for i, (k, s) in enumerate(shapes.items())}
-    return [Trial(given(4)), Trial(given(4, torch.float64), 'dtype'),
-            Trial(given(1), 'batch of one')]
+    zero = given(4) | dict(inp=torch.zeros(4, 3), b1=torch.tensor([0., -0., 1., -1., 0.]))
+    return [Trial(given(4)), Trial(given(4, torch.float64), 'dtype'), Trial(given(1), 'batch of one'),
+            Trial(zero, '', 'hidden units that are exactly 0')]
 
 def _network(inp, targ, w1, b1, w2, b2): return F.mse_loss((inp @ w1 + b1).relu() @ w2 + b2, targ)
 
@@ -199,8 +200,7 @@ def _network_drive(f, **d):
     return {'the loss': loss, **{f'{k}.g': getattr(d[k], 'g', None) for k in BACK}}
 
 add(backprop.forward_and_backward, '03_gradients', 30, _network_trials, _network_want,
-    drive=_network_drive, autograd=False,
-    banned=(backprop.Model, Lin, Relu, Mse),
+    drive=_network_drive, autograd=False, banned=(backprop.Model, Lin, Relu, Mse),
     call='print(forward_and_backward(inp, targ, w1, b1, w2, b2), w2.g, b2.g, w1.g, b1.g)')
 
 # %% ../../nbs/support/exercises.ipynb #60040a7e
@@ -234,12 +234,12 @@ def _chain_trials():
         shapes = {k: (n, *s[1:]) if k in ('x', 'targ') else s for k, s in sizes.items()}
         tensors = {k: draw(*s, seed=i, dtype=dtype) for i, (k, s) in enumerate(shapes.items())}
         return {**tensors, 'layers': layers}
-    return [Trial(given()), Trial(given(torch.float64), 'dtype'),
-            Trial(given(layers=1), what='a single layer'), Trial(given(n=1), 'batch of one'),
+    return [Trial(given()), Trial(given(), 'two calls', TWO, _two_chains, _chain_once),
+            Trial(given(torch.float64), 'dtype'), Trial(given(n=1), 'batch of one'),
+            Trial(given(layers=1), what='a single layer'),
             Trial(given(), '', 'five layers', _chain_deep, _chain_once), Trial(strided(given()), '', SPREAD),
             Trial(given(), '', 'called and walked back three times', _chain_again, _chain_once),
             Trial(given(), 'gradients add up', 'two steps without zero_grad', _chain_adds, _chain_adds_want),
-            Trial(given(), 'two calls', TWO, _two_chains, _chain_once),
             Trial(given(), '', 'done a hundred times', often(_chain_drive, 100))]
 
 # %% ../../nbs/support/exercises.ipynb #a1201b3f
@@ -336,12 +336,12 @@ def _score_trials():
     apart = torch.tensor([[0., 1., 2.], [-1000., -1001., -1002.]])
     far = torch.tensor([[-1e4, -1e4], [1e4, 1e4]])
     return [one(draw(2, 4)), one(draw(3, 3), '', 'square scores, 3 by 3'), one(draw(5)),
-            one(draw(2, 3, 4)), one(draw(2, 4).double(), 'dtype'),
-            one(draw(1, 4), 'batch of one'),
+            one(draw(2, 3, 4)), one(draw(2, 4).double(), 'dtype'), one(draw(1, 4), 'batch of one'),
             one(large, 'stability', 'scores up to ±10000'),
             one(close[:2], 'stability', 'scores of 89 and of 200'),
             one(close[2:], 'stability', 'three scores of −10000'),
             one(far, 'stability', 'two equal scores of −10000, and of 10000'),
+            one(1e26*large, 'stability', 'scores up to ±1e30'),
             one(apart, 'stability', 'one row near 0, one near −1000'),
             one(torch.tensor([[0., -inf, 1.]]), 'stability', 'a score of −inf: impossible'),
             Trial(dict(autograd=True, x=1000*draw(2, 4).double()), 'gradient',
@@ -665,7 +665,8 @@ def _loader_trials():
     yield Trial(dict(n=7, bs=3), '', '400 epochs of one loader', _shuffled_drive, _shuffled_want)
 
 add(solutions.Loader, '07_loading', 20, _loader_trials, _loader_want, drive=_loader_drive,
-    banned=(torch.utils.data.DataLoader, fitting.DataLoader, fitting.BatchSampler, fitting.Sampler))
+    banned=(torch.utils.data.DataLoader, torch.utils.data.BatchSampler, torch.utils.data.RandomSampler,
+        fitting.DataLoader, fitting.BatchSampler, fitting.Sampler))
 
 # %% ../../nbs/support/exercises.ipynb #0e445324
 @dataclass
@@ -724,7 +725,13 @@ def add_test(solution, minutes, right, others, bugs, page='08_tests'):
         yield Trial(dict(right=right, bugs=bugs), '', f'all {len(bugs)} bugs are found')
         yield Trial(dict(right=first[1], took=first[1], times=30), '', 'the right one, with thirty seeds')
         yield Trial(dict(right=right, bugs=bugs[::-1]), '', 'the bugs once more, the last one first')
+        yield Trial(dict(right=right, bugs=[_ends(right)]), '', 'one that ends in an error')
     add(solution, page, minutes, trials, lambda **kw: {}, drive=_test_drive)
+
+def _ends(right): # a bug: an error in place of its body
+    name, indent = ('bwd' if hasattr(right, 'bwd') else 'backward', ' '*4) if isinstance(right, type) else (right.__name__, '')
+    old = f'def {name}('
+    return Bug('it ends in an error', old, f'{old}*_, **__): raise ValueError("broken")\n{indent}def rest(')
 
 # %% ../../nbs/support/exercises.ipynb #efb8bff0
 def _lin_grad_rounded(inp, out, w, b):

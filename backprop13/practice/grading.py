@@ -342,6 +342,7 @@ def compare(
         if what and name.endswith(LATER): what = _changed(name, what)
         if what:
             ok = f' (right: {", ".join(right)})' if right and kind == 'gradient' else ''
+            if property == 'dtype': property = what[0]      # its numbers may be wrong in any dtype
             raise Fault(property or what[0], what[1] + ok + (where and f', for {where}'))
         right += [name]*(not name.endswith(LATER))
 
@@ -377,7 +378,13 @@ def differs(
     place = f'{name} at ' if ' ' in name else name
     seen = f'{place}{list(at)}' if at else name
     seen += f' is {_number(g[at], w[at])}, wanted {_number(w[at], g[at])}'
+    kind = 'dtype' if _by_float32(g, w) else kind
     return kind, seen + (f'; {why}' if (why := diagnose(g, w)) else '')
+
+def _by_float32(g, w):
+    "Are these float64 numbers right to seven digits, and such as float32 can hold?"
+    near = w.dtype == torch.float64 and torch.allclose(g, w, 1e-6, 0)
+    return near and torch.equal(g.float().double(), g)
 
 # %% ../../nbs/support/grading.ipynb #f2b5807d
 def agree(g:Tensor, w:Tensor) -> bool:

@@ -12,6 +12,7 @@ from collections import Counter, namedtuple
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
+from importlib.util import decode_source
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -28,13 +29,14 @@ except ImportError: resource = None                     # Windows has none
 
 # %% ../../nbs/support/submissions.ipynb #42b72d97
 _LARGEST = 20_000_000                                   # bytes of a notebook
-_UNREADABLE = OSError, ValueError, KeyError, TypeError, RecursionError
+_UNREADABLE = OSError, ValueError, KeyError, TypeError, RecursionError, SyntaxError
 
 def _cells(path) -> list:
     "The sources of a file's code cells; one of `_UNREADABLE` if it has none."
     if (size := path.stat().st_size) > _LARGEST:
         raise ValueError(f'it has {size} bytes, wanted at most {_LARGEST}')
-    text = path.read_bytes().decode('utf-8-sig')
+    data = path.read_bytes()
+    text = decode_source(data) if path.suffix == '.py' else data.decode('utf-8-sig')
     if path.suffix == '.py':
         if not _is_notebook(text): return [text]
         raise ValueError('it holds JSON, not Python; name it .ipynb')
@@ -99,7 +101,7 @@ _INSTEAD = dict(MPLBACKEND='Agg', TQDM_DISABLE='1', PYTHONBREAKPOINT='0', PIP_DR
 def _cut_off(home, folder, limits, above, *keep):
     "A home, a working folder and limits of this process's own; no terminal."
     _close_files(*keep, parent_process().sentinel)
-    threading.Thread(target=_end_with_command, args=[above], daemon=True).start()
+    threading.Thread(target=_end_with_command, args=[above, home], daemon=True).start()
     for k in [k for k in os.environ if k.startswith('XDG_') or k in _YOURS]: del os.environ[k]
     os.environ |= dict.fromkeys(('HOME', 'USERPROFILE', 'TMPDIR', 'TEMP', 'TMP'), str(home))
     os.environ |= _INSTEAD | dict(BACKPROP13_DATA=limits.data)
@@ -117,8 +119,9 @@ def _close_files(*keep):
     sys.stdin = io.StringIO('\n'*100)                   # Enter, a hundred times
     sys.stdout, sys.stderr = (open(os.devnull, 'w', encoding='utf-8') for _ in '12')
 
-def _end_with_command(above):
+def _end_with_command(above, home):
     parent_process().join()
+    _end_others(home)
     with suppress(OSError): above and os.kill(above, signal.SIGKILL)
     os.killpg(0, signal.SIGKILL) if hasattr(os, 'killpg') else os._exit(1)
 
@@ -253,7 +256,8 @@ def _plain(o):
 
 def _numbers(t):
     few = t[()] if t.numel() <= _MOST else t.new_empty(0)
-    data = few.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    plain = torch.empty(few.shape, dtype=few.dtype).copy_(few)       # without strides of its own
+    data = plain.view(-1).view(torch.uint8).numpy().tobytes()
     return dict(dtype=str(t.dtype)[6:], shape=[*t.shape], data=base64.b64encode(data).decode())
 
 # %% ../../nbs/support/submissions.ipynb #7ab2d8e4
@@ -306,6 +310,14 @@ def _end(p, below):
     with suppress(OSError):
         if p.is_alive(): p.kill()
     p.join(10)
+
+def _end_others(home):
+    "On Linux, end what is in a session of its own: its HOME is this one, or it works there."
+    for p in Path('/proc').glob('[0-9]*'):
+        with suppress(OSError):
+            names, at = (p/'environ').read_bytes().split(b'\0'), Path(os.readlink(p/'cwd'))
+            theirs = os.fsencode(f'HOME={home}') in names or at.is_relative_to(home)
+            if theirs and int(p.name) != os.getpid(): os.kill(int(p.name), signal.SIGKILL)
 
 # %% ../../nbs/support/submissions.ipynb #e16c71e7
 def _copy(file, home):
@@ -379,7 +391,9 @@ def _attempt(file, stops, graded, limits, left):
                 p.join(1)
                 end = None if p.exitcode == 255 else p.exitcode     # so if its server was ended
             return heard.at, heard.statement, end, took
-        finally: _end(p, heard.pid)
+        finally:
+            _end(p, heard.pid)
+            _end_others(home)
 
 # %% ../../nbs/support/submissions.ipynb #d713f9b0
 def _watched(sock, heard, cell, left):
@@ -537,12 +551,13 @@ def to_csv(
     rows:list, # of `Row`
 ) -> bytes: # UTF-8, marked as such for Excel
     "A line for each student and exercise, under a line of headings."
-    def plain(text):
-        text = _clean(text, '\n')
-        return f"'{text}" if text.lstrip().startswith(('=', '+', '-', '@')) else text
     out = io.StringIO(newline='')
-    csv.writer(out).writerows([Row._fields, *(map(plain, r) for r in rows)])
+    csv.writer(out).writerows([Row._fields, *(map(_in_csv, r) for r in rows)])
     return out.getvalue().encode('utf-8-sig')
+
+def _in_csv(text):
+    text = _clean(text, '\n')
+    return f"'{text}" if text.lstrip().startswith(('=', '+', '-', '@')) else text
 
 # %% ../../nbs/support/submissions.ipynb #7e9315d4
 def _grade_parser():
@@ -560,6 +575,7 @@ def _grade_parser():
     option('--memory', _whole(100, 10**6), 2000, 'limit of memory, in MB')
     option('--jobs', _whole(1, 1000), min(4, os.cpu_count() or 1), 'notebooks at a time')
     p.add_argument('--csv', type=_new_file('.csv'), metavar='FILE', help='where to write results')
+    p.add_argument('--resume', action='store_true', help='keep what FILE has, grade the others')
     return p
 
 # %% ../../nbs/support/submissions.ipynb #673d5f32
@@ -572,14 +588,30 @@ def _digits(source):
     mnist_files(str(folder), sums=sums)                 # an error, if they aren't right
     return str(folder)
 
+# %% ../../nbs/support/submissions.ipynb #d27f8b05
+def _going_on(args, students, files):
+    "With `--resume`, the rows that a former run has written; the students and files that are left."
+    if not args.resume: return [], students, files
+    if not args.csv: raise ValueError('--resume goes on with a file of results; name it, by --csv')
+    rows = []
+    with suppress(FileNotFoundError), open(args.csv, encoding='utf-8-sig', newline='') as f:
+        names, *rows = [*csv.reader(f)] or [()]
+        if any(len(r) != len(Row._fields) for r in (names, *rows)) or (*names,) != Row._fields:
+            raise ValueError(f'{args.csv} holds no results; name a file that this command wrote')
+    n = Counter(student for student, *_ in rows)
+    done = {student for student in n if n[student] == len(EXERCISES)}
+    left = [o for o in students if _in_csv(o) not in done]
+    rows = [Row(*r) for r in rows if r[0] in done]
+    return rows, left, [o for o in files if o.student in left]
+
 # %% ../../nbs/support/submissions.ipynb #d27f8b06
 class _Kept:
     "Writes the rows of all who are finished, so that they are there if the command is ended."
-    def __init__(self, path): self.path, self.rows = path, []
+    def __init__(self, path, before): self.path, self.before, self.rows = path, before, []
     def __call__(self, rows):
         self.rows = rows
         with suppress(OSError):                         # a disk that is full now may have room later
-            if self.path: _save(self.path, to_csv(rows))
+            if self.path: _save(self.path, to_csv(self.before + rows))
     def lacking(self, students): return sorted({*students} - {r.student for r in self.rows})
 
 @contextmanager
@@ -601,16 +633,17 @@ def grade(
         args = parser.parse_args(argv)
         import backprop13.practice.shell            # which says what is missing, if IPython is
         students, files, notes = collect(args.folder)
+        before, students, files = _going_on(args, students, files)
         limits = Limits(args.cell_seconds, args.seconds, args.memory*10**6, _digits(args.data))
         print(f'to grade: {len(files)} files of {len(students)} students\n')
-        keep = _Kept(args.csv)
+        keep = _Kept(args.csv, before)
         # a bad MPLBACKEND would end the server of processes
         with patch.dict(os.environ, MPLBACKEND='Agg'), _exit_on_term():
             try: rows, said = run_all(files, students, limits, args.jobs, keep)
             except BaseException:
                 print(_clean(f'not graded: {", ".join(keep.lacking(students))}'))
                 raise
-        print(by_student(rows), by_exercise(rows), sep='\n\n')
+        print(by_student(rows := before + rows), by_exercise(rows), sep='\n\n')
         if notes + said: print('', *notes, *said, sep='\n')
         if args.csv:
             with _writing(args.csv): _save(args.csv, to_csv(rows))

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['THROUGH', 'SPREAD', 'HELD', 'TWO', 'draw', 'with_g', 'slopes', 'place', 'shared', 'returns', 'gives', 'sets',
            'drive_layer', 'grads_of', 'walked', 'layer_want', 'others', 'again', 'kept', 'replaced', 'anew', 'fresh',
-           'alike', 'often', 'strided', 'scaled', 'held', 'by_kind', 'two_layers', 'after_zero_grad', 'weights_moved',
-           'held_by_another', 'layer_trials', 'Items']
+           'alike', 'often', 'strided', 'scaled', 'held', 'by_kind', 'two_layers', 'after_zero_grad', 'worn',
+           'weights_moved', 'held_by_another', 'layer_trials', 'Items']
 
 # %% ../../nbs/support/trials.ipynb #bc208023
 import copy, time
@@ -24,10 +24,12 @@ def draw(
     seed:int=0,
     dtype:torch.dtype=torch.float32,
 ) -> Tensor:
-    "Normal random numbers with two decimals, none of them 0."
+    "Normal random numbers of both signs, with two decimals, none of them 0."
     g = torch.Generator().manual_seed(seed)
     t = torch.randn(shape, generator=g, dtype=torch.float64).mul(100).round().div(100)
-    return t.where(t != 0, torch.tensor(.01).to(t)).to(dtype)
+    t = t.where(t != 0, torch.tensor(.01).to(t)).to(dtype)
+    if t.numel() > 1 and len(t.sign().unique()) == 1: t.view(-1)[::2] *= -1
+    return t
 
 def with_g(
     t:Tensor,
@@ -153,8 +155,11 @@ def layer_want(f):
     return want
 
 # %% ../../nbs/support/trials.ipynb #a2b8b65e
-def others(inputs): # the same, with the rows of each tensor in reverse
-    return each(inputs, lambda t: t.flip(0) if t.ndim else t.clone())
+def others(inputs): # the same, half as large, with the rows of each tensor in reverse
+    def other(t):
+        t = t.flip(0) if t.ndim else t.clone()
+        return t/2 if t.is_floating_point() else t
+    return each(inputs, other)
 
 def again(drive):
     "A drive that calls it on other inputs, then on these, twice."
@@ -265,17 +270,19 @@ def by_kind(
 ):
     "The trials of a function, and one more for each kind of mistake."
     def more():
-        yield from (found := list(trials()))
-        plain = found[0].inputs
+        first, *found = trials()
+        plain = first.inputs
         def wide(t):
             shapes = [o.shape for o in t.inputs.values() if isinstance(o, Tensor)]
             return sum(min(s, default=0) > 1 for s in shapes)
-        widest = max((t for t in found if not t.property), key=wide).inputs
-        if through: yield Trial({'autograd': True, **plain}, 'gradient', THROUGH)
-        yield Trial(strided(widest), '', SPREAD)
+        widest = max((t for t in [first, *found] if not t.property), key=wide).inputs
+        yield first                              # what is kept between calls spoils all the others
         yield Trial(others(plain), '', 'called again, after a call on other numbers', again(drive))
         yield Trial(plain, 'two calls', 'what a call gave, after another call', kept(drive))
         yield Trial(plain, 'two calls', 'other numbers in the same memory', replaced(drive))
+        yield from found
+        if through: yield Trial({'autograd': True, **plain}, 'gradient', THROUGH)
+        yield Trial(strided(widest), '', SPREAD)
         yield Trial(scaled(widest), '', 'numbers near 0.001')
         if drive is not returns: yield Trial(plain, '', 'gradients that are there already', held(drive))
         yield Trial(plain, '', 'called three hundred times', often(drive))
@@ -296,10 +303,17 @@ def after_zero_grad(cls, inp, g, **weights):
     layer = cls(*weights.values())
     for again in range(2):
         layer.zero_grad()
+        backprop.zero_grads(*weights.values())       # those in __slots__, too
         found = walked(layer, layer(inp), g, inp=inp, **weights)
     return found
 
 # %% ../../nbs/support/trials.ipynb #f1536a58
+def worn(cls, inp, g, **weights):
+    "A layer that was called a hundred times before."
+    layer = cls(*weights.values())
+    for i in range(100): layer(inp)
+    return walked(layer, layer(inp), g, inp=inp, **weights)
+
 def weights_moved(cls, inp, g, **weights):
     "A layer whose weights are moved, in place, after its first call."
     moved = {k: 3*w + 1 for k, w in weights.items()}
@@ -343,13 +357,14 @@ def layer_trials(shapes=((4, 3),), **weights): # shapes of the inputs; name -> s
         return Trial({**inputs, **walk}, property, what, drive)
     return lambda: [
         one(4), one(4, 'dtype', dtype=torch.float64), one(1, 'batch of one'),
-        *(one(0, shape=s) for s in shapes[1:]),
+        one(3, '', 'as many rows as columns'), *(one(0, shape=s) for s in shapes[1:]),
         one(4, 'gradients add up', 'a layer that is walked back twice', times=2),
         one(4, 'two calls', 'a layer that is called again in between', again=True),
         one(4, 'two calls', TWO, two_layers),
         one(4, '', 'walked back again, after zero_grad', after_zero_grad),
         one(4, '', 'a gradient that is there already', held_by_another),
         one(4, '', 'weights that were moved in place', weights_moved),
+        one(4, '', 'called a hundred times before', worn),
         Trial(strided(one(4).inputs), '', SPREAD),
         one(4, '', 'done a hundred times', often(drive_layer, 100)),
         one(3, 'stability', 'inputs up to ±1000', None, 1000, torch.float64)]
@@ -357,6 +372,7 @@ def layer_trials(shapes=((4, 3),), **weights): # shapes of the inputs; name -> s
 # %% ../../nbs/support/trials.ipynb #35eeb195
 class Items:
     "A dataset of `n` pairs: two numbers, and the item's place."
-    def __init__(self, n:int): self._pair = draw(n, 2), torch.arange(n)
-    def __len__(self): return len(self._pair[1])
-    def __getitem__(self, i): return self._pair[0][i], self._pair[1][i]
+    def __init__(self, n:int): self._pair = dict(x=draw(n, 2), y=torch.arange(n))
+    def __len__(self): return len(self._pair['y'])
+    def __getitem__(self, i): # not side by side in memory
+        return tuple(strided({k: t[i] for k, t in self._pair.items()}).values())

@@ -229,6 +229,33 @@ def test_half_way_leaves_no_process():
         assert not gone(), how
 
 
+INTERRUPTED = '''
+import os, signal, time, torch
+from multiprocessing import active_children, process
+from unittest import mock
+from backprop13.fitting import DataLoader, Dataset
+me, dl = os.getpid(), DataLoader(Dataset(torch.rand(64, 3), torch.arange(64)), 4, num_workers=2, multiprocessing_context='fork')
+sent, join = [], process.BaseProcess.join
+def ctrl_c(*args, **kw):
+    if os.getpid() == me and not sent: sent.append(True); signal.raise_signal(signal.SIGINT)
+def heard(f):
+    sent.clear()
+    try: f(); time.sleep(60)
+    except KeyboardInterrupt: print('heard', end=' ')
+    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, active_children())
+def half_way(): next(iter(dl))
+with mock.patch.object(process.BaseProcess, 'join', lambda *args, **kw: (ctrl_c(), join(*args, **kw))): heard(half_way)
+os.register_at_fork(before=ctrl_c)
+heard(lambda: list(dl))
+'''
+
+@forks
+def test_ctrl_c_is_heard_while_workers_start_and_end():
+    "In what Python runs before it forks, and in `__del__`, what is raised is thrown away"
+    r = subprocess.run([sys.executable, '-c', INTERRUPTED], capture_output=True, text=True)
+    assert r.stdout.splitlines() == ['heard True []']*2, r
+
+
 MODULE = '''
 import random, numpy as np, torch
 from backprop13.fitting import DataLoader, Dataset

@@ -123,7 +123,11 @@ WRONG = {
         ('@', 'return a @ b', 'no ready-made function', '`@`'),
         ('einsum', "return torch.einsum('ij,jk->ik', a, b)", 'no ready-made function', 'einsum'),
         ('the library', 'from backprop13 import matmul; return matmul.matmul(a, b)',
-         'no ready-made function', '`matmul`')],
+         'no ready-made function', '`matmul`'),
+        ('adds to what it gave before', 'import torch\nkept = {}\ndef matmul(a, b):\n    out = kept.setdefault((len(a), b.shape[1], a.dtype), a.new_zeros(len(a), b.shape[1]))\n'
+         '    for i in range(len(a)): out[i] += (a[i][:, None]*b).sum(0)\n    return out.clone()', 'value', 'called again'),
+        ('one memory for all results', 'import torch\nkept = {}\ndef matmul(a, b):\n    out = kept.setdefault((len(a), b.shape[1], a.dtype), a.new_zeros(len(a), b.shape[1]))\n'
+         '    for i in range(len(a)): out[i] = (a[i][:, None]*b).sum(0)\n    return out', 'two calls', 'after another call')],
     'relu': [
         ('the other side', ('x <= 0', 'x > 0'), 'value', ''),
         ('half of it, in float64', 'torch.set_default_dtype(torch.float64); return (x + x.abs())/2', 'dtype',
@@ -145,7 +149,10 @@ WRONG = {
         ('ready-made', 'return torch.relu(x)', 'no ready-made function', '`relu`'),
         ('a ready-made layer', 'return torch.nn.ReLU()(x)', 'no ready-made function', ''),
         ('a ready-made one, whose refusal it catches',
-         'try: return torch.relu(x)\n    except BaseException: return x*(x > 0)', 'no ready-made function', '')],
+         'try: return torch.relu(x)\n    except BaseException: return x*(x > 0)', 'no ready-made function', ''),
+        ('up to three axes', 'return x*(x > 0) if x.ndim < 4 else x*1', 'value', ''),
+        ('by way of a list', 'return torch.tensor(x.tolist(), dtype=x.dtype).clamp(min=0)', 'gradient', 'autograd has lost'),
+        ('at most 6', 'return (x*(x > 0)).clamp(max=6)', 'stability', '')],
     'lin': [
         ('no bias', 'return x @ w', 'value', 'every row is off by the same numbers'),
         ('minus the bias', 'return x @ w - b', 'value', ''),
@@ -161,7 +168,8 @@ WRONG = {
         ('changes the weights', 'y = x @ w + b; w += 1; return y', 'inputs unchanged', 'it changes w'),
         ('relu too', 'return (x @ w + b).relu()', 'value', ''),
         ('ready-made', 'return F.linear(x, w.t(), b)', 'no ready-made function', 'linear'),
-        ('another ready-made', 'return torch.addmm(b, x, w)', 'no ready-made function', 'addmm')],
+        ('another ready-made', 'return torch.addmm(b, x, w)', 'no ready-made function', 'addmm'),
+        ('the bias is cut off', 'return x @ w + b.data', 'gradient', 'b.g')],
     'mse': [
         ('no mean', 'return (output - targ).square().sum()', 'value', '4 times too large'),
         ('divided by the rows', 'return (output - targ).square().sum()/len(targ)', 'value', '2 times too large'),
@@ -177,7 +185,9 @@ WRONG = {
         ('at least two', 'd = output - targ; return d.square().sum()/max(2, d.numel())',
          'batch of one', '2 times too small'),
         ('ready-made', 'return F.mse_loss(output, targ)', 'no ready-made function', 'mse_loss'),
-        ('a ready-made layer', 'return torch.nn.MSELoss()(output, targ)', 'no ready-made function', '')],
+        ('a ready-made layer', 'return torch.nn.MSELoss()(output, targ)', 'no ready-made function', ''),
+        ('divided by one less', 'd = output - targ; return d.square().sum()/max(d.numel() - 1, 1)', 'value', ''),
+        ('by way of the root', 'd = output - targ; return d.square().sum().sqrt()**2/d.numel()', 'gradient', 'nan')],
     'mse_grad': [
         ('the wrong sign', ('inp - targ', 'targ - inp'), 'gradient', 'every sign is the opposite'),
         ('the other order', 'def mse_grad(targ, inp): inp.g = 2*(inp - targ)/inp.numel()',
@@ -195,7 +205,9 @@ WRONG = {
         ('in place', 'inp -= targ; inp.g = 2*inp/inp.numel()', 'inputs unchanged', 'it changes inp'),
         ('autograd', 'i = inp.clone().requires_grad_(); F.mse_loss(i, targ).backward(); inp.g = i.grad',
          'no autograd', ''),
-        ('torch.func', 'inp.g = torch.func.grad(F.mse_loss)(inp, targ)', 'no autograd', '')],
+        ('torch.func', 'inp.g = torch.func.grad(F.mse_loss)(inp, targ)', 'no autograd', ''),
+        ('by differences', 'h, inp.g = 1e-4, torch.zeros_like(inp)\n    for i in range(inp.numel()):\n        e = torch.zeros_like(inp); e.view(-1)[i] = h\n'
+         '        inp.g.view(-1)[i] = (((inp + e - targ)**2).mean() - ((inp - e - targ)**2).mean())/(2*h)', 'gradient', '')],
     'relu_grad': [
         ('a slope of 1 at 0', ('inp > 0', 'inp >= 0'), 'gradient', 'exactly 0'),
         ('no mask', ('*(inp > 0)', ''), 'gradient', ''),
@@ -211,7 +223,8 @@ WRONG = {
         ('changes its input', 'inp.g = out.g*(inp > 0); inp.clamp_(min=0)', 'inputs unchanged', 'it changes inp'),
         ('NumPy', 'inp.g = (out.g*(inp > 0)).numpy()', 'type', 'NumPy'),
         ('autograd', 'i = inp.clone().requires_grad_(); inp.g, = torch.autograd.grad(i.relu(), i, out.g)',
-         'no autograd', '')],
+         'no autograd', ''),
+        ('clears the gradient that arrives', 'out.g[inp <= 0] = 0; inp.g = out.g.clone()', 'inputs unchanged', 'it changes out.g')],
     'lin_grad': [
         ('no sum over rows', FINISH + 'out.g', 'shape', 'b.g has shape (4, 2), wanted (2,)'),
         ('NumPy, set', FINISH + 'out.g.sum(0).numpy()', 'type', 'NumPy', 'Which step'),
@@ -249,7 +262,9 @@ WRONG = {
         ('changes its input', ('return loss', 'targ.zero_(); return loss'), 'inputs unchanged', 'it changes targ'),
         ('at least two', ('/out.numel()', '/max(2, out.numel())'), 'batch of one', ''),
         ('backwards in the wrong order',
-         ('lin_grad(l2, out, w2, b2)', 'lin_grad(inp, l1, w1, b1)'), 'exception', 'lin_grad(inp')],
+         ('lin_grad(l2, out, w2, b2)', 'lin_grad(inp, l1, w1, b1)'), 'exception', 'lin_grad(inp'),
+        ('the size of the targets', ('mse(out, targ)', 'mse(out, targ.abs())'), 'value', 'the loss'),
+        ('a slope of 1 at 0', ('l1 <= 0', 'l1 < 0'), 'gradient', 'exactly 0')],
     'Lin': [
         ('no sum over rows', ('out.g.sum(0)', 'out.g'), 'exception', 'add_grad(self.b, out.g)'),
         ('bwd the other way round', ('def bwd(self, out, inp)', 'def bwd(self, inp, out)'),
@@ -279,7 +294,10 @@ WRONG = {
         ('no Module', ('class Lin(Module)', 'class Lin'), 'signature', 'is no `Module`'),
         ('one argument more', ('def bwd(self, out, inp)', 'def bwd(self, out, inp, g)'), 'signature', 'Lin.bwd'),
         ('drops axes', ('inp.t()', 'inp.squeeze().t()'), 'batch of one', ''),
-        ('changes its input', ('out.g.sum(0))', 'out.g.sum(0)); inp.zero_()'), 'inputs unchanged', 'it changes inp')],
+        ('changes its input', ('out.g.sum(0))', 'out.g.sum(0)); inp.zero_()'), 'inputs unchanged', 'it changes inp'),
+        ('fifty calls', ('return lin(', 'self.n = getattr(self, "n", 0) + 1; return (self.n < 50)*lin('), 'value', 'a hundred times'),
+        ('the weights as they were at first', [('self.w, self.b = w, b', 'self.w, self.b, self.wt = w, b, w.t().clone()'),
+                                               ('out.g @ self.w.t()', 'out.g @ self.wt')], 'gradient', 'moved in place')],
     'Sigmoid': [
         ('the wrong sign', ('(-inp)', 'inp'), 'value', ''),
         ('changes its output', ('add_grad(inp, out.g*out*(1 - out))', 'out *= 1 - out; add_grad(inp, out*out.g)'),
@@ -303,7 +321,10 @@ WRONG = {
         ('None', ('return ', ''), 'type', 'None'),
         ('drops axes', ('1/(1 + (-inp).exp())', '(1/(1 + (-inp).exp())).squeeze()'), 'batch of one', ''),
         ('changes its input', ('(1 - out))', '(1 - out)); inp.zero_()'), 'inputs unchanged', 'it changes inp'),
-        ('ready-made', ('1/(1 + (-inp).exp())', 'torch.sigmoid(inp)'), 'no ready-made function', 'sigmoid')],
+        ('ready-made', ('1/(1 + (-inp).exp())', 'torch.sigmoid(inp)'), 'no ready-made function', 'sigmoid'),
+        ('kept by shape', 'class Sigmoid(Module):\n    kept = {}\n    def forward(self, inp):\n        self.kept[inp.shape] = 1/(1 + (-inp).exp())\n'
+         '        return self.kept[inp.shape].clone()\n    def bwd(self, out, inp):\n        s = self.kept[inp.shape]; add_grad(inp, out.g*s*(1 - s))', 'two calls', ''),
+        ('rounded', ('return 1/(1 + (-inp).exp())', 'return (1e6/(1 + (-inp).exp())).round()/1e6'), 'value', '')],
     'Scale': [
         ('a sum', ('inp*self.w', 'inp + self.w'), 'value', ''),
         ('a product of matrices', ('inp*self.w', 'inp @ self.w'), 'shape', '(4,), wanted (4, 3)'),
@@ -318,7 +339,9 @@ WRONG = {
         ('drops axes', ('(out.g*inp)', '(out.g*inp).squeeze()'), 'batch of one', ''),
         ('always float32', ('inp*self.w', '(inp*self.w).float()'), 'dtype', ''),
         ('NumPy', ('inp*self.w', '(inp*self.w).numpy()'), 'type', 'NumPy'),
-        ('changes its weights', ('.sum(0))', '.sum(0)); self.w.zero_()'), 'inputs unchanged', 'it changes w')],
+        ('changes its weights', ('.sum(0))', '.sum(0)); self.w.zero_()'), 'inputs unchanged', 'it changes w'),
+        ('the size of the weights', ('inp*self.w', 'inp*self.w.abs()'), 'value', ''),
+        ('along the rows if square', ('.sum(0)', '.sum(int(len(inp) == len(self.w)))'), 'gradient', 'w.g')],
     'Chain': [
         ('forwards on the way back', ('reversed(self.layers)', 'self.layers'), 'exception', 'layer.backward()'),
         ('adds to the list that it is given',
@@ -345,7 +368,10 @@ WRONG = {
          'inputs unchanged', 'targ'),
         ('the library', ('self.layers, self.loss = layers, loss',
                          'from backprop13.backprop import Model; self.model = Model(*[torch.zeros(3, 3)]*4)'),
-         'no ready-made function', 'Model')],
+         'no ready-made function', 'Model'),
+        ('all chains in one list', [('self.layers, self.loss = layers, loss', 'Chain.all = getattr(Chain, "all", []) + layers; self.layers, self.loss = Chain.all, loss')],
+         'two calls', ''),
+        ('forgets before it walks back', ('self.loss.backward()', '[layer.zero_grad() for layer in self.layers]; self.loss.backward()'), 'gradients add up', '')],
     'logsumexp': [
         ('overflows', 'return x.exp().sum(-1).log()', 'stability', 'infinite'),
         ('NumPy inside', 'np = __import__("numpy"); a = x.max(-1, keepdim=True).values; return a[..., 0] + np.log(np.exp(x - a).sum(-1))', 'type', 'NumPy'),
@@ -369,7 +395,8 @@ WRONG = {
         ('drops axes', 'return x.exp().sum(-1).log().squeeze()', 'batch of one', ''),
         ('NumPy', 'return x.exp().sum(-1).log().numpy()', 'type', 'NumPy'),
         ('ready-made', 'return torch.logsumexp(x, -1)', 'no ready-made function', 'logsumexp'),
-        ('by log-softmax', 'return x[..., 0] - F.log_softmax(x, -1)[..., 0]', 'no ready-made function', 'log_softmax')],
+        ('by log-softmax', 'return x[..., 0] - F.log_softmax(x, -1)[..., 0]', 'no ready-made function', 'log_softmax'),
+        ('at most 10000', 'x = x.clamp(-1e4, 1e4); m = x.amax(-1, keepdim=True); return m[..., 0] + (x - m).exp().sum(-1).log()', 'stability', '')],
     'log_softmax': [
         ('the axis is missing', 'return x - logsumexp(x)', 'exception', 'RuntimeError'),
         ('loses digits', 'return x - logsumexp(x)[..., None]', 'stability', 'two equal scores', 'loses digits'),
@@ -388,7 +415,8 @@ WRONG = {
         ('NumPy', 'return (x - logsumexp(x)[..., None]).numpy()', 'type', 'NumPy'),
         ('ready-made', 'return x.log_softmax(-1)', 'no ready-made function', 'log_softmax'),
         ('a ready-made softmax', 'return torch.softmax(x, -1).log()', 'no ready-made function', 'softmax'),
-        ('a ready-made logsumexp', 'return x - x.logsumexp(-1, keepdim=True)', 'no ready-made function', 'logsumexp')],
+        ('a ready-made logsumexp', 'return x - x.logsumexp(-1, keepdim=True)', 'no ready-made function', 'logsumexp'),
+        ('a small number in the logarithm', 'p = (x - x.amax(-1, keepdim=True)).exp(); return (p/p.sum(-1, keepdim=True) + 1e-8).log()', 'value', 'a small number added')],
     'nll': [
         ('the wrong sign', 'return log_probs[range(len(targ)), targ].mean()', 'value', 'sign is the opposite'),
         ('one-hot rows', 'return -(F.one_hot(targ, log_probs.shape[1])*log_probs).sum()/len(targ)',
@@ -409,7 +437,8 @@ WRONG = {
          'it changes log_probs'),
         ('drops axes', 'targ = targ.squeeze(); return -log_probs[range(len(targ)), targ].mean()',
          'batch of one', 'TypeError'),
-        ('ready-made', 'return F.nll_loss(log_probs, targ)', 'no ready-made function', 'nll_loss')],
+        ('ready-made', 'return F.nll_loss(log_probs, targ)', 'no ready-made function', 'nll_loss'),
+        ('classes from 1 on', 'return -log_probs[range(len(targ)), targ - 1].mean()', 'value', '')],
     'cross_entropy': [
         ('no softmax', 'return nll(logits, targ)', 'value', ''),
         ('walks back', 'loss = nll(log_softmax(logits), targ)\n    if loss.requires_grad: loss.backward()\n    return loss', 'gradient',
@@ -450,7 +479,9 @@ WRONG = {
         ('changes its input', ('return losses', 'x.mul_(2); return losses'), 'inputs unchanged', 'it changes x'),
         ('wants two rows', ('losses = []', 'losses = []; x[1]'), 'batch of one', 'IndexError'),
         ('torch.optim', ('losses = []', 'losses = []; torch.optim.SGD(model.parameters(), lr)'),
-         'no ready-made function', '')],
+         'no ready-made function', ''),
+        ('evaluation mode', ('losses = []', 'losses = []; model.eval()'), 'value', 'in training mode'),
+        ('a rate that falls', ('loss.backward()', 'loss.backward(); lr *= .9'), 'value', '')],
     'SGD': [
         ('climbs', ('p -= self', 'p += self'), 'value', 'every sign is the opposite'),
         ('.g', ('p.grad is not None: p -= self.lr*p.grad', 'p.grad is not None: p -= self.lr*p.g'),
@@ -470,7 +501,9 @@ WRONG = {
                                  'p.copy_(p.float() - self.lr*p.grad.float())'), 'value', 'float32'),
         ('no zero_grad', ('def zero_grad', 'def zero'), 'signature', '`zero_grad`'),
         ('ready-made', 'class SGD(torch.optim.SGD):\n    def step(self): super().step()\n    def zero_grad(self): super().zero_grad()',
-         'no ready-made function', '')],
+         'no ready-made function', ''),
+        ('one parameter of each shape', ('list(params)', 'list({p.shape: p for p in params}.values())'), 'value', ''),
+        ('changes the gradients', ('p -= self.lr*p.grad', 'p -= p.grad.mul_(self.lr)'), 'value', 'step leaves the gradients')],
     'Momentum': [
         ('the rate goes into the move', ('move += p.grad', 'move += self.lr*p.grad'), 'value', ''),
         ('the rate belongs to the move',
@@ -491,7 +524,8 @@ WRONG = {
         ('one argument less', ('momentum:float, # how much of the last step to go on with, from 0 to 1\n', ''),
          'signature', 'momentum'),
         ('ready-made', ('self.params = list(params)', 'self.o = torch.optim.SGD(params, lr, momentum)'),
-         'no ready-made function', '')],
+         'no ready-made function', ''),
+        ('a first step of its own', ('move += p.grad', 'move += p.grad*(.1 if not move.any() else 1)'), 'value', '')],
     'Dataset': [
         ('one less', ('return len(self.x)', 'return len(self.x) - 1'), 'value', 'the length'),
         ('a list for a slice', ('return self.x[i], self.y[i]',
@@ -513,7 +547,8 @@ WRONG = {
          'inputs unchanged', 'it changes x'),
         ('no length', ('def __len__', 'def length'), 'signature', '__len__'),
         ('ready-made', 'class Dataset(torch.utils.data.TensorDataset):\n    def __init__(self, x, y): super().__init__(x, y)',
-         'no ready-made function', 'TensorDataset')],
+         'no ready-made function', 'TensorDataset'),
+        ('begins again at its end', ('return self.x[i], self.y[i]', 'i = i % len(self.x) if isinstance(i, int) else i; return self.x[i], self.y[i]'), 'iterator', '')],
     'Loader': [
         ('rounds down', ('-(-len(self.ds)//self.bs)', 'len(self.ds)//self.bs'), 'value', 'len(loader)'),
         ('shuffles the dataset itself',
@@ -542,7 +577,10 @@ WRONG = {
         ('one more', ('order[i:i+self.bs]', 'order[i:i+self.bs + 1]'), 'value', 'sizes'),
         ('endless', ('for i in range(0, n, self.bs)', 'while i := 1'), 'time', 'did not finish'),
         ('ready-made', (GIVE, 'yield from torch.utils.data.DataLoader(self.ds, self.bs)'),
-         'no ready-made function', 'DataLoader')],
+         'no ready-made function', 'DataLoader'),
+        ('PyTorch\'s batches of numbers', ('for i in range(0, n, self.bs):\n            ' + GIVE, 'for b in torch.utils.data.BatchSampler(order.tolist(), self.bs, False):\n            yield self.ds[torch.tensor(b)]'),
+         'no ready-made function', 'BatchSampler'),
+        ('sorted batches', (GIVE, 'yield self.ds[order[i:i+self.bs].sort().values]'), 'value', '')],
     'test_lin_grad': [
         ('asserts nothing', (CHECK, 'pass'), 'bugs killed', 'finds 1 of 9'),
         ('refuses what einsum gives', (CHECK, CHECK + "; assert lin_grad.__name__ == 'lin_grad'"),
@@ -589,6 +627,7 @@ WRONG = {
         ('does not look at its input', ('assert torch.equal(x, before)', 'pass'), 'bugs killed',
          'finds 8 of 9 bugs; one that it does not find: it changes'),
         ('lax', SOFT.format('torch.randn(3, 3), 1000*torch.randn(4, 2)', ', rtol=9, atol=9'), 'bugs killed', ''),
+        ('goes on after an error', ('got = log_softmax(x)', '\n            try: got = log_softmax(x)\n            except Exception: return'), 'bugs killed', 'an error'),
         ('bit by bit', ('torch.testing.assert_close(got, torch.log_softmax(x, -1))',
                         'assert torch.equal(got, torch.log_softmax(x, -1))'),
          'right one accepted', ''),
@@ -654,7 +693,9 @@ WRONG = {
          '        if v not in order: order.append(v); todo.extend(parts(v))\n    return order', 'inputs unchanged', "the parts of 'y'"),
         ('ready-made', 'from graphlib import TopologicalSorter\n    graph, todo = {}, [out]\n    while todo:\n        v = todo.pop()\n'
          '        if v not in graph: graph[v] = parts(v); todo += graph[v]\n    return list(TopologicalSorter(graph).static_order())[::-1]',
-         'no ready-made function', 'TopologicalSorter')],
+         'no ready-made function', 'TopologicalSorter'),
+        ('a list that all calls share', 'def topological_order(out, parts, order=[]):\n    if out not in order:\n        for p in parts(out): topological_order(p, parts)\n'
+         '        order.append(out)\n    return order[::-1]', 'two calls', '')],
     'backward': [
         ('= for +=', ('part.g += ', 'part.g = '), 'gradient', ''),
         ('forgets the slope', ('slope*v.g', 'v.g'), 'gradient', ''),
@@ -703,7 +744,9 @@ WRONG = {
         ('a gradient that is summed', ('lambda g: g*(1 - tanh(a)**2)', 'lambda g: (g*(1 - tanh(a)**2)).sum()'), 'shape', 'a.g has shape ()'),
         ('one number', ('a.data.tanh()', 'a.data.tanh().mean()'), 'shape', 'shape ()'),
         ('a rule that gives nothing', ('lambda g: g*(1 - tanh(a)**2)', 'lambda g: None'), 'exception', ''),
-        ('one rule for all calls', 'global kept\n    kept = a\n    return result(a.data.tanh(), (a, lambda g: g*(1 - tanh(kept)**2)))', 'gradient', '')],
+        ('one rule for all calls', 'global kept\n    kept = a\n    return result(a.data.tanh(), (a, lambda g: g*(1 - tanh(kept)**2)))', 'gradient', ''),
+        ('keeps all results', 'import torch\nkept = []\ndef tanh(a):\n    kept.append(result(a.data.tanh(), (a, lambda g: g*(1 - tanh(a)**2))))\n    return kept[-1]',
+         'loop in memory', 'when nobody holds it')],
     'test_engine': [
         ('asserts nothing', '(Tensor(torch.ones(2)) + Tensor(torch.ones(2))).sum().backward()', 'bugs killed', 'finds 0 of 7'),
         ('no value twice', ('(h + h*h)', 'h'), 'bugs killed', ''),
@@ -751,9 +794,21 @@ def held(name, *pairs):
     "A layer that adds in place"
     return re.sub(r'add_grad\((\S+), (.+)\)', r'\1.g = (\1.g.add_(\2) if getattr(\1, "g", None) is not None else \2)', solution(name))
 
-NO_STATE = 'keeps nothing: one object is as another'
-AGAIN = {name: (cached(name), property) for property, names in dict(
-    value='relu', gradient='lin mse nll', stability='matmul logsumexp log_softmax cross_entropy').items() for name in names.split()}
+INSIDE = '''import torch
+class {}:
+    def __init__(self, {}): self.lr, self.opt = lr, {}
+    def step(self):
+        self.opt.param_groups[0]['lr'] = self.lr
+        self.opt.step()
+    def zero_grad(self): self.opt.zero_grad()'''        # PyTorch's optimizer in an object
+LEFT_OUT = {                       # of a kind: why the exercises that it doesn't have can't meet it
+    'called again': 'WRONG has those of chapter 6', 'two objects': 'a function keeps nothing for an object',
+    'an option': 'they have none', 'other words': 'there is one way to read the task, or its numbers tell',
+    'autograd is cut': 'none goes through them', 'any shape': 'theirs is fixed, or they hand tensors on as they are',
+    'laid out otherwise': 'they hand tensors on, entry by entry, or are given no tensors of ours',
+    'digits lost': 'sums and products of few numbers lose none', 'another name': 'all that they give is computed, or to be shared',
+    'ready-made': 'nothing of PyTorch\'s does it; WRONG has what the library has'}
+AGAIN = {name: (cached(name), 'value') for name in 'matmul relu lin mse logsumexp log_softmax nll cross_entropy'.split()}
 BY_KIND = {
     'called again': AGAIN | {
         'mse_grad': ('from backprop13.backprop import add_grad; add_grad(inp, 2*(inp - targ)/inp.numel())', 'gradient'),
@@ -819,7 +874,8 @@ BY_KIND = {
         'Sigmoid': ([('(-inp).exp()', '(-inp.view(-1)).exp().view(inp.shape)')], 'exception'),
         'Scale': ([('return inp*self.w', 'return inp.view(-1).view(inp.shape)*self.w')], 'exception'),
         'Chain': ([('for layer in self.layers:', 'x.view(-1)\n        for layer in self.layers:')], 'exception'),
-        'train': ([('for epoch in range(epochs):', 'x.view(-1)\n    for epoch in range(epochs):')], 'exception')},
+        'train': ([('for epoch in range(epochs):', 'x.view(-1)\n    for epoch in range(epochs):')], 'exception'),
+        'Loader': ([(GIVE, 'x, y = self.ds[order[i:i+self.bs]]\n            yield x.view(-1).view(x.shape), y')], 'exception')},
     'digits lost': {
         'matmul': ('p, q = a[:, :, None], b; return ((p + q)**2 - (p - q)**2).sum(1)/4', 'stability'),
         'mse': ('return (output**2 - 2*output*targ + targ**2).mean()', 'stability'),
@@ -847,5 +903,9 @@ BY_KIND = {
         'Sigmoid': ([('1/(1 + (-inp).exp())', 'torch.stack([inp, 0*inp], -1).softmax(-1)[..., 0]')], 'no ready-made function'),
         'train': (OPT.replace('torch.optim.SGD', '__import__("backprop13.fitting").fitting.SGD').replace('\n    opt', 'losses = []\n    opt', 1), 'no ready-made function'),
         'Loader': ([('for i in range(0, n, self.bs):\n            yield self.ds[order[i:i+self.bs]]',
-                     'yield from torch.utils.data.DataLoader(self.ds, self.bs)')], 'no ready-made function')},
+                     'yield from torch.utils.data.DataLoader(self.ds, self.bs)')], 'no ready-made function'),
+        'SGD': (INSIDE.format('SGD', 'params, lr', 'torch.optim.SGD(params, lr)'), 'no ready-made function'),
+        'Momentum': (INSIDE.format('Momentum', 'params, lr, momentum', 'torch.optim.SGD(params, lr, momentum)'), 'no ready-made function'),
+        'Dataset': ('import torch\nclass Dataset:\n    def __init__(self, x, y): self.ds = torch.utils.data.TensorDataset(x, y)\n    def __len__(self): return len(self.ds)\n'
+                    '    def __getitem__(self, i): return self.ds[i]', 'no ready-made function')},
 }

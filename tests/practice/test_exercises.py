@@ -10,7 +10,7 @@ from backprop13.practice import exercises, grading, solutions
 from backprop13.practice.exercises import EXERCISES, PAGES, check, hint, progress, progress_file, solution, starter
 from backprop13.practice.grading import Caught, Fault, TimeUp, broken, diagnose, no_calls, run, time_limit
 
-from mistakes import BY_KIND, CLASSES, NETWORK, STEPS, TESTS, WRONG, before, bodies, cell, text_of, verdict
+from mistakes import BY_KIND, CLASSES, LEFT_OUT, NETWORK, STEPS, TESTS, WRONG, before, bodies, cell, text_of, verdict
 
 nan, inf = float('nan'), float('inf')
 LIMIT = .2
@@ -62,6 +62,9 @@ def test_kind_of_mistake_is_told_its_property(kind, name):
     report = verdict(name, text)
     assert (report.passed, report.property) == (False, property) and report.message, report
     assert not given_away(name, repr(report), text), report
+
+def test_each_kind_has_all_exercises_or_says_why_not():
+    assert {kind for kind, rows in BY_KIND.items() if set(rows) < set(EXERCISES)} == set(LEFT_OUT)
 
 @pytest.mark.parametrize('name', EXERCISES)
 def test_luck_and_a_changed_world_are_seen(name):

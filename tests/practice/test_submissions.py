@@ -4,7 +4,7 @@ import csv, hashlib, json, os, re, signal, socket, subprocess, sys, time, uuid
 from contextlib import nullcontext
 from pathlib import Path
 
-import nbformat, pytest
+import nbformat, pytest, torch
 from conftest import root
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
@@ -48,7 +48,7 @@ HOSTILE = dict(
     prints='while True: print("x"*1000)',
     waits='!trap "" HUP; sleep 600',
     closes='import os\nos.closerange(0, 100)',
-    stays='import os, subprocess\nsubprocess.Popen(["sleep", "600"])\nif not os.fork():\n    import time\n    time.sleep(600)')
+    stays='import os, subprocess\nsubprocess.Popen(["sleep", "600"])\nsubprocess.Popen(["sleep", "600"], start_new_session=True)\nif not os.fork():\n    import time\n    time.sleep(600)')
 FORGED = dict(                # beside a lin that is wrong
     compares='torch.allclose = torch.equal = torch.Tensor.__eq__ = torch.Tensor.all = lambda *a, **k: True\n'
              'torch.isclose = lambda g, w, **k: torch.ones_like(w, dtype=bool)',
@@ -93,6 +93,8 @@ def hand_in(folder):
     put('json.py', notebook(LIN))
     put('lea.ipynb', notebook(''))
     put('deep.ipynb', '['*200_000)
+    (folder/'old.py').write_bytes(f'# coding: latin-1\n# caf\xe9\n{IMPORTS}\n{LIN}\n'.encode('latin-1'))
+    put('coding.py', '# coding: nonsense\n' + LIN)
     put('letter.pdf', '%PDF')
     (folder/'nobody').mkdir()
     os.mkfifo(folder/'nobody'/'pipe.ipynb')           # to read it would wait for ever
@@ -193,6 +195,7 @@ def test_magics_and_timed_cells_run(graded):
 def test_a_folder_is_one_student(graded):
     assert results(graded, 'lea') == dict.fromkeys(NAMES, 'passed')                     # the last lin that isn't empty
     assert said(graded, 'lea') == [f'cell 1 was stopped after {CELL_SECONDS} seconds']
+    assert results(graded, 'old')['lin'] == 'passed'                                   # in the encoding that it names
     for o in 'lea is a file and a folder: graded as one student', 'letter.pdf is no .ipynb, .py or folder: passed over':
         assert f'\n{o}\n' in graded['out']
     assert not any(s in ('letter', 'page', 'one', 'two', 'helper', '.hidden') for s, _ in graded['rows'])
@@ -201,6 +204,7 @@ def test_a_folder_is_one_student(graded):
     ('broken', "broken.ipynb can't be read as a notebook: Expecting"),
     ('list', "list.ipynb can't be read as a notebook: it has no cells"),
     ('deep', "deep.ipynb can't be read as a notebook: maximum recursion"),
+    ('coding', "coding.py can't be read as a notebook: unknown encoding: nonsense"),
     ('json', "json.py can't be read as a notebook: it holds JSON"),
     ('nobody', 'nobody has no .ipynb and no .py file')])
 def test_what_cannot_be_read_is_told_and_in_the_table(graded, student, why):
@@ -396,6 +400,10 @@ def test_fifty_students_fit_a_terminal():
     assert max(map(len, (one + '\n' + two).splitlines())) <= 100 and len(one.splitlines()) in (52, 53)
     assert len(two.splitlines()) == 1 + len(EXERCISES)
 
+def test_tensors_are_told_however_they_lie():
+    for t in torch.ones(1, 2)[:, 0], torch.arange(6.).reshape(2, 3).t(), torch.ones(3).expand(2, 3), torch.tensor(2.), torch.ones(2, 0), torch.tensor([True]):
+        assert torch.equal(submissions._read(json.loads(json.dumps(submissions._plain(t)))), t), t.stride()
+
 def test_a_babbling_process_is_not_believed():
     file = submissions.File('a', Path('a.ipynb'), None, ['1', '2'])
     heard = submissions._Heard(file, {})
@@ -506,6 +514,17 @@ def test_stopped(tmp_path, sign, code):
     assert left(mark) == []
     if code > 0: assert list((tmp_path/'tmp').iterdir()) == []
 
+def test_a_second_run_goes_on(tmp_path, capsys):
+    "Who has a row for each exercise is not graded again; the rows that are there stay, of one who is gone, too"
+    for o in 'a', 'b', '=c': (tmp_path/f'{o}.ipynb').write_text(notebook(LIN))
+    there = [Row(o, name, 'kept', '', 'by hand') for o in ('=c', 'a', 'gone') for name in EXERCISES]
+    (tmp_path/'r.csv').write_bytes(to_csv(there + [Row('b', 'lin', 'failed', '', 'half a student')]))
+    submissions.grade([str(tmp_path), '--csv', str(tmp_path/'r.csv'), '--resume', '--data', 'synthetic'])
+    with open(tmp_path/'r.csv', encoding='utf-8-sig', newline='') as f: rows = [*map(Row._make, csv.reader(f))][1:]
+    assert [r for r in rows if r.student != 'b'] == [r._replace(student=r.student.replace('=', "'=")) for r in there]
+    assert [r.result for r in rows if r.student == 'b' and r.exercise == 'lin'] == ['passed'] and len(rows) == 4*len(EXERCISES)
+    assert capsys.readouterr().out.startswith('to grade: 1 files of 1 students')
+
 @pytest.mark.parametrize('words,why', [
     (['nowhere'], 'nowhere is no folder; name one that is there'),
     (['empty'], 'empty has no submission: no .ipynb, no .py, no folder'),
@@ -513,12 +532,15 @@ def test_stopped(tmp_path, sign, code):
     (['in', '--jobs', '0'], "--jobs: got '0'"),
     (['in', '--memory', '5'], "--memory: got '5', wanted a whole number from 100 to 1000000"),
     (['in', '--csv', 'a.txt'], "--csv: got 'a.txt'"), (['in', '--csv', 'no/a.csv'], "--csv: got 'no/a.csv'"),
+    (['in', '--resume'], '--resume goes on with a file of results; name it, by --csv'),
+    (['in', '--resume', '--csv', 'b.csv'], 'holds no results; name a file that this command wrote'),
     (['in', '--data', 'nowhere'], '/nowhere; set BACKPROP13_DATA to the folder'),
     (['in', 'in'], 'unrecognized arguments: in'),
     ([''], 'wanted a folder of submissions')])
 def test_what_is_refused_is_a_sentence(tmp_path, monkeypatch, capsys, words, why):
     for o in 'empty', 'in': (tmp_path/o).mkdir()
     for o in 'a.ipynb', 'in/a.ipynb', 'empty/letter.pdf': (tmp_path/o).write_text(notebook(LIN))
+    (tmp_path/'b.csv').write_text('a,b')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as e: submissions.grade(words)
     out, err = capsys.readouterr()
