@@ -92,6 +92,7 @@ def test_what_it_says():
         'relu lets through what is above zero. It is shut in the second unit.', 'loss = (out − y)²: (3 − 2)² = 1.',
         'Backward: out.g = 2(out − y): 2 × (3 − 2) = 2.',
         'An open relu lets the gradient through, a shut one stops it. l1.g: 4 in the first unit, 0 in the second unit.']
+    assert say(*runs(AT_0))[2].endswith('It is shut in the second unit.')
     assert say(two)[2].endswith('Both units are open.') and say(two)[3] == 'out = 1 × 2 + 3 × (−1) = −1.'
     assert [say(both)[k] for k in (2, 4, 5, 6, 8)] == [
         'relu lets through what is above zero. It is shut in the second unit for image 1.',
@@ -311,6 +312,10 @@ def test_it_fits(open_lab, width, height, screens):
     wide = """e => [...e.querySelectorAll('.lab-cell, .lab-face')].filter(r => r.getBoundingClientRect().width).filter(r =>
         [...r.parentNode.querySelectorAll('text')].some(t => t.getBoundingClientRect().width > r.getBoundingClientRect().width)).length"""
     assert lab.evaluate(wide) == 0
+    clash = """e => { const all = [...e.querySelectorAll('.lab-cell, .lab-face')].map(r => r.getBoundingClientRect()).filter(r => r.width)
+        return all.filter((a, i) => all.slice(i + 1).some(b => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2 &&
+            Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2)).length }"""
+    assert lab.evaluate(clash) == 0                          # no box lies on another
 
 
 @pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 390)])
