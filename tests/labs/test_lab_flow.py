@@ -92,6 +92,7 @@ def test_what_it_says():
         'relu lets through what is above zero. It is shut in the second unit.', 'loss = (out − y)²: (3 − 2)² = 1.',
         'Backward: out.g = 2(out − y): 2 × (3 − 2) = 2.',
         'An open relu lets the gradient through, a shut one stops it. l1.g: 4 in the first unit, 0 in the second unit.']
+    assert say(*runs(AT_0))[2].endswith('It is shut in the second unit.')
     assert say(two)[2].endswith('Both units are open.') and say(two)[3] == 'out = 1 × 2 + 3 × (−1) = −1.'
     assert [say(both)[k] for k in (2, 4, 5, 6, 8)] == [
         'relu lets through what is above zero. It is shut in the second unit for image 1.',
@@ -102,6 +103,7 @@ def test_what_it_says():
         'w1.g = pixel × l1.g, added up over the images: from pixel 1 to the first unit, 1 × 2 + 0 × (−4) = 2. '
         'Now every weight has its gradient.']
     opened = runs(([[1, .5, 0]], [2], [[1, -.5], [1, 2], [.5, 2]], [2, -1]))[0]
+    assert say(opened)[2].endswith('Both units are open.')
     judged = in_node('flow', 'judge', [[[-1, .5], one, opened, 1], [[-1, .5], opened, one, -.5], [[-1, 1], one, one, 0],
                                        [[0, 0], one, one, .1], [[-.09, .11], one, one, -.09]])
     assert judged == ['They agree within a tenth from −1 to 0.5; this nudge is beyond. A relu has opened.',
@@ -119,7 +121,7 @@ def test_the_still_picture_shows_the_same_run():
     assert shown(labs.COLORS['weights']) == sorted(torch.cat([run['w1'].flatten(), run['w2'].flatten()]).tolist())
     values = [run[k].flatten() for k in ('x', 'targ', 'l1', 'l2', 'out', 'loss')]
     assert shown('#1d2126') == sorted(torch.cat([o.view(-1) for o in values]).tolist())
-    assert labs.still_flow(run).count('#b3261e') == 1                        # one relu is shut
+    assert re.findall(r'd="M(\d+) 218h32" stroke="#b3261e"', labs.still_flow(run)) == ['278']     # one relu is shut: the second's
     assert 'relu is shut in the second unit' in labs.flow().page
 
 
@@ -311,6 +313,10 @@ def test_it_fits(open_lab, width, height, screens):
     wide = """e => [...e.querySelectorAll('.lab-cell, .lab-face')].filter(r => r.getBoundingClientRect().width).filter(r =>
         [...r.parentNode.querySelectorAll('text')].some(t => t.getBoundingClientRect().width > r.getBoundingClientRect().width)).length"""
     assert lab.evaluate(wide) == 0
+    clash = """e => { const all = [...e.querySelectorAll('.lab-cell, .lab-face')].map(r => r.getBoundingClientRect()).filter(r => r.width)
+        return all.filter((a, i) => all.slice(i + 1).some(b => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2 &&
+            Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2)).length }"""
+    assert lab.evaluate(clash) == 0                          # no box lies on another
 
 
 @pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 390)])
