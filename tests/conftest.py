@@ -15,7 +15,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 tools = {}
 
 def load_tool(name):
-    "The program tools/`name`.py as a module (its folder stays off the path: site.py would stand in for Python's own)"
+    """The program tools/`name`.py as a module (its folder stays off the path: site.py would stand
+    in for Python's own)"""
     if name not in tools:
         file = root/'tools'/f'{name}.py'
         for o in re.findall(r'^from (\w+) import', file.read_text(encoding='utf-8'), re.M):
@@ -57,10 +58,12 @@ def reads_what_it_says(request):
     files |= {v for k, v in GIVES.items() if k in request.fixturenames}
     name = os.path.relpath(request.path, root).replace(os.sep, '/')
     if more := files & (undeclared(name) if name in tree() else set()):
-        pytest.fail(f'{name} reads {", ".join(sorted(more)[:9])}: say so in READS of tools/passed.py', pytrace=False)
+        pytest.fail(f'{name} reads {", ".join(sorted(more)[:9])}: say so in READS of tools/passed.py',
+                    pytrace=False)
 
 
-# ---- two worlds: with MNIST and without. `make test` runs all tests without, and once more, on the real digits, those that read any:
+# ---- two worlds: with MNIST and without. `make test` runs all tests without, and once more, on
+# the real digits, those that read any:
 # they have the mark `data`, or ask for `digits`. The others get none, so that none is left out by mistake.
 DATA = os.environ.get('BACKPROP13_DATA')
 
@@ -77,7 +80,8 @@ def pytest_collection_modifyitems(items):
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     opened.clear()
-    if not item.get_closest_marker('data'): os.environ['BACKPROP13_DATA'] = 'a-test-that-reads-digits-has-the-mark-data'
+    if not item.get_closest_marker('data'):
+        os.environ['BACKPROP13_DATA'] = 'a-test-that-reads-digits-has-the-mark-data'
     elif DATA is None: os.environ.pop('BACKPROP13_DATA', None)
     else: os.environ['BACKPROP13_DATA'] = DATA
 
@@ -114,7 +118,8 @@ def a_full_disk(size):
 
 @pytest.fixture(scope='session')
 def shared(tmp_path_factory):
-    "A function that gives the folder `name`, which `make(folder)` fills; of pytest-xdist's workers the first one that asks makes it for all"
+    """A function that gives the folder `name`, which `make(folder)` fills; of pytest-xdist's
+    workers the first one that asks makes it for all"""
     base = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ: base = base.parent
     def get(name, make):
@@ -150,7 +155,8 @@ def in_node(lab, name, cases):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/f'{lab}.mjs'
         file.write_text(lab_module(lab), encoding='utf-8')
-        r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', NODE, file.as_uri()],
+        r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', NODE,
+                            file.as_uri()],
                            capture_output=True, text=True, encoding='utf-8',
                            input=json.dumps({'name': name, 'cases': there(cases)}))
     assert not r.returncode, r.stderr
@@ -160,7 +166,8 @@ def in_node(lab, name, cases):
 def lab_data(notebook, lab):
     "What the stored output of `lab` in nbs/`notebook` gives the lab"
     cells = json.loads((root/'nbs'/notebook).read_text(encoding='utf-8'))['cells']
-    shown = [''.join(o['data'].get('text/html', '')) for c in cells for o in c.get('outputs', []) if 'data' in o]
+    shown = [''.join(o['data'].get('text/html', '')) for c in cells for o in c.get('outputs', [])
+             if 'data' in o]
     [page] = [o for o in shown if f'data-lab="{lab}"' in o]
     return json.loads(re.search(r'<script type="application/json">(.*?)</script>', page, re.S)[1])
 
@@ -171,7 +178,8 @@ FLAGS = ('--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --
 
 
 class Reader(HTMLParser):
-    "What a page holds: ids, links, pictures, stylesheets and scripts, the current and neighbouring pages, and its words"
+    """What a page holds: ids, links, pictures, stylesheets and scripts, the current and
+    neighbouring pages, and its words"""
     def __init__(self, text):
         super().__init__()
         self.ids, self.links, self.loads, self.images, self.rel, self.tags = [], [], [], [], {}, []
@@ -188,7 +196,8 @@ class Reader(HTMLParser):
         if tag in ('script', 'img', 'iframe', 'source') and 'src' in a: self.loads.append(a['src'])
         if tag == 'link': self.loads.append(a['href'])
         self.code += tag in ('code', 'script', 'style')
-        if tag == 'details': self.proof = a.get('class') == 'proof'         # what bugs and misfits say is no prose
+        if tag == 'details':
+            self.proof = a.get('class') == 'proof'         # what bugs and misfits say is no prose
 
     def handle_endtag(self, tag):
         self.code -= tag in ('code', 'script', 'style')
@@ -211,7 +220,8 @@ def docs(shared):
 @pytest.fixture(scope='session')
 def pages(docs):
     "Every page by its address, read"
-    return {f.relative_to(docs).as_posix(): Reader(f.read_text(encoding='utf-8')) for f in sorted(docs.rglob('*.html'))}
+    return {f.relative_to(docs).as_posix(): Reader(f.read_text(encoding='utf-8'))
+            for f in sorted(docs.rglob('*.html'))}
 
 
 @pytest.fixture(scope='session')
@@ -239,19 +249,22 @@ def browser():
         b.close()
 
 
-# stay open, with an empty page, since a new one takes Chromium longer than most pages: (browser, settings) -> context
+# stay open, with an empty page, since a new one takes Chromium longer than most pages: (browser,
+# settings) -> context
 windows = {}
 
 def window(browser, **settings):
     "A window for pages, with a script that says what the policy refused: a page's own may swallow that error"
     res = browser.new_context(**settings)
-    res.add_init_script("addEventListener('securitypolicyviolation', e => console.error(`refused by ${e.effectiveDirective}: ${e.blockedURI}`))")
+    res.add_init_script("addEventListener('securitypolicyviolation', e => console.error(`refused "
+                        "by ${e.effectiveDirective}: ${e.blockedURI}`))")
     res.new_page()
     return res
 
 
 def visit(browser, url, **settings):
-    "Open a page as a new reader does, nothing kept or cached; returns it with all that it complained about and every address that it asked for"
+    """Open a page as a new reader does, nothing kept or cached; returns it with all that it
+    complained about and every address that it asked for"""
     key = browser, json.dumps(settings, sort_keys=True)
     if key not in windows: windows[key] = window(browser, **settings)
     page, said, asked, waiting = windows[key].new_page(), [], [], set()
@@ -269,7 +282,8 @@ def visit(browser, url, **settings):
     for end in 'requestfinished', 'requestfailed': page.on(end, lambda r: waiting.discard(r))
     assert page.goto(url).status == 200
     quiet = 0
-    while quiet < 2:                                                  # Playwright's networkidle waits for half a second
+    while quiet < 2:
+        # Playwright's networkidle waits for half a second
         page.wait_for_timeout(60)
         quiet = 0 if waiting else quiet + 1
     return page, said, asked
@@ -277,12 +291,14 @@ def visit(browser, url, **settings):
 
 # ---- a lab in its page, and what a reader does there ----
 LABS = dict(broadcast='matmul', wheels='derivatives', flow='backprop', hinges='backprop', step='backprop',
-            softmax='minibatch_training', descent='minibatch_training', order='autograd')          # and its chapter
+            # and its chapter
+            softmax='minibatch_training', descent='minibatch_training', order='autograd')
 
 
 @pytest.fixture
 def open_lab(browser, server):
-    "A function that opens the page of a lab and gives the lab, alive; what the page complains about fails the test"
+    """A function that opens the page of a lab and gives the lab, alive; what the page complains
+    about fails the test"""
     opened = []
     def show(name, **settings):
         page, said, _ = visit(browser, f'{server}{LABS[name]}.html', **settings)
@@ -293,7 +309,8 @@ def open_lab(browser, server):
         return lab
     yield show
     for page, said in opened:
-        said = [o for o in said if 'willReadFrequently' not in o]      # that one is about the tests' own reading
+        # that one is about the tests' own reading
+        said = [o for o in said if 'willReadFrequently' not in o]
         assert not said, said
         page.close()
 
@@ -302,7 +319,8 @@ def button(lab, name): lab.get_by_role('button', name=name, exact=True).click()
 def slider(lab, name): return lab.get_by_role('slider', name=name, exact=True)
 def press(lab, *keys, times=1):
     for key in keys*times: lab.page.keyboard.press(key)
-def cells(lab, head): return lab.locator('tr', has=lab.page.get_by_role('rowheader', name=head, exact=True)).locator('td')
+def cells(lab, head):
+    return lab.locator('tr', has=lab.page.get_by_role('rowheader', name=head, exact=True)).locator('td')
 def number(text): return float(text.replace('−', '-').replace('\u00a0', ''))
 
 MIDDLE = 'e => { const r = e.getBoundingClientRect(); return [r.x + r.width/2, r.y + r.height/2] }'

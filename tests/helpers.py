@@ -1,4 +1,5 @@
-"What tests share: the library with one place changed, words for properties, commands and notebooks of the house, small files of digits."
+"""What tests share: the library with one place changed, words for properties, commands and
+notebooks of the house, small files of digits."""
 import ast, hashlib, importlib, importlib.abc, importlib.util, itertools, os, re, subprocess, sys
 from pathlib import Path
 
@@ -19,7 +20,8 @@ homes = {f.stem: '.'.join(f.relative_to(folder).with_suffix('').parts) for f in 
 # ---- the package with one place changed
 
 def mutated(where, old, new):
-    "The source of the module in `where`, such as 'backprop.Lin', with `old` replaced in that definition, where it stands once"
+    """The source of the module in `where`, such as 'backprop.Lin', with `old` replaced in that
+    definition, where it stands once"""
     module, name = where.split('.', 1)
     text = Library.file(f'backprop13.{homes[module]}').read_text(encoding='utf-8')
     for o in ast.parse(text).body:
@@ -39,7 +41,8 @@ class Modules:
 
 
 class Library(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    "The package executed afresh, with `sources` in place of some modules' own: `with Library() as lib: lib.backprop.lin`"
+    """The package executed afresh, with `sources` in place of some modules' own: `with Library()
+    as lib: lib.backprop.lin`"""
     number = itertools.count()
     def __init__(self, **sources): self.sources, self.name = sources, f'mutant{next(self.number)}'
     def __enter__(self):
@@ -50,7 +53,8 @@ class Library(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         for k in [k for k in sys.modules if k.partition('.')[0] == self.name]: del sys.modules[k]
     def find_spec(self, fullname, path=None, target=None):
         if fullname.partition('.')[0] == self.name:
-            return importlib.util.spec_from_loader(fullname, self, is_package=self.file(fullname).name == '__init__.py')
+            return importlib.util.spec_from_loader(fullname, self,
+                                                   is_package=self.file(fullname).name == '__init__.py')
     @staticmethod
     def file(fullname):
         path = folder.joinpath(*fullname.split('.')[1:])
@@ -66,7 +70,8 @@ def kill(prop, where, old, new):
     with Library(**{where.split('.')[0]: source}) as lib:
         try: prop(lib)
         except AssertionError as e: return str(e)
-        except Exception as e: pytest.fail(f'{prop.__name__} crashed on {new!r} for {old!r} in {where}, which is no kill: {e!r}')
+        except Exception as e:
+            pytest.fail(f'{prop.__name__} crashed on {new!r} for {old!r} in {where}, which is no kill: {e!r}')
     pytest.fail(f'{prop.__name__} did not see {new!r} for {old!r} in {where}')
 
 
@@ -75,8 +80,10 @@ def kill(prop, where, old, new):
 def refuses(error, message, f, *args, **kw):
     "`f(*args)` must raise `error`, and say `message`"
     try: f(*args, **kw)
-    except Exception as e: assert isinstance(e, error) and message in str(e), f'{e!r}, wanted {error.__name__}: {message}'
-    else: raise AssertionError(f'{f.__name__} took {[a.shape if isinstance(a, torch.Tensor) else a for a in args]}')
+    except Exception as e:
+        assert isinstance(e, error) and message in str(e), f'{e!r}, wanted {error.__name__}: {message}'
+    else:
+        raise AssertionError(f'{f.__name__} took {[a.shape if isinstance(a, torch.Tensor) else a for a in args]}')
 
 def equal(got, want): torch.testing.assert_close(got, want, equal_nan=True)
 def near(got, want, tolerance=1e-10): torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
@@ -92,7 +99,8 @@ def sh(*args, cwd, **env):
     drop = 'BACKPROP13_DATA', 'BACKPROP13_SITE', 'PYTHONPATH', 'IN_TEST', 'CI'
     e = {k: v for k, v in os.environ.items() if k not in drop and not k.startswith('GIT_')}
     e |= {'PATH': f"{bin}{os.pathsep}{os.environ['PATH']}", **env}
-    p = subprocess.run([str(o) for o in args], cwd=cwd, env=e, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    p = subprocess.run([str(o) for o in args], cwd=cwd, env=e, stdin=subprocess.DEVNULL,
+                       capture_output=True, text=True)
     return p.returncode, p.stdout+p.stderr
 
 
@@ -129,7 +137,8 @@ def sound():
     "A notebook in the house's form"
     return new_notebook(cells=[
         new_markdown_cell('# Title\n\n> A subtitle'), new_code_cell('#| default_exp tiny'),
-        new_code_cell('print("loss", 0.1234)', outputs=[new_output('stream', name='stdout', text='loss 0.1234\n')]),
+        new_code_cell('print("loss", 0.1234)',
+                      outputs=[new_output('stream', name='stdout', text='loss 0.1234\n')]),
         new_code_cell(LAST)])
 
 

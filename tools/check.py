@@ -1,4 +1,5 @@
-"""Everything that CI proves, in order, up to the first failure (`make test`). The working tree is only read: what would change
+"""Everything that CI proves, in order, up to the first failure (`make test`). The working tree is
+only read: what would change
 files is tried in a temporary copy."""
 import ast, json, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -13,7 +14,8 @@ bin = Path(sys.executable).parent
 
 
 def tree(folder):
-    "The project's files under `folder`: what git tracks or would add, or, without git, all but hidden and generated folders"
+    """The project's files under `folder`: what git tracks or would add, or, without git, all but
+    hidden and generated folders"""
     git = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=folder,
                          capture_output=True, text=True) \
         if (folder/'.git').exists() and shutil.which('git') else None
@@ -70,17 +72,20 @@ def flawed(name, text):
     if marked := [i for i, (_, s) in enumerate(cells, 1) if MARK.search(s)]:
         return [f'{name} has a merge conflict in its cells {marked[0]} to {marked[-1]}; {RESOLVE}.'], []
     res = []
-    if not cells or not re.match(r'# \S', cells[0][1]): res.append(f'{name} has no title: begin it with a cell "# Title" and "> subtitle".')
+    if not cells or not re.match(r'# \S', cells[0][1]):
+        res.append(f'{name} has no title: begin it with a cell "# Title" and "> subtitle".')
     for i, (kind, source) in enumerate(cells, 1):
         if kind != 'code' or source.startswith('%%') or re.search(r'^#\|\s*eval:\s*false', source, re.M): continue
         code = re.sub(r'^(\s*)[%!].*', r'\1pass', source, flags=re.M)      # what only IPython knows
         try: compile(code, '<cell>', 'exec', ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        except SyntaxError as e: res.append(f'{name}, cell {i}, is not Python: line {e.lineno}, {e.msg}: {(e.text or "").strip()}')
+        except SyntaxError as e:
+            res.append(f'{name}, cell {i}, is not Python: line {e.lineno}, {e.msg}: {(e.text or "").strip()}')
     return res, cells
 
 
 def unsound(folder):
-    "What the project's tools can't work with, or would pass over in silence, in `folder`: sentences that say how to mend it"
+    """What the project's tools can't work with, or would pass over in silence, in `folder`:
+    sentences that say how to mend it"""
     res, books, exporters, numbers = [], {}, {}, {}
     files = {f.relative_to(folder).as_posix(): f for f in tree(folder)}
     for name, f in files.items():
@@ -95,13 +100,15 @@ def unsound(folder):
         code = '\n'.join(s for kind, s in cells if kind == 'code')
         module = re.search(r'^#\|\s*default_exp\s+([\w.]+)', code, re.M)
         if module: exporters.setdefault(module[1], []).append(name)
-        elif re.search(r'^#\|\s*exports?\s*$', code, re.M): res.append(f'{name} exports code without saying where: give it a cell "#| default_exp name".')
+        elif re.search(r'^#\|\s*exports?\s*$', code, re.M):
+            res.append(f'{name} exports code without saying where: give it a cell "#| default_exp name".')
         number = re.match(r'nbs/(\d+)_\w+\.ipynb$', name)
         if number: numbers.setdefault(int(number[1]), []).append(name)
         elif module and not name.startswith('nbs/support/'):
             res.append(f'{name} exports a module and is no chapter: name it nbs/NN_name.ipynb, or move it to nbs/support.')
     for module, names in exporters.items():
-        if len(names) > 1: res.append(f'{" and ".join(names)} export to one module, {module}: name another in the #| default_exp of one.')
+        if len(names) > 1:
+            res.append(f'{" and ".join(names)} export to one module, {module}: name another in the #| default_exp of one.')
     for number, names in numbers.items():
         if len(names) > 1: res.append(f'{" and ".join(names)} have one number, {number}: give one another.')
     return res + dangling(folder, files, books, exporters)
@@ -119,14 +126,16 @@ def dangling(folder, files, books, modules):
         for i, (kind, source) in enumerate(cells, 1):
             links = re.findall(r'\]\((?![a-z]+:)([^)#\s]+\.ipynb)', source) if kind == 'markdown' else []
             for o in dict.fromkeys(links):
-                if normpath(f'{name}/../{o}') not in files: res.append(f"{name}, cell {i}, links to {o}, which doesn't exist: mend the link.")
+                if normpath(f'{name}/../{o}') not in files:
+                    res.append(f"{name}, cell {i}, links to {o}, which doesn't exist: mend the link.")
             if kind == 'code': res += [f'{name}, cell {i}, imports backprop13.{o}, which no notebook exports.'
                                        for o in imported(source) if not there(o)]
     res += [f'{o} has no row in _quarto.yml: add one where it belongs.' for o in books
             if o.removeprefix('nbs/') not in rows
             and not o.startswith('nbs/support/')]                 # the reference leads to those
     for name, f in files.items():
-        if name.endswith('.md') and name != 'README.md': res += [f"{name} names {o}, which doesn't exist: name another." for o in
+        if name.endswith('.md') and name != 'README.md':
+            res += [f"{name} names {o}, which doesn't exist: name another." for o in
                                          dict.fromkeys(re.findall(r'nbs/[a-z\d_/]+\.ipynb',
                                          f.read_text(encoding='utf-8'))) if o not in files]
         if name.endswith('.py') and not name.startswith('backprop13/'):
@@ -142,14 +151,16 @@ def dangling(folder, files, books, modules):
 def imported(code):
     "The modules of backprop13 that lines of `code` import"
     names = re.findall(r'^ *(?:from|import) backprop13\.([a-z][\w.]*)', code, re.M)
-    for o in re.findall(r'^ *from backprop13 import ([\w, ]+)', code, re.M): names += [n.split()[0] for n in o.split(',') if n.strip()]
+    for o in re.findall(r'^ *from backprop13 import ([\w, ]+)', code, re.M):
+        names += [n.split()[0] for n in o.split(',') if n.strip()]
     return dict.fromkeys(o for o in names if not o.startswith('_'))
 
 
 # ---- what isn't as generated
 
 def stale(copied):
-    "What differs from what the notebooks generate, in `copied`, a copy of the project that is changed: a list of sentences"
+    """What differs from what the notebooks generate, in `copied`, a copy of the project that is
+    changed: a list of sentences"""
     def changes(why, mend):
         nonlocal before
         after = contents(copied)

@@ -3,17 +3,28 @@
     python tools/notebooks.py run [--all] [NB ...]
     python tools/notebooks.py check [NB ...]
 
-`run` keeps a stored output that `check` would pass, so that a diff shows what has changed; `--all` stores every output anew. JupyterLab,
-started by `make lab`, saves in the same way (`tools/jupyter_server_config.py`). What `check` demands, cell by cell: the same outputs in the same order. Text is equal to the letter, but for numbers with decimals
-or an exponent and the blanks around them: those agree to 1 % (training results move a little with the number of threads and the
-processor) or, without an exponent, to 1e-6. Integers are text. SVG is compared as text. Other pictures, a lab's still one too, have
-the stored size to 5 % and look alike: each square of 24 pixels stands in the other picture as well, at most 1.6 % of the width and
-height and 16 pixels away, and conversely. That is judged at half the size, a little blurred: light may differ by 0.115 of the way from
-black to white, colour by a third of that. So another build of matplotlib passes, and values that move by 1 %; a line that is missing,
-5 % off or of another colour, other limits, panels or images fail, and a hair-line may change unseen. `run` keeps the words of
-matplotlib's pictures (titles, labels, legends; not ticks) in the files; where both have theirs, they are compared as text. A cell that
-starts with `#| output-varies` shows a measurement: only the kinds of its outputs count; `run` keeps it as long as the notebook's code,
-but for `#|` lines and imports, is what it was when git got that output. A stored warning (stderr) or error is a failure. As in nbdev_test, cells with `#| eval: false` aren't run."""
+`run` keeps a stored output that `check` would pass, so that a diff shows what has changed; `--all`
+stores every output anew. JupyterLab,
+started by `make lab`, saves in the same way (`tools/jupyter_server_config.py`). What `check`
+demands, cell by cell: the same outputs in the same order. Text is equal to the letter, but for numbers with decimals
+or an exponent and the blanks around them: those agree to 1 % (training results move a little with
+the number of threads and the
+processor) or, without an exponent, to 1e-6. Integers are text. SVG is compared as text. Other
+pictures, a lab's still one too, have
+the stored size to 5 % and look alike: each square of 24 pixels stands in the other picture as
+well, at most 1.6 % of the width and
+height and 16 pixels away, and conversely. That is judged at half the size, a little blurred: light
+may differ by 0.115 of the way from
+black to white, colour by a third of that. So another build of matplotlib passes, and values that
+move by 1 %; a line that is missing,
+5 % off or of another colour, other limits, panels or images fail, and a hair-line may change
+unseen. `run` keeps the words of
+matplotlib's pictures (titles, labels, legends; not ticks) in the files; where both have theirs,
+they are compared as text. A cell that
+starts with `#| output-varies` shows a measurement: only the kinds of its outputs count; `run`
+keeps it as long as the notebook's code,
+but for `#|` lines and imports, is what it was when git got that output. A stored warning (stderr)
+or error is a failure. As in nbdev_test, cells with `#| eval: false` aren't run."""
 import asyncio, base64, io, math, os, re, subprocess, sys
 from argparse import ArgumentParser
 from itertools import zip_longest
@@ -83,7 +94,8 @@ async def execute(path, timeout=600):
 
 
 def clean(nb):
-    "Take out of `nb` what doesn't belong into a stored notebook: metadata, counts, and widgets, which need the kernel that made them"
+    """Take out of `nb` what doesn't belong into a stored notebook: metadata, counts, and widgets,
+    which need the kernel that made them"""
     clean_nb(nb)
     nb.metadata.pop('widgets', None)
     for c in nb.cells:
@@ -113,9 +125,11 @@ def same_text(a, b):
 
 
 def picture(im):
-    "A picture as (height, width, 3), at half its size and blurred: light, and the two differences of colour at 3.5 times their range; paper is 0"
+    """A picture as (height, width, 3), at half its size and blurred: light, and the two differences
+    of colour at 3.5 times their range; paper is 0"""
     im = im.convert('RGBA')
-    im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im).convert('RGB').reduce(2).filter(ImageFilter.GaussianBlur(1.5))
+    im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'),
+                               im).convert('RGB').reduce(2).filter(ImageFilter.GaussianBlur(1.5))
     return (np.asarray(im.convert('YCbCr'), np.float32)-np.float32([255, 128, 128]))*np.float32([1, 3.5, 3.5])/255
 
 
@@ -173,7 +187,8 @@ def stored_problems(nb):
         for o in c.get('outputs', []):
             if WIDGET in o.get('data', {}): yield i, "a widget's view is stored, which means nothing without its kernel"
             if o.output_type == 'error': yield i, f'an error is stored: {o.ename}: {o.evalue}'
-            if o.output_type == 'stream' and o.name == 'stderr': yield i, f'a warning is stored (stderr): {o.text.strip()[-200:]}'
+            if o.output_type == 'stream' and o.name == 'stderr':
+                yield i, f'a warning is stored (stderr): {o.text.strip()[-200:]}'
 
 
 def differs(s, g):
@@ -207,7 +222,8 @@ def measured(nb): return [(c.source, c.outputs) for c in nb.cells if c.cell_type
 
 
 def code_then(path):
-    "The code that the notebook at `path` had when its measurements were committed, as far as git knows: its oldest commit with these outputs"
+    """The code that the notebook at `path` had when its measurements were committed, as far as git
+    knows: its oldest commit with these outputs"""
     def git(*args): return subprocess.run(['git', *args], cwd=path.parent, capture_output=True,
                                           text=True, encoding='utf-8').stdout
     then = None
@@ -219,7 +235,8 @@ def code_then(path):
 
 
 def keep(nb, stored, path):
-    "Give cells of `nb` the outputs that the same cells have in `stored`, where they agree; what varies only if no code has changed since"
+    """Give cells of `nb` the outputs that the same cells have in `stored`, where they agree; what
+    varies only if no code has changed since"""
     old, unchanged = {}, code(nb) == code_then(path)
     for c in stored.cells: old.setdefault((c.cell_type, c.source), []).append(c)
     for c in nb.cells:
@@ -255,7 +272,8 @@ async def one(path, command, gate, anew):
 
 
 def work(command, paths, anew=False):
-    "Run the notebooks at `paths` one by one, since what measures time is stored, or check one per core at a time, the largest first: a list of problems"
+    """Run the notebooks at `paths` one by one, since what measures time is stored, or check one per
+    core at a time, the largest first: a list of problems"""
     paths = sorted(paths, key=lambda p: -p.stat().st_size)
     async def go():
         gate = asyncio.Semaphore(1 if command == 'run' else os.cpu_count() or 1)

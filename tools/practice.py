@@ -1,11 +1,17 @@
-"""The notebooks in nbs/practice, from the exercises and the chapters: `python tools/practice.py` writes them all, and removes what no
-longer belongs there; before that, it collects the exercises' tasks and hints for the library. `--without-solutions FOLDER` writes the same set to FOLDER, to hand out: without the solutions, and with links
+"""The notebooks in nbs/practice, from the exercises and the chapters: `python tools/practice.py`
+writes them all, and removes what no
+longer belongs there; before that, it collects the exercises' tasks and hints for the library.
+`--without-solutions FOLDER` writes the same set to FOLDER, to hand out: without the solutions, and with links
 to the website.
 
-An exercise notebook has a task, an empty body and a check for each exercise of a page. A shape notebook asks for shapes, dtypes, whole
-numbers and bytes. It is made of the chapter's cells that have a line `#| shapes` at their head: of their code, less comments and what
-only checks, prints or draws, and of the results that they store, each a question. What the code reads is bound by marked cells, or
-imported, from the library or as the chapter does. Tests run each notebook and compare the answers with what the chapter stores."""
+An exercise notebook has a task, an empty body and a check for each exercise of a page. A shape
+notebook asks for shapes, dtypes, whole
+numbers and bytes. It is made of the chapter's cells that have a line `#| shapes` at their head: of
+their code, less comments and what
+only checks, prints or draws, and of the results that they store, each a question. What the code
+reads is bound by marked cells, or
+imported, from the library or as the chapter does. Tests run each notebook and compare the answers
+with what the chapter stores."""
 import ast, builtins, hashlib, io, json, math, re, symtable, sys, tokenize
 from argparse import ArgumentParser
 from functools import cache
@@ -57,7 +63,8 @@ def install(chapter):
 def minutes(n): return f'{n} minute' + 's'*(n != 1)
 def anchor(heading): return re.sub(r'^[^a-z]+', '',
                                    re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', heading.lower()).strip()))
-def link(chapter, heading=''): return f"[chapter {int(chapter[:2])}](../{chapter}.ipynb{heading and '#' + anchor(heading)})"
+def link(chapter, heading=''):
+    return f"[chapter {int(chapter[:2])}](../{chapter}.ipynb{heading and '#' + anchor(heading)})"
 
 
 def site_links(source):
@@ -87,7 +94,8 @@ def offered(code, module):
     res = {}
     for o in ast.parse(code).body:
         if isinstance(o, (ast.Import, ast.ImportFrom)):
-            head = ast.unparse(o).split('import ')[0].replace('from . ', 'from backprop13 ').replace('from .', 'from backprop13.')
+            head = ast.unparse(o).split('import ')[0].replace('from . ', 'from backprop13 ').replace('from .',
+                'from backprop13.')
             for a in o.names: res.setdefault(a.asname or a.name.split('.')[0], f'{head}import {ast.unparse(a)}')
         elif module: res |= {name: f'from {module} import {name}' for name in names(ast.unparse(o))[1]}
     return res
@@ -105,7 +113,8 @@ def merged(lines):
 # ---- exercises
 
 def tasks():
-    "name -> task and hints: the Markdown cells of nbs/support/exercises.ipynb with the name of a solution as heading, a paragraph, a list"
+    """name -> task and hints: the Markdown cells of nbs/support/exercises.ipynb with the name of a
+    solution as heading, a paragraph, a list"""
     res = {}
     for kind, source, _ in read('support/exercises'):
         if kind != 'markdown' or not (m := re.match(r'#### `(\w+)` *(?:\n|$)', source)): continue
@@ -127,7 +136,8 @@ def exercise_notebook(name, solutions):
     known |= names(imports)[1]
     cells = [('markdown', f'# {page.title}\n\n> {page.subtitle}'),
              ('markdown', f'For after {link(page.chapter)}; {minutes(sum(e.minutes for e in mine))} in all. Write the body of each '
-                          'function and run its cell, then the cell with `check`, which says what is still wrong. For a hint, call `hint` '
+                          'function and run its cell, then the cell with `check`, which says what '
+                          'is still wrong. For a hint, call `hint` '
                           'on it in a new cell; each call gives the next one.' +
                           ' The solution is folded below each, for afterwards.'*solutions),
              ('code', install(page.chapter)), ('code', imports)]
@@ -151,7 +161,8 @@ def mistakes():
 
 
 def missing(exercise, code, known):
-    "What an exercise's code lacks beside the names `known`: lines that import it, and the source of a helper that is no exercise"
+    """What an exercise's code lacks beside the names `known`: lines that import it, and the source
+    of a helper that is no exercise"""
     from backprop13.practice.exercises import EXERCISES
     module = exercise.solution.__module__
     text = (ROOT/f'{module.replace(".", "/")}.py').read_text(encoding='utf-8')
@@ -189,8 +200,10 @@ def aside(node):
 
 
 def questions(node, result, source):
-    """What a cell's last expression, `node`, shows and can be guessed, as pairs such as ('x', 'shape'): shapes and dtypes; whole numbers,
-    unless the cell states them; of the first tensor the shape, and the dtype of whole numbers; of the largest shape, if large, the bytes"""
+    """What a cell's last expression, `node`, shows and can be guessed, as pairs such as ('x',
+    'shape'): shapes and dtypes; whole numbers,
+    unless the cell states them; of the first tensor the shape, and the dtype of whole numbers; of
+    the largest shape, if large, the bytes"""
     try: value = ast.parse(re.sub(r'grad_fn=<\w+>', 'grad_fn=0', result), mode='eval').body
     except SyntaxError: return []
     res, tensor, sizes = [], False, [(0, '')]
@@ -223,7 +236,8 @@ def shape_notebook(name):
     return [('markdown', f'# Shapes: {title(chapter)[0].lower()}{title(chapter)[1:]}\n\n'
                          f'> The steps of chapter {int(chapter[:2])} without their outputs: say what comes'),
             ('markdown', f'For after {link(chapter)}. The code is the chapter’s, as much of it as the questions need. Read it, put your '
-                         'guess in the place of the dots, then run the cell: a shape as a tuple, a dtype by its name such as `torch.bool`, '
+                         'guess in the place of the dots, then run the cell: a shape as a tuple, a '
+                         'dtype by its name such as `torch.bool`, '
                          'otherwise a whole number. You may calculate: `3*4`.'),
             ('code', install(chapter)), ('code', '\n'.join(merged(imports))), *cells]
 
@@ -234,7 +248,8 @@ def steps(chapter):
     imports, cells, heading = [offers['torch']], [], title(chapter)
     def need(reads, source):
         for o in sorted(reads - bound):
-            if o not in offers: sys.exit(f'{chapter}: a marked cell reads {o}, which no import and no marked cell above it binds; put '
+            if o not in offers:
+                sys.exit(f'{chapter}: a marked cell reads {o}, which no import and no marked cell above it binds; put '
                                          f'`#| shapes` at the head of the cell that binds it. The cell that reads it:\n\n{source}')
             imports.append(offers[o])
     for kind, source, result in read(chapter):

@@ -41,7 +41,8 @@ def rows(contents):
     for o in contents:
         title = o.get('text', o.get('section')) if isinstance(o, dict) else None
         if title and isinstance(o.get('href'), str): yield str(title), o['href']
-        elif not title or 'contents' not in o: raise SettingsError(f'_quarto.yml: a row of the sidebar has text and href; got {o!r}')
+        elif not title or 'contents' not in o:
+            raise SettingsError(f'_quarto.yml: a row of the sidebar has text and href; got {o!r}')
         yield from rows(o.get('contents', []))
 
 

@@ -6,7 +6,8 @@ With Quarto on the PATH, `build` calls nbdev_docs. Without it, the same notebook
 nbdev as for Quarto, go through pandoc and tools/template.html: the same _quarto.yml, page addresses
 and heading anchors. Maths is typeset at build time by KaTeX, nbs/assets/search.js searches by
 MiniSearch; both are local, and so is everything else that a page asks for: the template's
-content-security policy refuses the rest, and scripts and styles within a page, too. Quarto writes such scripts itself, so its pages
+content-security policy refuses the rest, and scripts and styles within a page, too. Quarto writes
+such scripts itself, so its pages
 have no policy."""
 import argparse, ast, base64, functools, html, json, os, re, shutil, struct, subprocess, sys, time
 from collections import Counter
@@ -30,7 +31,8 @@ LOCAL_KATEX, LOCAL_FONTS, LOCAL_LABS = (NBS/'assets'/n for n in ('katex', 'fonts
 NAMES = ROOT/'tools/names.yml'     # other names of headings, by which learners look for them
 NEW = PROC/'site'                # a site that fails half-way doesn't replace the last good one
 FONTS = '@fontsource-variable'
-PARTS = {'katex': '0.16.47', 'minisearch': '7.2.0', f'{FONTS}/source-serif-4': '5.3.1', f'{FONTS}/source-sans-3': '5.3.0',
+PARTS = {'katex': '0.16.47', 'minisearch': '7.2.0', f'{FONTS}/source-serif-4': '5.3.1',
+         f'{FONTS}/source-sans-3': '5.3.0',
          f'{FONTS}/source-code-pro': '5.3.0'}
 KATEX_JS = """let a = JSON.parse(require('fs').readFileSync(0)), katex = require(process.argv[1])
 let f = ([tex, displayMode]) => { try { return {html: katex.renderToString(tex, {displayMode, strict: 'ignore'})} }
@@ -133,7 +135,8 @@ def active(svg):
             return f'the attribute {event}'
         style = f"{e.text or ''} {' '.join(attrs.values())}"
         asked = [attrs.get('href', '#'), attrs.get('src', '#'), *re.findall(r'url\(\s*["\']?([^)"\']*)', style)]
-        if re.search(r'@|\\|image-set|src\(', style) and space.endswith('/svg') and (name == 'style' or 'style' in attrs):
+        if re.search(r'@|\\|image-set|src\(',
+                     style) and space.endswith('/svg') and (name == 'style' or 'style' in attrs):
             return f'a style that may ask for another file, in <{name}>'
         if not all(re.match(r'#|data:image/', o) for o in asked):
             return f'a reference to another file, in <{name}>'
@@ -466,7 +469,8 @@ class Page:
         for o in tree.css('.katex-mathml, .eyebrow, .actions, .toc, .lab, script, style'): o.decompose()
         kind = ('chapter' if self.chapter else 'reference' if self.nb.startswith('reference')
                 else 'support' if '/' in self.nb and 'notations' not in self.nb else 'page')
-        parts = re.split(r'<(?:h1|h[2-4][^>]*? id="([^"]*)")[^>]*>(.*?)</h[1-4]>', tree.css_first('article').html, flags=re.S)
+        parts = re.split(r'<(?:h1|h[2-4][^>]*? id="([^"]*)")[^>]*>(.*?)</h[1-4]>',
+                         tree.css_first('article').html, flags=re.S)
         for i, title, body in zip(parts[1::3], parts[2::3], parts[3::3]):
             url = self.out + (f'#{i}' if i else '')
             part = LexborHTMLParser(f'<article>{SPACED.sub(" ", body)}</article>')

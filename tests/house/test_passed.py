@@ -9,7 +9,8 @@ passed = load_tool('passed')
 
 
 def book(*cells, text='# T'):
-    cells = [new_markdown_cell(text), *(new_code_cell(c, outputs=[new_output('stream', text='1')]) for c in cells)]
+    cells = [new_markdown_cell(text),
+             *(new_code_cell(c, outputs=[new_output('stream', text='1')]) for c in cells)]
     return json.dumps(new_notebook(cells=cells)).encode()
 
 FILES = {
@@ -17,23 +18,29 @@ FILES = {
         'constraints.txt', 'tools/site.py', 'tools/notebooks.py', 'README.md', 'nbs/assets/site.css',
         'tests/conftest.py', 'backprop13/static/kit.js', 'backprop13/__init__.py', 'backprop13/matmul.py',
         'backprop13/data.py',
-        'backprop13/support/__init__.py', 'backprop13/support/more.py', 'backprop13/support/more.json', 'tests/test_checks.py', 'tests/test_lab_a.py',
+        'backprop13/support/__init__.py', 'backprop13/support/more.py', 'backprop13/support/more.json',
+        'tests/test_checks.py', 'tests/test_lab_a.py',
         'tests/site/test_package.py', 'tests/test_new.py'], b''),
-    'backprop13/backprop.py': b'from .matmul import matmul', 'backprop13/more.py': b'from backprop13 import data',
+    'backprop13/backprop.py': b'from .matmul import matmul',
+    'backprop13/more.py': b'from backprop13 import data',
     'backprop13/speed.py': b'def f():\n    from .backprop import lin',
     'backprop13/support/graph.py': b'from ..speed import f\nfrom . import more',
     'nbs/01_matmul.ipynb': book('%matplotlib inline\nfrom backprop13.data import mnist'),
-    'nbs/03_backprop.ipynb': book('import torch'), 'nbs/reference.ipynb': book('1'), 'nbs/teaching.ipynb': book('1'),
+    'nbs/03_backprop.ipynb': book('import torch'), 'nbs/reference.ipynb': book('1'),
+    'nbs/teaching.ipynb': book('1'),
     'nbs/07_speed.ipynb': book('%%bash\nnot Python', 'import backprop13.speed as s'),
-    'tests/test_data.py': b'from backprop13.data import mnist', 'tests/test_pages.py': b'from test_data import x',
-    'tests/test_graph.py': b'from backprop13.support import graph', 'tests/helpers.py': b'import backprop13.more',
+    'tests/test_data.py': b'from backprop13.data import mnist',
+    'tests/test_pages.py': b'from test_data import x',
+    'tests/test_graph.py': b'from backprop13.support import graph',
+    'tests/helpers.py': b'import backprop13.more',
     'tests/lesson/test_fitting.py': b'import helpers'}
 BOOKS = {o for o in FILES if o.endswith('.ipynb')}
 TESTS = {o for o in FILES if '/test_' in o}
 ALL = BOOKS | TESTS
 PROSE = {'tests/test_new.py', 'tests/test_pages.py', 'nbs/teaching.ipynb'}      # no row, or one that says so
 LAB, PACKAGE = {'tests/test_lab_a.py'}, {'tests/site/test_package.py'}
-EACH = PROSE | LAB | PACKAGE | {'tests/test_checks.py', 'nbs/reference.ipynb'}  # who reads the whole of backprop13/
+# who reads the whole of backprop13/
+EACH = PROSE | LAB | PACKAGE | {'tests/test_checks.py', 'nbs/reference.ipynb'}
 SITE = PROSE - BOOKS | LAB | PACKAGE
 SPEED = {'tests/test_graph.py', 'nbs/07_speed.ipynb'}
 DATA, FITTING = {'tests/test_data.py', 'nbs/01_matmul.ipynb'}, {'tests/lesson/test_fitting.py'}
@@ -99,7 +106,8 @@ def test_each_row_says_something_of_a_file(project):
 
 @pytest.mark.parametrize('test,more', [
     ("def test(): open('README.md').close()", 'README.md'), ("def test(clone): pass", 'CHANGELOG.md'),
-    ("def test(): Path('tools/site.py').read_text()", 'tools/site.py'), ("def test(docs): pass", 'tools/site.py'),
+    ("def test(): Path('tools/site.py').read_text()", 'tools/site.py'),
+    ("def test(docs): pass", 'tools/site.py'),
     ("def test(): __import__('backprop13.support.graph')", 'backprop13/support/graph.py'),
     ("def test(project): pass", 'README.md'),
     ("def test(): import backprop13.support.graph", None), ("def test(): open('README.md', 'a').close()", None),
@@ -110,5 +118,6 @@ def test_a_test_that_reads_more_than_its_row_says_is_told(clone, test, more):
     if 'docs' in test: (clone/'tools/site.py').write_text('')                # it needs not build
     r = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', file], cwd=clone,
                        capture_output=True, text=True)
-    told = re.search(f'tests/lesson/test_matmul.py reads .*{more}.*: say so in READS of tools/passed.py', r.stdout)
+    told = re.search(f'tests/lesson/test_matmul.py reads .*{more}.*: say so in READS of tools/passed.py',
+                     r.stdout)
     assert bool(r.returncode) == bool(told) == bool(more), r.stdout

@@ -1,4 +1,5 @@
-"What holds of the whole repository. A check is a function of a folder and returns what is wrong there; its mutant spoils a copy."
+"""What holds of the whole repository. A check is a function of a folder and returns what is wrong
+there; its mutant spoils a copy."""
 import json, os, re, shutil, subprocess, sys
 from types import SimpleNamespace
 
@@ -48,8 +49,10 @@ def orphans(folder):
 def test_chapters_import_only_lower_chapters(project): assert list(wrong_way(project)) == []
 
 @pytest.mark.parametrize('line', [
-    'from backprop13.training import nll', 'from .support.checks import near', 'import backprop13.support.checks',
-    'def f():\n    from .fitting import fit', 'def __getattr__(name):\n    from . import speed', 'from . import training',
+    'from backprop13.training import nll', 'from .support.checks import near',
+    'import backprop13.support.checks',
+    'def f():\n    from .fitting import fit', 'def __getattr__(name):\n    from . import speed',
+    'from . import training',
     'from .support.card import card'])
 def test_an_import_the_wrong_way_is_caught(clone, line):
     with (clone/'backprop13'/'backprop.py').open('a') as f: f.write(line)
@@ -66,7 +69,8 @@ def test_a_module_without_a_notebook_is_caught(clone):
 
 def unpinned(folder):
     "Requirements of settings.ini that constraints.txt doesn't pin to a version that satisfies them"
-    pins = [Requirement(o) for o in (folder/'constraints.txt').read_text().splitlines() if o and not o.startswith('#')]
+    pins = [Requirement(o) for o in (folder/'constraints.txt').read_text().splitlines() if o
+            and not o.startswith('#')]
     for key in lists(folder):
         for req in map(Requirement, config(folder)[key].split()):
             mine = [p for p in pins if canonical(p.name) == canonical(req.name)]
@@ -77,7 +81,8 @@ def unpinned(folder):
 
 def test_every_requirement_is_pinned(project): assert list(unpinned(project)) == []
 
-@pytest.mark.parametrize('old,new', [('sympy==', 'sumpy=='), ('fastcore==1', 'fastcore==2'), ('torch==', 'torch>=')])
+@pytest.mark.parametrize('old,new', [('sympy==', 'sumpy=='), ('fastcore==1', 'fastcore==2'),
+                                     ('torch==', 'torch>=')])
 def test_a_missing_or_wrong_pin_is_caught(clone, old, new):
     edit(clone/'constraints.txt', f'\n{old}', f'\n{new}')
     assert len(list(unpinned(clone))) == 1
@@ -92,7 +97,8 @@ def test_setup_takes_every_value_from_settings(clone):
     assert rc == 0 and out.split()[-1] == '9.8.7', out
     rc, out = sh(sys.executable, 'setup.py', '-q', 'egg_info', cwd=clone)
     assert rc == 0, out
-    requires, commands = ((clone/f'backprop13.egg-info/{o}.txt').read_text() for o in ('requires', 'entry_points'))
+    requires, commands = ((clone/f'backprop13.egg-info/{o}.txt').read_text()
+                          for o in ('requires', 'entry_points'))
     assert all(o in requires for o in ('tqdm-mutant', '[dev]', '[labs]', '[bench]'))
     assert all(o in commands for o in ('backprop13-mutant', 'backprop13-train', 'backprop13._modidx:d'))
 
@@ -123,8 +129,10 @@ def missing(module, names):
 def test_the_names_that_others_rely_on():
     from backprop13 import backprop, data, fitting, training
     assert missing(data, 'mnist') == []
-    assert missing(backprop, 'lin relu mse lin_grad forward_and_backward Module Relu Lin Mse Model Linear') == []
-    assert missing(training, 'log_softmax logsumexp nll cross_entropy accuracy report Dataset fit get_dls') == []
+    assert missing(backprop, 'lin relu mse lin_grad forward_and_backward Module Relu Lin Mse '
+                   'Model Linear') == []
+    assert missing(training, 'log_softmax logsumexp nll cross_entropy accuracy report Dataset fit '
+                   'get_dls') == []
     assert missing(fitting, 'accuracy report Dataset fit get_dls') == []
     assert missing(SimpleNamespace(lin=1, relu=2, __all__=['lin']), 'lin relu mse') == ['relu', 'mse']
 
@@ -175,7 +183,8 @@ def form(path):
     for i, c in enumerate(nb.cells):
         if c.metadata: yield f'cell {i+1}: metadata'
         most = 30 if c.source.startswith('#| exports support.cards') else 25
-        if c.cell_type == 'code' and len(c.source.splitlines()) > most: yield f'cell {i+1}: more than {most} lines'
+        if c.cell_type == 'code' and len(c.source.splitlines()) > most:
+            yield f'cell {i+1}: more than {most} lines'
     yield from (f'cell {i+1}: {o}' for i, o in notebooks.stored_problems(nb))
     exports = any(re.search(r'^#\|\s*default_exp', c.source, re.M) for c in nb.cells)
     if exports and nb.cells[-1].source != LAST: yield 'the last cell exports'
@@ -231,7 +240,8 @@ print('bought', len(bought))'''
 @pytest.mark.parametrize('settings', [
     '', 'repo = theirs\nlib_name = theirs\nlib_path = theirs\nnbs_path = .\n', 'a = %(b)s\n'])
 def test_a_downloaded_notebook_runs_twice(project, tmp_path, settings):
-    "What it installs with and its last cell, beside no clone: in an empty folder, in another project of nbdev, beside settings of something else"
+    """What it installs with and its last cell, beside no clone: in an empty folder, in another
+    project of nbdev, beside settings of something else"""
     pip, folder, ends = tmp_path/'pip', tmp_path/'downloads', set()
     shutil.copytree(project/'backprop13', pip/'backprop13')
     folder.mkdir()
@@ -243,7 +253,8 @@ def test_a_downloaded_notebook_runs_twice(project, tmp_path, settings):
         for path, n in ('', '%pip' in cells[0]), (pip, 0):
             p = subprocess.run([sys.executable, '-c', SESSION, pip], cwd=folder,
                                input=json.dumps(cells), capture_output=True, text=True,
-                               env={k: v for k, v in os.environ.items() if k != 'IN_TEST'} | {'PYTHONPATH': str(path)})
+                               env={k: v for k, v in os.environ.items() if k != 'IN_TEST'}
+                               | {'PYTHONPATH': str(path)})
             assert not p.returncode and f'bought {n:d}' in p.stdout, f'{cells}: {p.stdout + p.stderr}'
     assert [o.name for o in folder.iterdir()] == ['settings.ini']*bool(settings)
 
@@ -289,7 +300,8 @@ def test_nbdev_works_as_its_users_expect(small, tmp_path, folder, quarto):
     rc, said = sh(bin/'nbdev_prepare', cwd=small/folder, PATH=path)
     assert rc == 0 and 'Success' in said and 'quarto was called' not in said, said
     assert (small/'README.md').read_bytes() == readme
-    assert 'def two' in (small/'backprop13'/'tiny.py').read_text() and '0.1.0' in (small/'backprop13'/'__init__.py').read_text()
+    assert 'def two' in (small/'backprop13'/'tiny.py').read_text()
+    assert '0.1.0' in (small/'backprop13'/'__init__.py').read_text()
     before = check.contents(small)
     for o in 'nbdev_clean', 'nbdev_export':
         rc, said = sh(bin/o, cwd=small/folder)

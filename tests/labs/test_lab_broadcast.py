@@ -13,11 +13,13 @@ def shapes(draw, sizes): return [draw.choice(sizes) for _ in range(draw.randint(
 
 
 def some_pairs(n):
-    "Random pairs; half of the second ones are made from the first by dropping axes and setting some to 1, so that many fit"
+    """Random pairs; half of the second ones are made from the first by dropping axes and setting
+    some to 1, so that many fit"""
     draw = random.Random(1)
     for i in range(n):
         a = shapes(draw, [0, 1, 1, 2, 3, 784, 10000])
-        b = shapes(draw, [0, 1, 1, 2, 3]) if i % 2 else [draw.choice([1, p, p]) for p in a[draw.randint(0, len(a)):]]
+        b = shapes(draw, [0, 1, 1, 2, 3]) if i % 2 else [draw.choice([1, p, p])
+                                                         for p in a[draw.randint(0, len(a)):]]
         yield [a, b] if draw.random() < .5 else [b, a]
 
 
@@ -25,7 +27,8 @@ def test_the_rule_is_pytorch_s():
     pairs, fitted, refused = list(some_pairs(600)), 0, 0
     for (a, b), got in zip(pairs, in_node('broadcast', 'broadcast', pairs)):
         columns = got['columns'][::-1]
-        for k, sizes in dict(a=a, b=b).items(): assert [c[k] for c in columns][len(columns)-len(sizes):] == sizes
+        for k, sizes in dict(a=a, b=b).items():
+            assert [c[k] for c in columns][len(columns)-len(sizes):] == sizes
         try: want = list(torch.broadcast_shapes(a, b))
         except RuntimeError:
             refused += 1
@@ -49,7 +52,8 @@ def test_numbers_and_memory_are_pytorch_s():
     tensors = [torch.empty(s, **META) for s in cases if math.prod(s) < 2**60]
     got = in_node('broadcast', 'holds', [[list(t.shape)] for t in tensors])
     assert [(int(o['numbers']), int(o['bytes'])) for o in got] == [(t.numel(), t.nbytes) for t in tensors]
-    sizes = [0, 4, 999, 1000, 999_499, 999_500, 31360, 400_000_000, 1_568_000_000, 2**63-1] + [t.nbytes for t in tensors]
+    sizes = [0, 4, 999, 1000, 999_499, 999_500, 31360, 400_000_000, 1_568_000_000,
+             2**63-1] + [t.nbytes for t in tensors]
     said = in_node('broadcast', 'memory', [[str(n)] for n in sizes])
     unit = {u: 1000**i for i, u in enumerate(['bytes', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB'])}
     for n, text in zip(sizes, said):
@@ -84,7 +88,8 @@ def test_it_answers_pointer_and_keys(open_lab):
     with pytest.raises(ValueError) as e: broadcast_shape((784,), (784, 10))
     assert said() == f'ValueError: {e.value}' and lab.get_by_text('✗ clash').count() == 1
     lab.get_by_role('button', name='a[..., None]').click()             # the pointer mends it
-    assert lab.get_by_label('shape of a').input_value() == '(784, 1)' and said().startswith('(784, 1) and (784, 10) make (784, 10)')
+    assert lab.get_by_label('shape of a').input_value() == '(784, 1)'
+    assert said().startswith('(784, 1) and (784, 10) make (784, 10)')
     button(lab, '(10000, 1) and (10000,)')
     t = torch.empty(torch.broadcast_shapes((10000, 1), (10000,)), **META)
     row = [c.replace('\u00a0', ' ') for c in cells(lab, 'result').all_inner_texts()[-3:]]

@@ -1,4 +1,5 @@
-"The lab Descent: its networks are PyTorch's on the same bytes, drawings are made ready as MNIST was, hands and keys reach the same"
+"""The lab Descent: its networks are PyTorch's on the same bytes, drawings are made ready as MNIST
+was, hands and keys reach the same"""
 import base64
 
 import numpy as np, pytest, torch
@@ -24,13 +25,15 @@ def probs(net, images):
     return F.softmax(F.linear(F.relu(F.linear(images.double()/255, w1, b1)), w2, b2), 1)
 
 def images(run):
-    return torch.stack([torch.frombuffer(bytearray(base64.b64decode(t)), dtype=torch.uint8) for t, _ in run['digits']])
+    return torch.stack([torch.frombuffer(bytearray(base64.b64decode(t)), dtype=torch.uint8) for t,
+                        _ in run['digits']])
 
 
 def test_every_network_reads_every_digit_as_pytorch_does(run):
     got = in_node('descent', 'readStored', [[net, text] for net in run['nets'] for text, _ in run['digits']])
     want = torch.cat([probs(net, images(run)) for net in run['nets']])
-    assert torch.tensor(got, dtype=torch.float64).shape == want.shape and len(run['nets']) == len(run['steps']) == 12
+    assert torch.tensor(got, dtype=torch.float64).shape == want.shape
+    assert len(run['nets']) == len(run['steps']) == 12
     torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), want, rtol=1e-9, atol=1e-12)
     labels, last = torch.tensor([t for _, t in run['digits']]), want[-len(run['digits']):].argmax(1)
     # ten it reads, two it doesn't
@@ -43,9 +46,11 @@ def test_its_layers_are_pytorch_s():
     ends = [torch.tensor(v, dtype=torch.float64)
             for v in ([1000., 0., -1000.], [-800., -801., -799.], [3., 3.], [-0., 2., -5.])]
     rows = ends + [10*draw(10) for _ in range(20)]
-    for name, ours in ('softmax', lambda x: F.softmax(x, 0)), ('relu', F.relu), ('argmax', lambda x: x.argmax()):
+    for name, ours in ('softmax', lambda x: F.softmax(x, 0)), ('relu', F.relu), ('argmax',
+        lambda x: x.argmax()):
         for x, got in zip(rows, in_node('descent', name, [[x.tolist()] for x in rows])):
-            torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), ours(x).double(), rtol=1e-9, atol=1e-300)
+            torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), ours(x).double(), rtol=1e-9,
+                                       atol=1e-300)
     cases = [(draw(m), draw(m, n), draw(n)) for m, n in ((1, 1), (3, 5), (50, 10))]
     args = [[x.tolist(), w.flatten().tolist(), b.tolist()] for x, w, b in cases]
     for (x, w, b), got in zip(cases, in_node('descent', 'lin', args)):
@@ -66,7 +71,8 @@ def test_the_accuracy_shown_is_that_of_the_rounded_networks(run, digits):
 # ---- a drawing made ready ----
 
 def ready(pad):
-    "MNIST's preparation of a drawing (side, side) of bytes, in NumPy: areas come from differences of a running sum"
+    """MNIST's preparation of a drawing (side, side) of bytes, in NumPy: areas come from
+    differences of a running sum"""
     ys, xs = np.nonzero(pad)
     ink = pad[ys.min():ys.max()+1, xs.min():xs.max()+1].astype(float)
     sizes = [max(1, int(np.floor(n*20/max(ink.shape) + .5))) for n in ink.shape]
@@ -84,7 +90,8 @@ def ready(pad):
 def enlarged(image, times, side, y, x):
     "The ink of a 28 by 28 image, `times` as large, in a corner at (y, x) of an empty square"
     rows, cols = np.nonzero(image.any(1))[0], np.nonzero(image.any(0))[0]
-    ink, pad = np.kron(image[rows[0]:rows[-1]+1, cols[0]:cols[-1]+1], np.ones((times, times))), np.zeros((side, side))
+    ink, pad = np.kron(image[rows[0]:rows[-1]+1, cols[0]:cols[-1]+1],
+                       np.ones((times, times))), np.zeros((side, side))
     pad[y:y+ink.shape[0], x:x+ink.shape[1]] = ink
     return pad
 
@@ -107,7 +114,8 @@ def test_any_drawing_is_made_ready_as_in_numpy(run):
         # squeezed and stretched, so that no scale is whole
         h, w = draw.integers(30, 112, 2)
         pads.append(np.pad(big[np.ix_(np.arange(h)*112//h, np.arange(w)*112//w)], ((0, 112-h), (112-w, 0))))
-    for box in ((5, 6, 7, 8), (0, 112, 50, 53), (30, 31, 2, 100), (0, 112, 0, 112)):       # a dot, lines, all of it
+    for box in ((5, 6, 7, 8), (0, 112, 50, 53), (30, 31, 2, 100), (0, 112, 0, 112)):
+        # a dot, lines, all of it
         pads.append(np.zeros((112, 112))); pads[-1][box[0]:box[1], box[2]:box[3]] = 200
     got = in_node('descent', 'normalize', [[pad.flatten().tolist()] for pad in pads])
     # rounding at a half
@@ -117,12 +125,14 @@ def test_any_drawing_is_made_ready_as_in_numpy(run):
 
 def test_the_pen_leaves_a_round_soft_line():
     got, over = in_node('descent', 'stroke', [[[below]*784, [6, 9], [20, 16], 3] for below in (0, 90)])
-    assert over == [max(v, 90) for v in got]                                              # ink that is there stays
+    # ink that is there stays
+    assert over == [max(v, 90) for v in got]
     y, x = np.mgrid[:28, :28] + .5
     end, by = np.array([6, 9.]), np.array([14, 7.])
     far = np.min([np.hypot(x-end[0]-t*by[0], y-end[1]-t*by[1]) for t in np.linspace(0, 1, 4001)], 0)
     got = np.reshape(got, (28, 28))
-    assert np.abs(got - 255*np.clip((3-far)/1.5 + .5, 0, 1)).max() < 1 and (got[far < 2.2] == 255).all() and not got[far > 3.8].any()
+    assert np.abs(got - 255*np.clip((3-far)/1.5 + .5, 0, 1)).max() < 1 and (got[far < 2.2] == 255).all()
+    assert not got[far > 3.8].any()
 
 
 # ---- in the page ----
@@ -197,7 +207,8 @@ def test_the_pointer_draws_a_digit_and_it_is_read(lab, run):
     scrub(lab, 'End')
     lab.locator('canvas.lab-pad').scroll_into_view_if_needed()
     box = lab.locator('canvas.lab-pad').bounding_box()
-    def draw(*points): drag(lab.page, *((box['x'] + x*box['width'], box['y'] + y*box['height']) for x, y in points))
+    def draw(*points):
+        drag(lab.page, *((box['x'] + x*box['width'], box['y'] + y*box['height']) for x, y in points))
     draw((.2, .15), (.5, .15), (.28, .6))                                             # a seven, in a corner
     # it replaced the stored digit
     assert lab.locator('.lab-tile[aria-pressed=true]').count() == 0

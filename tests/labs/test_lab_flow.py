@@ -1,4 +1,5 @@
-"The lab Flow: its numbers are those of our own Modules and of autograd, nudges are measured, its hands and keys work"
+"""The lab Flow: its numbers are those of our own Modules and of autograd, nudges are measured, its
+hands and keys work"""
 import random, re
 
 import pytest, torch
@@ -23,12 +24,14 @@ def case(n):
 START = dict(x=[[1, .5, 0], [0, .5, 1]], y=[2, 1], w1=[[1, -1.5], [1, 2], [.5, 2]], w2=[2, -1])
 # pixel 1 at 2.5 in the second unit: it stands at 0, which is shut
 AT_0 = [[1, .5, 0]], [2], [[1, -1], [1, 2], [.5, 2]], [2, -1]
-CASES = [tensors(START, i) for i in ((0,), (1,), (0, 1))] + [AT_0] + [case(n) for n in (1, 2, 3) for _ in range(8)]
+CASES = [tensors(START, i) for i in ((0,), (1,), (0, 1))] + [AT_0] + [case(n) for n in (1, 2, 3)
+    for _ in range(8)]
 
 
 def autograd(x, y, w1, w2):
     "The same network in PyTorch's own functions; its leaves, and what lies between"
-    t = {k: torch.tensor(v, dtype=torch.float64, requires_grad=k in ('w1', 'w2')) for k, v in dict(x=x, y=y, w1=w1, w2=w2).items()}
+    t = {k: torch.tensor(v, dtype=torch.float64, requires_grad=k in ('w1', 'w2')) for k,
+         v in dict(x=x, y=y, w1=w1, w2=w2).items()}
     t['l1'] = t['x'] @ t['w1']
     t['l2'] = F.relu(t['l1'])
     t['out'] = t['l2'] @ t['w2']
@@ -37,7 +40,9 @@ def autograd(x, y, w1, w2):
     t['loss'].backward()
     return t
 
-def near(got, want): torch.testing.assert_close(torch.as_tensor(got, dtype=torch.float64).flatten(), want.detach().flatten(), rtol=0, atol=1e-9)
+def near(got, want):
+    torch.testing.assert_close(torch.as_tensor(got, dtype=torch.float64).flatten(), want.detach().flatten(),
+                               rtol=0, atol=1e-9)
 
 
 # ---- arithmetic and words
@@ -58,7 +63,8 @@ def test_a_weight_s_gradient_is_what_stands_before_and_behind_it():
             [[run, e] for run in runs(*CASES) for e in range(8)]))]*8)):
         t = autograd(*given)
         for e, pairs in enumerate(all_terms):
-            front, behind = (t['x'][:, e//2], t['l1'].grad[:, e % 2]) if e < 6 else (t['l2'][:, e - 6], t['out'].grad)
+            front, behind = (t['x'][:, e//2], t['l1'].grad[:, e % 2]) if e < 6 else (t['l2'][:, e - 6],
+                t['out'].grad)
             near(pairs, torch.stack([front, behind], 1))
             assert sum(a*b for a, b in pairs) == pytest.approx(run['g'][e], abs=1e-9)
 
@@ -77,7 +83,8 @@ def test_how_far_a_gradient_can_be_trusted_is_measured():
             def fits(by):
                 change = loss_at(given, e, by) - run['loss']
                 return abs(change - by*run['g'][e]) <= abs(change)/10 + 1e-9
-            want = [next((k - 1 for k in range(1, 101) if not fits(sign*k/100)), 100)*sign/100 for sign in (-1, 1)]
+            want = [next((k - 1 for k in range(1, 101) if not fits(sign*k/100)), 100)*sign/100
+                    for sign in (-1, 1)]
             assert next(got) == pytest.approx(want), (given, e)
     # the first weight; one of a shut unit, which opens; one of a pixel without ink
     [run] = runs(tensors(START, (0,)))
@@ -89,9 +96,11 @@ def test_what_it_says():
     say = lambda run: in_node('flow', 'say', [[run, k] for k in range(9)])
     assert [say(one)[k] for k in (1, 2, 4, 5, 7)] == [
         'Forward: value × weight, added up. l1 of the first unit: 1 × 1 + 0.5 × 1 + 0 × 0.5 = 1.5.',
-        'relu lets through what is above zero. It is shut in the second unit.', 'loss = (out − y)²: (3 − 2)² = 1.',
+        'relu lets through what is above zero. It is shut in the second unit.',
+        'loss = (out − y)²: (3 − 2)² = 1.',
         'Backward: out.g = 2(out − y): 2 × (3 − 2) = 2.',
-        'An open relu lets the gradient through, a shut one stops it. l1.g: 4 in the first unit, 0 in the second unit.']
+        'An open relu lets the gradient through, a shut one stops it. l1.g: 4 in the first unit, '
+        '0 in the second unit.']
     assert say(*runs(AT_0))[2].endswith('It is shut in the second unit.')
     assert say(two)[2].endswith('Both units are open.') and say(two)[3] == 'out = 1 × 2 + 3 × (−1) = −1.'
     assert [say(both)[k] for k in (2, 4, 5, 6, 8)] == [
@@ -104,12 +113,15 @@ def test_what_it_says():
         'Now every weight has its gradient.']
     opened = runs(([[1, .5, 0]], [2], [[1, -.5], [1, 2], [.5, 2]], [2, -1]))[0]
     assert say(opened)[2].endswith('Both units are open.')
-    judged = in_node('flow', 'judge', [[[-1, .5], one, opened, 1], [[-1, .5], opened, one, -.5], [[-1, 1], one, one, 0],
+    judged = in_node('flow', 'judge',
+                     [[[-1, .5], one, opened, 1], [[-1, .5], opened, one, -.5], [[-1, 1], one, one, 0],
                                        [[0, 0], one, one, .1], [[-.09, .11], one, one, -.09]])
     assert judged == ['They agree within a tenth from −1 to 0.5; this nudge is beyond. A relu has opened.',
                       'They agree within a tenth from −1 to 0.5. A relu has shut.', 'They agree all along.',
-                      'They differ at once: a loss at its lowest has derivative 0.', 'They agree within a tenth from −0.09 to 0.11.']
-    assert in_node('flow', 'num', [[1.5], [-.125, 3], [2], [-1e-12], [1/3], [.0404, 4]]) == ['1.5', '−0.125', '2', '0', '0.33', '0.0404']
+                      'They differ at once: a loss at its lowest has derivative 0.',
+                      'They agree within a tenth from −0.09 to 0.11.']
+    assert in_node('flow', 'num', [[1.5], [-.125, 3], [2], [-1e-12], [1/3], [.0404, 4]]) == ['1.5',
+        '−0.125', '2', '0', '0.33', '0.0404']
 
 
 def test_the_still_picture_shows_the_same_run():
@@ -118,10 +130,12 @@ def test_the_still_picture_shows_the_same_run():
     def shown(*kinds): return sorted(number(s) for c, s in texts if c in kinds)
     gradients = [run[k].g.flatten() for k in ('w1', 'w2', 'l1', 'l2', 'out', 'loss')]
     assert shown(labs.COLORS['gradients']) == sorted(torch.cat([o.view(-1) for o in gradients]).tolist())
-    assert shown(labs.COLORS['weights']) == sorted(torch.cat([run['w1'].flatten(), run['w2'].flatten()]).tolist())
+    assert shown(labs.COLORS['weights']) == sorted(torch.cat([run['w1'].flatten(),
+        run['w2'].flatten()]).tolist())
     values = [run[k].flatten() for k in ('x', 'targ', 'l1', 'l2', 'out', 'loss')]
     assert shown('#1d2126') == sorted(torch.cat([o.view(-1) for o in values]).tolist())
-    assert re.findall(r'd="M(\d+) 218h32" stroke="#b3261e"', labs.still_flow(run)) == ['278']     # one relu is shut: the second's
+    # one relu is shut: the second's
+    assert re.findall(r'd="M(\d+) 218h32" stroke="#b3261e"', labs.still_flow(run)) == ['278']
     assert 'relu is shut in the second unit' in labs.flow().page
 
 
@@ -170,10 +184,12 @@ def test_the_diagram_shows_a_run_of_our_modules(lab, name, images):
     assert lab.locator('.lab-closed').evaluate_all(seen) == lab.locator('.lab-shut').evaluate_all(seen) == shut
     for i, name in enumerate(NAMES):
         slider(lab, name).hover()
-        terms = [(run['x'][n, i//2], run['l1'].g[n, i % 2]) if i < 6 else (run['l2'][n, i - 6], run['out'].g[n, 0]) for n in range(len(images))]
+        terms = [(run['x'][n, i//2], run['l1'].g[n, i % 2]) if i < 6
+                 else (run['l2'][n, i - 6], run['out'].g[n, 0]) for n in range(len(images))]
         text = lab.locator('.lab-eq').inner_text().replace('(', '').replace(')', '')
         left, right = text.split(' = ')
-        assert [[number(v) for v in o.split(' × ')] for o in left.split(' + ')] == [pytest.approx([a.item(), b.item()]) for a, b in terms]
+        assert [[number(v) for v in o.split(' × ')]
+                for o in left.split(' + ')] == [pytest.approx([a.item(), b.item()]) for a, b in terms]
         assert number(right) == pytest.approx(pairs[i][1])
         assert lab.locator('.lab-front').filter(visible=True).count() == lab.locator('.lab-behind').filter(visible=True).count() == len(images)
 
@@ -185,15 +201,19 @@ def compared(lab, e, by):
     before, run = loss_at(tensors(START, (0,)), e, 0), wanted((0,))[1]
     g = torch.cat([run['w1'].g.flatten(), run['w2'].g.flatten()])[e].item()
     assert numbers_of(lab, 'nudge × w.g') == pytest.approx([by*g], abs=6e-5)
-    assert numbers_of(lab, 'loss, measured') == pytest.approx([loss_at(tensors(START, (0,)), e, by) - before], abs=6e-5)
+    assert numbers_of(lab, 'loss, measured') == pytest.approx([loss_at(tensors(START, (0,)), e, by)
+        - before], abs=6e-5)
 
 
 def test_a_drag_is_compared_with_its_gradient_and_moves_nothing_else(lab):
-    def places(): return lab.locator('.lab-cell, .lab-face').evaluate_all('rs => rs.map(r => { const b = r.getBoundingClientRect(); return [b.x, b.y] })')
+    def places():
+        return lab.locator('.lab-cell, .lab-face').evaluate_all('rs => rs.map(r => { const b = '
+            'r.getBoundingClientRect(); return [b.x, b.y] })')
     before = places()
     chip = slider(lab, NAMES[1])
     drag(lab.page, *beside(chip.locator('.lab-face'), (140, 0)))
-    assert chip.get_attribute('aria-valuenow') == '-0.8' and '; derivative' not in chip.get_attribute('aria-valuetext')
+    assert chip.get_attribute('aria-valuenow') == '-0.8'
+    assert '; derivative' not in chip.get_attribute('aria-valuetext')
     compared(lab, 1, .7)
     assert 'from −1 to 0.5; this nudge is beyond. A relu has opened.' in lab.inner_text()
     want, _ = wanted((0,), w1=[[1, -.8], [1, 2], [.5, 2]])
@@ -205,13 +225,15 @@ def test_a_drag_is_compared_with_its_gradient_and_moves_nothing_else(lab):
     width = lab.locator('.lab-near').evaluate("l => l.ownerSVGElement.getScreenCTM().a")*96
     drag(lab.page, (x, y), (x + width/10, y))
     assert float(chip.get_attribute('aria-valuenow')) == pytest.approx(-.7, abs=.011)
-    assert number(cells(lab, 'nudge × w.g').first.inner_text().split(' × ')[0]) == pytest.approx(.1, abs=.011)     # it counts from there
+    # it counts from there
+    assert number(cells(lab, 'nudge × w.g').first.inner_text().split(' × ')[0]) == pytest.approx(.1, abs=.011)
     button(lab, 'Start again')
     want, _ = wanted((0,))
     for got, w in zip(shown(lab), want, strict=True): assert got == pytest.approx(w)
     # an edge is taken hold of by a click, too
     page, hit = lab.page, lab.locator('.lab-hit').nth(7)
-    page.mouse.click(*hit.evaluate("l => { const p = l.getPointAtLength(l.getTotalLength()*.9), m = l.getScreenCTM(); return [p.x*m.a + m.e, p.y*m.d + m.f] }"))
+    page.mouse.click(*hit.evaluate("l => { const p = l.getPointAtLength(l.getTotalLength()*.9), m "
+                                   "= l.getScreenCTM(); return [p.x*m.a + m.e, p.y*m.d + m.f] }"))
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == NAMES[7]
 
 
@@ -223,7 +245,8 @@ def test_the_plot_is_to_scale(lab):
         ...['.lab-gap', '.lab-near'].map(k => ['x1', 'y1', 'x2', 'y2'].map(a => Number(e.querySelector(k).getAttribute(a))))]""")
     loss, tangent = ([*zip(o[::2], o[1::2])] for o in lines)
     x = lambda at: (at - loss[0][0])/(loss[-1][0] - loss[0][0])*2 - 1                       # -1 to 1: the nudge
-    y = lambda at: (at - loss[0][1])/(loss[-1][1] - loss[0][1])*8 + 1                       # from 1 at -1 to 9 at 1
+    # from 1 at -1 to 9 at 1
+    y = lambda at: (at - loss[0][1])/(loss[-1][1] - loss[0][1])*8 + 1
     for a, b in loss: assert y(b) == pytest.approx(loss_at(tensors(START, (0,)), 0, x(a)), abs=.1)
     for a, b in tangent: assert y(b) == pytest.approx(1 + 4*x(a), abs=.1)
     want = loss_at(tensors(START, (0,)), 0, .3)
@@ -235,7 +258,8 @@ def test_the_plot_is_to_scale(lab):
 def test_the_keys(lab):
     chip = slider(lab, NAMES[0])
     chip.focus()
-    for keys, by in (['ArrowUp'], .01), (['ArrowRight']*4, .05), (['PageUp'], .15), (['Home'], -1), (['End'], 1), (['Shift+ArrowLeft'], .9):
+    for keys, by in (['ArrowUp'], .01), (['ArrowRight']*4, .05), (['PageUp'], .15), (['Home'],
+        -1), (['End'], 1), (['Shift+ArrowLeft'], .9):
         press(lab, *keys)
         assert float(chip.get_attribute('aria-valuenow')) == pytest.approx(1 + by)
         compared(lab, 0, by)
@@ -244,7 +268,8 @@ def test_the_keys(lab):
     press(lab, 'Home')
     assert step.get_attribute('aria-valuetext') == 'pixels' and shown(lab)[3:8] == [[None, None]]*5
     press(lab, 'ArrowRight', 'ArrowRight')
-    assert step.get_attribute('aria-valuetext') == 'forward: relu' and 'relu lets through' in lab.locator('.lab-flow > .lab-status').inner_text()
+    assert step.get_attribute('aria-valuetext') == 'forward: relu'
+    assert 'relu lets through' in lab.locator('.lab-flow > .lab-status').inner_text()
     press(lab, 'End')
     assert step.get_attribute('aria-valuetext') == 'backward: w1.g'
 
@@ -257,10 +282,12 @@ def test_it_plays_in_order(lab, key):
     if key: slider(lab, NAMES[3]).focus()
     if key: press(lab, key)
     else: play.click()
-    def known(): return [[v is not None for v in pair] for pair in shown(lab)[3:]]       # the units, out, y, loss
+    def known():
+        return [[v is not None for v in pair] for pair in shown(lab)[3:]]       # the units, out, y, loss
     def dots(): return lab.locator('.lab-flow > svg > circle').filter(visible=True).count()
     page.clock.run_for(500)
-    assert not any(v for v, _ in known()[:5]) and dots() == 6                            # on their way to the units
+    assert not any(v for v, _ in known()[:5])
+    assert dots() == 6                            # on their way to the units
     page.clock.run_for(4*1800)
     assert all(v for v, _ in known()) and [g for _, g in known()] == [False]*6 + [True] and dots() == 1
     assert thick(lab)[:8] == [0]*8 and thick(lab)[8] > 0                                 # back from the loss
@@ -322,7 +349,8 @@ def test_it_fits(open_lab, width, height, screens):
 @pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 390)])
 def test_without_a_fault_in_axe_s_eyes(open_lab, scheme, width):
     axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
-    lab = open_lab('flow', viewport={'width': width, 'height': 900}, color_scheme=scheme, reduced_motion='reduce')
+    lab = open_lab('flow', viewport={'width': width, 'height': 900}, color_scheme=scheme,
+                   reduced_motion='reduce')
     for press_it in 'both', 'Next step', 'Start again':
         button(lab, press_it)
         found = axe.run(lab.page, {'include': [['.lab[data-lab=flow]']]}).response['violations']

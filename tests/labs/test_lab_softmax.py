@@ -1,4 +1,5 @@
-"The lab Softmax: its columns are PyTorch's, in float64 and, overflow included, in float32; its handles, buttons and keys work"
+"""The lab Softmax: its columns are PyTorch's, in float64 and, overflow included, in float32; its
+handles, buttons and keys work"""
 import math, random
 
 import pytest, torch, torch.nn.functional as F
@@ -8,7 +9,8 @@ from backprop13.training import cross_entropy
 
 NAMES = ['cat', 'dog', 'plane', 'fish', 'building']
 DTYPE = {32: torch.float32, 64: torch.float64}
-# float32 against float32: sums may run in another order, and PyTorch's exp and log may be off by one in the last place
+# float32 against float32: sums may run in another order, and PyTorch's exp and log may be off by
+# one in the last place
 CLOSE = {32: dict(rtol=2e-6, atol=5e-7), 64: dict(rtol=1e-9, atol=1e-12)}
 
 
@@ -26,7 +28,8 @@ def some_cases(n, seed=1):
     draw = random.Random(seed)
     for _ in range(n):
         scores = [round(draw.uniform(-8, 8), 2) for _ in NAMES]
-        yield scores, draw.randrange(5), draw.choice([1, 1, 1, 2, 10, 30, 100]), draw.choice([0, 0, 0, draw.randint(-120, 120)])
+        yield scores, draw.randrange(5), draw.choice([1, 1, 1, 2, 10, 30, 100]), draw.choice([0, 0, 0,
+            draw.randint(-120, 120)])
 
 
 def same(got, want, bits, where):
@@ -47,7 +50,8 @@ def test_columns_are_pytorch_s(bits):
     for (x, target, _), got, stable, four in zip(args, *said):
         t = torch.tensor(x, dtype=DTYPE[bits])
         want = naive(t, target)
-        # a softmax below the smallest normal number has few digits, and its log is as rough: leave those cases to the patterns below
+        # a softmax below the smallest normal number has few digits, and its log is as rough:
+        # leave those cases to the patterns below
         rough = bool((want['softmax'] < torch.finfo(t.dtype).tiny).logical_and(want['softmax'] > 0).any())
         for k, v in want.items():
             if not (rough and k in ('minuslog', 'product', 'loss')): same(got[k], v, bits, (k, x, target))
@@ -65,7 +69,8 @@ def test_columns_are_pytorch_s(bits):
         assert math.isfinite(stable['loss']) and all(map(math.isfinite, stable['product']))
         seen.add((math.isnan(got['loss']), math.isinf(got['sum']), got['sum'] == 0))
     no, yes = False, True
-    assert {(no, no, no)} | ({(yes, yes, no), (yes, no, yes), (yes, no, no)} if bits == 32 else set()) <= seen, seen
+    assert {(no, no, no)} | ({(yes, yes, no), (yes, no, yes), (yes, no, no)} if bits == 32
+                             else set()) <= seen, seen
 
 
 def test_it_overflows_where_the_formats_do():
@@ -82,7 +87,8 @@ def test_the_sentence_names_what_went_wrong():
              'softmax of cat is rounded to 0': [-489., 60, 59, 0, 0]}
     said = in_node('softmax', 'trouble', [[x, NAMES, 1, 32] for x in [*cases.values(), [1., 2, 3, 4, 5]]])
     assert [part in text for part, text in zip(cases, said)] == [True]*4 and said[-1] == ''
-    assert all(bool(t) == (not naive(torch.tensor(x), 1)['loss'].isfinite()) for x, t in zip(cases.values(), said))
+    assert all(bool(t) == (not naive(torch.tensor(x), 1)['loss'].isfinite()) for x,
+               t in zip(cases.values(), said))
 
 
 SCORES = [-4.89, 2.6, .59, -2.07, -4.57]
@@ -94,7 +100,8 @@ def holds(lab):
     want = naive(t, target) | dict(score=t)
     for i, who in enumerate(NAMES):
         assert row(lab, who) == pytest.approx(
-            [want[k][i].item() for k in ('score', 'exp', 'softmax', 'onehot', 'minuslog', 'product')], abs=6e-5, rel=.001)
+            [want[k][i].item() for k in ('score', 'exp', 'softmax', 'onehot', 'minuslog', 'product')],
+            abs=6e-5, rel=.001)
     assert row(lab, 'sum')[-1] == pytest.approx(F.cross_entropy(t, torch.tensor(target)).item(), abs=6e-5)
     return scores, target
 
@@ -121,7 +128,8 @@ def test_it_shows_what_overflows_and_what_helps(open_lab):
     def ways(): return lab.locator('table.lab-ways td.lab-num').all_inner_texts()
     button(lab, 'scale by 100')
     big = 100*torch.tensor(SCORES)
-    assert naive(big, 1)['loss'].isnan() and math.isnan(row(lab, 'sum')[-1]) and 'of dog, is more than' in said()
+    assert naive(big, 1)['loss'].isnan() and math.isnan(row(lab, 'sum')[-1])
+    assert 'of dog, is more than' in said()
     assert ways() == ['nan', 'nan', 'inf', '0'] and F.cross_entropy(big, torch.tensor(1)) == 0
     button(lab, 'LogSumExp')
     assert row(lab, 'sum')[-1] == 0 and row(lab, 'plane') == [59, 0, 0, 0, 201, 0]

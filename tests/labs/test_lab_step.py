@@ -1,4 +1,5 @@
-"The lab Step through backprop: it moves and answers as the real pdb does, and shows the numbers that Python recorded"
+"""The lab Step through backprop: it moves and answers as the real pdb does, and shows the numbers
+that Python recorded"""
 import bdb, itertools, json, random, re
 
 import pytest, torch
@@ -74,7 +75,8 @@ def test_a_fresh_recording_is_the_same(run, data):
 def moves(run):
     "(stops' number, command, from) -> to, as the lab's module says"
     table = {}
-    for (command, name), (k, stops) in itertools.product(dict(s='step', n='next', c='goOn').items(), enumerate(STOPS)):
+    for (command, name), (k, stops) in itertools.product(dict(s='step', n='next', c='goOn').items(),
+                                                         enumerate(STOPS)):
         to = in_node('step', name, [[run, stops, i] for i in range(len(run['steps']))])
         table |= {(k, command, i): j for i, j in enumerate(to)}
     return table
@@ -87,7 +89,8 @@ def held(program, commands, stops):
     for f in FUNCTIONS:
         if f is not forward_and_backward and f.__name__ not in stops: continue
         d.stop_at(f)
-        # pdb takes the line of the first look for a function's first line, and doesn't look while it steps into one
+        # pdb takes the line of the first look for a function's first line, and doesn't look while
+        # it steps into one
         lines = [line for *_, line in f.__code__.co_lines() if line and line > f.__code__.co_firstlineno]
         bdb.Breakpoint.bpbynumber[-1].func_first_executable_line = min(lines)
     debugger.session(d, program)
@@ -113,13 +116,15 @@ def test_it_moves_and_says_as_pdb_does(run, moves, k):
         path = walk(moves, k, last, draw, weights)
         steps = held(program_of(run), [o for c, _ in path for o in (c, 'w')] + ['q'], STOPS[k])
         assert steps[0].answer == halted[1]
-        said = {i: answer for i, answer in zip([i for _, i in path for _ in 'mw'], [s.answer for s in steps[1:]])}
+        said = {i: answer for i,
+                answer in zip([i for _, i in path for _ in 'mw'], [s.answer for s in steps[1:]])}
         assert set(said) >= {i for _, i in path if i < last}
         for (command, i), move, asked in zip(path, steps[1::2], steps[2::2]):
             if i == last and command == 'c': break                                # pdb has left the program
             assert (command, move.answer) == (move.command, halted[i]) and (move.function, move.line) == (
                 run['frames'][run['steps'][i]['frame']]['function'], run['steps'][i]['line'])
-            assert asked.answer.split('\n', 2)[2] == where[i]                     # without the caller of the program
+            # without the caller of the program
+            assert asked.answer.split('\n', 2)[2] == where[i]
         if weights == (0, 1, 0): assert [i for _, i in path] == list(range(2, last + 1))
 
 
@@ -170,7 +175,8 @@ def test_each_stop_in_words(run):
     assert said[visits[0] - 1] == f'At the first line of lin_grad: inp is l2 ({n}, {nh}), out ({n}, 1), w is w2 ({nh}, 1) and b is b2 (1,).'
     assert f'lin_grad is called: inp ({n}, {m}), out is l1 ({n}, {nh}), w is w1 ({m}, {nh}) and b is b1 ({nh},).' in said
     assert f'out.g = 2/out.numel()*(out - targ): out ({n}, 1) and targ ({n}, 1) give out.g ({n}, 1).' in said
-    assert f'lin returns a tensor of shape ({n}, {nh}).' in said and 'if b.dtype != w.dtype: no. Nothing is set.' in said
+    assert f'lin returns a tensor of shape ({n}, {nh}).' in said
+    assert 'if b.dtype != w.dtype: no. Nothing is set.' in said
     for i, step in enumerate(run['steps']):
         assert said[i][-1] == '.' and 'undefined' not in said[i] and 'null' not in said[i]
         for k in step.get('set', []): assert re.search(rf'\b{re.escape(k)}\b', said[i]), (k, said[i])
@@ -238,7 +244,8 @@ def test_the_keys(lab, run, grads):
     assert where(lab) == 'forward_and_backward, line 19'
     end = lab.inner_text()
     lab.page.evaluate('document.activeElement.blur()')
-    press(lab, *'bnsc')                                                            # without the focus they do nothing
+    # without the focus they do nothing
+    press(lab, *'bnsc')
     assert lab.inner_text() == end
 
 

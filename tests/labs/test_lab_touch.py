@@ -1,4 +1,5 @@
-"Every lab under a finger: real touch events, long drags, taken hold of where the eye would; and the keys that every slider knows"
+"""Every lab under a finger: real touch events, long drags, taken hold of where the eye would; and
+the keys that every slider knows"""
 import math
 
 import pytest
@@ -22,7 +23,8 @@ def center(part):
 
 
 def swipe(page, points):
-    "A finger down at the first point, along the others, and up; returns how far the page has scrolled, and the events that it gave"
+    """A finger down at the first point, along the others, and up; returns how far the page has
+    scrolled, and the events that it gave"""
     page.evaluate("""() => { window.seen = {}; window.top0 = scrollY
         window.watched ??= ['pointermove', 'pointercancel'].map(k => addEventListener(k, () => { seen[k] = (seen[k] ?? 0) + 1 }, true)) }""")
     touch = page.context.new_cdp_session(page)
@@ -51,7 +53,8 @@ def around(c, a, turns, n=24):
 def test_a_finger_beside_a_handle_scrolls(phone):
     page, lab = phone('wheels')
     scrolled, moves, cancelled = swipe(page, straight(center(lab.locator('.lab-ask')), (0, -200)))
-    assert scrolled > 100 and cancelled and moves < 20                         # these are the events of a real finger
+    # these are the events of a real finger
+    assert scrolled > 100 and cancelled and moves < 20
 
 
 @pytest.mark.parametrize('hold', ['circle:nth-of-type(2)', 'line', 'text', 'circle'])
@@ -76,7 +79,8 @@ def test_the_wheel_turns_on_and_on(phone, hold):
     ('hinge 2: where it bends', 'text', (80, 120), .3),
     ('hinge 2: where it bends', 'circle >> nth=3', (-80, -120), -.3),
     ('hinge 2: where it bends', 'circle >> nth=1', (60, 150), .22),              # the ring on the curve
-    ('hinge 2: its tilt', 'circle >> nth=1', (10, -60), 30), ('hinge 2: its tilt', 'line >> nth=1', (20, 100), -100),
+    ('hinge 2: its tilt', 'circle >> nth=1', (10, -60), 30),
+    ('hinge 2: its tilt', 'line >> nth=1', (20, 100), -100),
     ('baseline', 'path', (0, -60), 8)])
 def test_hinges_follow_a_finger(phone, name, hold, by, far):
     page, lab = phone('hinges')
@@ -98,22 +102,26 @@ def test_softmax_follows_a_finger(phone):
 
 
 @pytest.mark.parametrize('name,hold,by,far', [
-    ('weight from pixel 2 to the second unit', '.lab-face', (100, 0), .5), ('weight from pixel 3 to the first unit', 'text >> nth=0', (0, 80), -.4),
-    ('weight from the first unit to out', '.lab-face', (-60, -160), .5), ('the weight in the plot', 'circle >> nth=0', (48, 30), .48)])
+    ('weight from pixel 2 to the second unit', '.lab-face', (100, 0), .5),
+    ('weight from pixel 3 to the first unit', 'text >> nth=0', (0, 80), -.4),
+    ('weight from the first unit to out', '.lab-face', (-60, -160), .5),
+    ('the weight in the plot', 'circle >> nth=0', (48, 30), .48)])
 def test_flow_s_weights_follow_a_finger(phone, name, hold, by, far):
     page, lab = phone('flow')
     handle = slider(lab, name)
     before = float(handle.get_attribute('aria-valuenow'))
     holds(page, straight(center(handle.locator(hold)), by))
     assert float(handle.get_attribute('aria-valuenow')) - before == pytest.approx(far, abs=.03)
-    assert 'nudge × w.g' in lab.inner_text() and number(cells(lab, 'nudge × w.g').first.inner_text().split(' × ')[0].strip('()')) == pytest.approx(far, abs=.03)
+    assert 'nudge × w.g' in lab.inner_text() and number(cells(lab,
+        'nudge × w.g').first.inner_text().split(' × ')[0].strip('()')) == pytest.approx(far, abs=.03)
 
 
 def test_descent_is_drawn_in_and_scrubbed_by_a_finger(phone):
     page, lab = phone('descent')
     pad = lab.locator('canvas.lab-pad')
     x, y = center(pad)
-    ink = lambda: pad.evaluate("c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v, i) => i % 4 == 3 && v).length")
+    ink = lambda: pad.evaluate("c => c.getContext('2d').getImageData(0, 0, c.width, "
+                               "c.height).data.filter((v, i) => i % 4 == 3 && v).length")
     holds(page, straight((x, y - 70), (4, 140)))
     assert 500 < ink() < 3000
     scrub = slider(lab, 'step')
@@ -146,10 +154,12 @@ def test_every_handle_knows_the_keys_of_a_slider(phone, name, step):
         handle.focus()
         top = page.evaluate('scrollY')
         press = lambda key: (page.keyboard.press(key), read())[1]
-        assert press('Home') == pytest.approx(read('min'), abs=.5) and press('End') == pytest.approx(read('max'), abs=.5)
+        assert press('Home') == pytest.approx(read('min'), abs=.5)
+        assert press('End') == pytest.approx(read('max'), abs=.5)
         end = read()
         small, large = end - press('ArrowDown'), read() - press('PageDown')
         assert small > 0 and large == pytest.approx(10*small) and (step is None or small == pytest.approx(step))
-        assert press('PageUp') == pytest.approx(end - small) and press('Shift+ArrowLeft') == pytest.approx(end - 11*small)
+        assert press('PageUp') == pytest.approx(end - small)
+        assert press('Shift+ArrowLeft') == pytest.approx(end - 11*small)
         page.wait_for_timeout(60)
         assert page.evaluate('scrollY') == top

@@ -24,7 +24,8 @@ def test_it_answers_pointer_and_keys(open_lab):
     wheel.focus()
     press(lab, 'ArrowRight', times=5)
     assert shown('x', 'u', 'y') == ['0.30', '0.60', '1.20'] and wheel.get_attribute('aria-valuenow') == '0.3'
-    drag(lab.page, *beside(wheel.locator('circle').first, (40, 0), (28, 28), (0, 40))[1:])    # a quarter of a turn, clockwise
+    # a quarter of a turn, clockwise
+    drag(lab.page, *beside(wheel.locator('circle').first, (40, 0), (28, 28), (0, 40))[1:])
     x, y = map(float, shown('x', 'y'))
     assert x == pytest.approx(.55, abs=.011) and y == pytest.approx(4*.55, abs=.05)
     lab.get_by_label('size of y').focus()

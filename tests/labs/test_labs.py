@@ -29,11 +29,13 @@ def test_its_longest_numbers_fit_a_narrow_page(open_lab, name, width):
 def test_one_palette():
     light = lambda css: dict(re.findall(r'--(\w+): light-dark\((#\w+)', css))
     dark = lambda css: dict(re.findall(r'--(\w+): light-dark\(#\w+, (#\w+)\)', css))
-    site, lab = ((ROOT/p).read_text(encoding='utf-8') for p in ('nbs/assets/site.css', 'backprop13/static/lab.css'))
+    site, lab = ((ROOT/p).read_text(encoding='utf-8')
+                 for p in ('nbs/assets/site.css', 'backprop13/static/lab.css'))
     for shade in light, dark:
         both = set(shade(site)) & set(shade(lab))
         assert both >= set(COLORS) and all(shade(site)[k] == shade(lab)[k] for k in both), shade
-    assert {k: v.lower() for k, v in light(lab).items() if k in COLORS} == {k: v.lower() for k, v in COLORS.items()}
+    assert {k: v.lower() for k, v in light(lab).items() if k in COLORS} == {k: v.lower() for k,
+        v in COLORS.items()}
 
 
 # Bootstrap's rules for elements, which Quarto's theme brings, made louder; a lab must look the same under them
@@ -46,14 +48,17 @@ LOUD = """legend { float: right; width: 100%; padding: 9px; margin: 0 0 30px; fo
 
 @pytest.mark.parametrize('name', NAMES)
 def test_the_page_s_styles_stay_out_of_a_lab(browser, server, name):
-    lab_css, site = ((ROOT/p).read_text(encoding='utf-8') for p in ('backprop13/static/lab.css', 'nbs/assets/site.css'))
-    classes = lambda css: set(re.findall(r'(?<![\w/])\.([a-z][\w-]*)', re.sub(r'/\*.*?\*/', '', css, flags=re.S)))
+    lab_css, site = ((ROOT/p).read_text(encoding='utf-8')
+                     for p in ('backprop13/static/lab.css', 'nbs/assets/site.css'))
+    classes = lambda css: set(re.findall(r'(?<![\w/])\.([a-z][\w-]*)',
+                                         re.sub(r'/\*.*?\*/', '', css, flags=re.S)))
     # those of the editors around it
     switches = {'vscode-light', 'vscode-dark'}
     assert classes(site) >= {'guess', 'plain-site'} and not {c for c in classes(site) if c.startswith('lab-')}
     assert all(c.startswith('lab-') for c in classes(lab_css) - switches) and len(classes(lab_css)) > 60
     page, said, _ = visit(browser, f'{server}{LABS[name]}.html', viewport={'width': 1200, 'height': 900})
-    page.evaluate("name => document.querySelectorAll('.lab').forEach(e => e.dataset.lab === name || e.remove())", name)
+    page.evaluate("name => document.querySelectorAll('.lab').forEach(e => e.dataset.lab === name "
+                  "|| e.remove())", name)
     page.locator('.lab').first.scroll_into_view_if_needed()
     page.wait_for_selector('.lab[data-live]')
     page.wait_for_timeout(300)
@@ -64,7 +69,8 @@ def test_the_page_s_styles_stay_out_of_a_lab(browser, server, name):
     look = """() => [...document.querySelectorAll('.lab-live, .lab-live *')].map(e => { const r = e.getBoundingClientRect(), s = getComputedStyle(e), o = e.closest('.lab-live').getBoundingClientRect()
         return [`${e.tagName} ${e.getAttribute('class')}`, Math.round(r.x - o.x), Math.round(r.y - o.y), Math.round(r.width), Math.round(r.height), s.color, s.fontSize] })"""
     before = page.evaluate(look)
-    page.evaluate("css => { const s = new CSSStyleSheet(); s.replaceSync(css); document.adoptedStyleSheets = [s] }", LOUD)
+    page.evaluate("css => { const s = new CSSStyleSheet(); s.replaceSync(css); "
+                  "document.adoptedStyleSheets = [s] }", LOUD)
     # half a pixel may round either way
     def alike(a, b): return all(x == y if isinstance(x, str) else abs(x - y) <= 1 for x, y in zip(a, b))
     after = page.evaluate(look)
@@ -96,7 +102,8 @@ def test_without_scripts_a_lab_shows_its_picture_and_a_sentence(browser, server,
     img.scroll_into_view_if_needed()
     assert img.bounding_box()['height'] > 60 and len(img.get_attribute('alt')) > 30
     assert img.evaluate('''i => { const r = i.getBoundingClientRect()
-        return document.elementFromPoint(r.x + r.width/2, r.y + r.height/2) === i }''')           # nothing lies over it
+        return document.elementFromPoint(r.x + r.width/2, r.y + r.height/2) === i }''')          
+        # nothing lies over it
     sentence = lab.locator('figcaption').inner_text()
     assert lab.locator('figcaption').is_visible() and len(sentence) > 40 and sentence.endswith('.') and not said
     page.close()
@@ -112,7 +119,8 @@ def test_data_that_is_not_plain_is_refused_in_a_sentence():
 def test_a_lab_s_data_cannot_end_its_script():
     text = '</script><b><!--<script>'
     page = labs.Lab('wheels', {'x': text}, labs.plt.figure(), 'a "b"', '<i>').page
-    assert page.count('</script>') == 1 and '<!--' not in page and 'alt="a &quot;b&quot;"' in page and '&lt;i&gt;' in page
+    assert page.count('</script>') == 1 and '<!--' not in page and 'alt="a &quot;b&quot;"' in page
+    assert '&lt;i&gt;' in page
     data = re.search(r'<script type="application/json">(.*)</script>', page)[1]
     assert json.loads(data) == {'x': text}
     for sizes in ((4, 2), (4, 0, 1), (4, 2.5, 1)):

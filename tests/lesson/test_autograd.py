@@ -1,4 +1,5 @@
-"""backprop13.autograd against PyTorch and SymPy on graphs that no card names: random ones, very long ones, and how often each node is visited."""
+"""backprop13.autograd against PyTorch and SymPy on graphs that no card names: random ones, very
+long ones, and how often each node is visited."""
 import gc, weakref
 
 import pytest, sympy as sp, torch
@@ -16,24 +17,31 @@ def normal(*shape, seed=0, dtype=torch.float64):
 
 # ---- random graphs
 
-ONE = [lambda a: a.relu(), lambda a: (a*a + 1).log(), lambda a: (-a*a).exp(), lambda a: a/(a*a + 2), lambda a: a.mean(0, keepdim=True),
-       lambda a: a.sum(1, keepdim=True)/3, lambda a: a.reshape(-1)[:3].reshape(1, 3), lambda a: a*.5 - 1, lambda a: a[[0, 0, -1]],
+ONE = [lambda a: a.relu(), lambda a: (a*a + 1).log(), lambda a: (-a*a).exp(), lambda a: a/(a*a + 2),
+       lambda a: a.mean(0, keepdim=True),
+       lambda a: a.sum(1, keepdim=True)/3, lambda a: a.reshape(-1)[:3].reshape(1, 3), lambda a: a*.5 - 1,
+       lambda a: a[[0, 0, -1]],
        lambda a: (a*a + 1)**-.5, lambda a: a.t().reshape(-1)[:1].reshape(1, 1)]
-TWO = [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a*b/2, lambda a, b: a/(b*b + 1), lambda a, b: (a*a).t() @ b/4]
+TWO = [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a*b/2, lambda a, b: a/(b*b + 1), lambda a,
+       b: (a*a).t() @ b/4]
 
 
 def grown(leaves, steps):
-    "A graph from steps: an operation, a value anywhere before, so that some are used often, and one of the last four; what doesn't fit is left out"
+    """A graph from steps: an operation, a value anywhere before, so that some are used often, and
+    one of the last four; what doesn't fit is left out"""
     made = list(leaves)
     for k, a, b in steps:
         f, a, b = (ONE + TWO)[k], made[a % len(made)], made[-1 - b]
         try: made.append(f(a) if f in ONE else f(a, b))
-        except (ValueError, RuntimeError, IndexError): continue          # shapes that don't fit, of both engines
+        except (ValueError, RuntimeError, IndexError):
+            continue          # shapes that don't fit, of both engines
     return made
 
 STEP = st.tuples(st.integers(0, len(ONE + TWO) - 1), st.integers(0, 59), st.integers(0, 3))
-STEPS = st.integers(2, 56).flatmap(lambda n: st.lists(STEP, min_size=n, max_size=n))     # long ones as often as short ones
-GRAPHS = dict(steps=STEPS, ends=st.tuples(st.integers(0, 59), st.integers(0, 59)), seed=st.integers(0, 99), dtype=st.sampled_from(list(WITHIN)))
+# long ones as often as short ones
+STEPS = st.integers(2, 56).flatmap(lambda n: st.lists(STEP, min_size=n, max_size=n))
+GRAPHS = dict(steps=STEPS, ends=st.tuples(st.integers(0, 59), st.integers(0, 59)), seed=st.integers(0, 99),
+              dtype=st.sampled_from(list(WITHIN)))
 
 def is_pytorchs(steps, ends, seed, dtype):
     "Values, gradients and their sums over two calls, back from three of at most 60 values"
@@ -45,7 +53,8 @@ def is_pytorchs(steps, ends, seed, dtype):
     assume(top < 100)                                                    # else rounding is all that is left
     picks = [e % len(made) for e in ends] + [-1]
     loss, want = (sum((ms[i]*ms[i]).mean() for i in picks) for ms in (made, their))
-    def near(got, wanted, scale): torch.testing.assert_close(got, wanted, rtol=WITHIN[dtype], atol=WITHIN[dtype]*scale)
+    def near(got, wanted, scale):
+        torch.testing.assert_close(got, wanted, rtol=WITHIN[dtype], atol=WITHIN[dtype]*scale)
     for o, w in zip(made, their): near(o.data, w.detach(), max(1, top.item()))
     wanted = torch.autograd.grad(want, theirs, materialize_grads=True)
     scale = max(1, top.item())*max(1, *(w.abs().max().item() for w in wanted))
@@ -53,7 +62,8 @@ def is_pytorchs(steps, ends, seed, dtype):
     for a, w in zip(ours, wanted): near(a.g if a.g is not None else 0*a.data, 2*w, 2*scale)
     for g, w in zip(grad(loss, ours), wanted): near(g.data, w, scale)
 
-SAME = dict(derandomize=True, deadline=None, database=None, report_multiple_bugs=False)        # the same graphs in every run
+# the same graphs in every run
+SAME = dict(derandomize=True, deadline=None, database=None, report_multiple_bugs=False)
 
 test_random_graphs_are_as_pytorchs = settings(max_examples=150, **SAME)(given(**GRAPHS)(is_pytorchs))
 
@@ -65,7 +75,8 @@ def test_random_graphs_are_told_from_wrong_ones(monkeypatch):
         for v in order: order += dict.fromkeys(a for a, _ in v.made_of if a not in order)
         return order
     monkeypatch.setattr(autograd, 'backward_order', nearest_first)
-    with pytest.raises((AssertionError, KeyError)): settings(max_examples=30, phases=[Phase.generate], **SAME)(given(**GRAPHS)(is_pytorchs))()
+    with pytest.raises((AssertionError, KeyError)):
+        settings(max_examples=30, phases=[Phase.generate], **SAME)(given(**GRAPHS)(is_pytorchs))()
 
 
 # ---- second derivatives
@@ -75,7 +86,8 @@ def small(x, w): return ((x @ w).relu()**2).mean() + (x*x + 1).log().sum()*(w.ex
 
 def test_second_derivatives_are_those_of_torch_func():
     x, w, u, v = normal(3, 4), normal(4, 2, seed=1), normal(3, 4, seed=2), normal(4, 2, seed=3)
-    torch.testing.assert_close(tuple(hvp(small, [x, w], [u, v])), torch.func.jvp(torch.func.grad(small, (0, 1)), (x, w), (u, v))[1])
+    torch.testing.assert_close(tuple(hvp(small, [x, w], [u, v])),
+                               torch.func.jvp(torch.func.grad(small, (0, 1)), (x, w), (u, v))[1])
     full = torch.func.hessian(small, (0, 1))(x, w)
     for i in range(x.numel()):                                           # the Hessian, a column at a time
         one = torch.eye(x.numel(), dtype=x.dtype)[i].reshape(x.shape)
@@ -84,7 +96,8 @@ def test_second_derivatives_are_those_of_torch_func():
     torch.testing.assert_close(jvp(small, [x, w], [u, v]), torch.func.jvp(small, (x, w), (u, v)))
 
 
-@pytest.mark.parametrize('f', [lambda x, y, exp, log: exp(x*y)/(x*x + y), lambda x, y, exp, log: log(x*x + y)*x**3 - y/x,
+@pytest.mark.parametrize('f', [lambda x, y, exp, log: exp(x*y)/(x*x + y), lambda x, y, exp,
+                               log: log(x*x + y)*x**3 - y/x,
                                lambda x, y, exp, log: exp(log(y)*x) + (x + y)**-2])
 def test_derivatives_to_the_third_are_sympys(f):
     at = dict(x=.7, y=1.3)
@@ -153,7 +166,8 @@ def test_five_seeds_train_as_pytorch_trains():
             yield loss.item()
     for seed in range(5):
         ours = torch.tensor([*losses(seed, Tensor, 'g')])
-        torch.testing.assert_close(ours, torch.tensor([*losses(seed, torch.Tensor.requires_grad_, 'grad')]), rtol=1e-9, atol=0)
+        torch.testing.assert_close(ours, torch.tensor([*losses(seed, torch.Tensor.requires_grad_, 'grad')]),
+                                   rtol=1e-9, atol=0)
         assert ours[-1] < ours[0]
 
 

@@ -88,17 +88,21 @@ def run_program(lib, seed):
     def odd(*shape):
         "Numbers that lie in memory as they come, transposed, apart, or that are one row seen as many"
         kind = rng.randrange(4 if shape[0] == 4 else 3)
-        return [r(*shape), r(*shape[::-1]).t(), r(*(2*n for n in shape))[tuple(slice(None, None, 2) for _ in shape)],
+        return [r(*shape), r(*shape[::-1]).t(),
+                r(*(2*n for n in shape))[tuple(slice(None, None, 2) for _ in shape)],
                 r(*(1 for _ in shape[1:]), shape[-1]).expand(shape)][kind]
     given = dict(x=odd(4, 3), y=odd(4, 3), w=odd(3, 3), b=r(3), v=odd(3, 3), c=odd(3))
     theirs, total, found = {k: t.clone().requires_grad_() for k, t in given.items()}, 0, []
     def compare():
-        got = {k: sum((q for q in (getattr(t, 'g', None), t.grad) if q is not None), torch.zeros_like(t)) for k, t in given.items()}
-        want = torch.autograd.grad(total, list(theirs.values()), materialize_grads=True) if torch.is_tensor(total) else got.values()
+        got = {k: sum((q for q in (getattr(t, 'g', None), t.grad) if q is not None), torch.zeros_like(t))
+               for k, t in given.items()}
+        want = torch.autograd.grad(total, list(theirs.values()),
+                                   materialize_grads=True) if torch.is_tensor(total) else got.values()
         found.append((got, dict(zip(theirs, want))))
     B, values, refs = lib.backprop, [], []
     def linear(w, b): return B.Lin(given[w], given[b]), lambda x: x @ theirs[w] + theirs[b]
-    layers, losses = [linear('w', 'b'), linear('v', 'c'), linear('w', 'b'), (B.Relu(), torch.relu)], [B.Mse(), B.Mse()]
+    layers, losses = [linear('w', 'b'), linear('v', 'c'), linear('w', 'b'),
+                      (B.Relu(), torch.relu)], [B.Mse(), B.Mse()]
     def chain(parts):
         def f(x):
             for _, part in parts: x = part(x)
@@ -122,11 +126,13 @@ def run_program(lib, seed):
 
     moves = rng.random() < .5
     for k in range(2):
-        if k and moves:                                      # a step of the weights, else without zeroing between
+        if k and moves:
+            # a step of the weights, else without zeroing between
             compare()
             for what in [q for q, *_ in layers + steps] + losses: what.zero_grad()
             zero_grads(given['x'], given['y'])
-            assert all(getattr(t, 'g', None) is t.grad is None for t in given.values()), 'zero_grad left a gradient'
+            assert all(getattr(t, 'g', None) is t.grad is None
+                       for t in given.values()), 'zero_grad left a gradient'
             with torch.no_grad():
                 for params, grads in zip((given, theirs), found[0]):
                     for q in 'wbvc': params[q] -= .1*grads[q].clamp(-1, 1)
@@ -237,7 +243,8 @@ def test_the_model_trains_with_it():
     "`Model` takes another loss; labels may be bytes; its gradients add up."
     g = torch.Generator().manual_seed(0)
     x, w1, w2 = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((6, 4), (4, 3), (3, 5)))
-    b1, b2, targ = torch.zeros(3).double(), torch.zeros(5).double(), torch.tensor([0, 4, 2, 2, 1, 3], dtype=torch.uint8)
+    b1, b2, targ = torch.zeros(3).double(), torch.zeros(5).double(), torch.tensor([0, 4, 2, 2, 1, 3],
+        dtype=torch.uint8)
     model = Model(w1, b1, w2, b2, loss=CrossEntropy())
     loss = model(x, targ)
     model.backward()
@@ -253,7 +260,8 @@ def test_the_model_trains_with_it():
 BUGS = [('not zeroed', 'backprop.backward', 'for t in (out, *order): t.g = None', 'pass'),
         ('wrong order', 'backprop.backward', 'if after_its_parts: order.append(t)', 'if after_its_parts: pass'),
         ('wrong order', 'backprop.backward', 'seen.add(id(t))', 'seen.add(id(t)); order.insert(0, t)'),
-        ('wrong call', 'backprop.Module', 'out.maker = self, args', 'self.was = out.maker = self, getattr(self, "was", (0, args))[1]'),
+        ('wrong call', 'backprop.Module', 'out.maker = self, args',
+         'self.was = out.maker = self, getattr(self, "was", (0, args))[1]'),
         ('missing factor', 'backprop.Mse', '*out.g', '')]
 
 @pytest.mark.parametrize('kind,where,old,new', BUGS, ids=[f'{where}-{kind}' for kind, where, *_ in BUGS])

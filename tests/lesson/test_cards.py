@@ -7,7 +7,8 @@ import pytest
 from backprop13.support import cards                       # fills CARDS
 from backprop13.support.card import CARDS, properties, seen
 
-MODULES = 'matmul', 'backprop', 'minibatch', 'fitting', 'speed'                 # whose exported definitions have cards
+# whose exported definitions have cards
+MODULES = 'matmul', 'backprop', 'minibatch', 'fitting', 'speed'
 BUGS = [(name, bug) for name, card in CARDS.items() for bug in card.bugs]
 
 
@@ -34,5 +35,6 @@ def without_a_card(modules, known):
 def test_every_exported_definition_has_a_card():
     modules = {name: importlib.import_module(f'backprop13.{name}') for name in MODULES}
     assert list(without_a_card(modules, CARDS)) == []
-    fewer = {k: v._replace(bugs=[]) if k == 'backprop.lin' else v for k, v in CARDS.items() if k != 'backprop.mse'}
+    fewer = {k: v._replace(bugs=[]) if k == 'backprop.lin' else v for k,
+             v in CARDS.items() if k != 'backprop.mse'}
     assert set(without_a_card(modules, fewer)) == {'backprop.lin', 'backprop.mse'}

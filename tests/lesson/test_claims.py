@@ -1,7 +1,11 @@
-"""Numbers in prose, and what holds each. A number holds if the code of its section, from one `## ` heading to the next, states it
-or prints it; outputs that vary print nothing. In front of the first heading, and in a last section that sums up, the whole
-notebook's code counts. Whole numbers up to 12 aren't looked at, nor exercises' texts. What no computer can check is named in the cell,
-with its reason: `<!-- unchecked: 3.13, Python's version -->`. The mutants: each number in turn, changed in its last digit."""
+"""Numbers in prose, and what holds each. A number holds if the code of its section, from one `##
+` heading to the next, states it
+or prints it; outputs that vary print nothing. In front of the first heading, and in a last
+section that sums up, the whole
+notebook's code counts. Whole numbers up to 12 aren't looked at, nor exercises' texts. What no
+computer can check is named in the cell,
+with its reason: `<!-- unchecked: 3.13, Python's version -->`. The mutants: each number in turn,
+changed in its last digit."""
 import io, re, tokenize
 
 import pytest
@@ -9,27 +13,33 @@ from conftest import load_tool, root
 
 notebooks = load_tool('notebooks')
 SPACE = '[ \u00a0\u202f]'
-WORDS = dict(zip('thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety'.split(),
+WORDS = dict(zip('thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty '
+                 'forty fifty sixty seventy eighty ninety'.split(),
                  map(str, [*range(13, 20), *range(20, 100, 10)])))
 ONES = 'zero one two three four five six seven eight nine'.split()
 UNITS = {'%': .01, 'per cent': .01, 'million': 1e6, 'thousand': 1e3, 'kB': 1e3, 'MB': 1e6,
          'GB': 1e9, 'ms': 1e-3, 'µs': 1e-6, 'Gbit/s': 1e9}
 NUMBER = re.compile(rf'(?<![\w.^/#-])(?P<word>{"|".join(WORDS)})?(?(word)(?:-(?P<one>{"|".join(ONES)}))?|(?P<digits>\d{{1,3}}(?:{SPACE}\d{{3}})+(?!\d)|\d+(?:\.\d+)?(?:e-?\d+)?))'
                     rf'(?:{SPACE}?(?P<unit>{"|".join(UNITS)}))?(?![\w/])', re.I)
-LESSON = {70000, 50000, 10000, 784, 28, 50, 64}        # images, pixels, hidden units, a batch: the same in all chapters
+# images, pixels, hidden units, a batch: the same in all chapters
+LESSON = {70000, 50000, 10000, 784, 28, 50, 64}
 
 
 def prose(text):
     "Markdown's words, without code blocks, tags, addresses, numbers of lists, chapters, workers"
     s = re.sub(r'^(`{3,}).*?^\1|<[^>]*>|https?://\S+|^\s*\d+\.\s', ' ', text, flags=re.S | re.M)
     s = re.sub(r'\]\([^)]*\)', ']', s)
-    s = re.sub(r'\$+([^$]*)\$+', lambda m: re.sub(r'[{}]', '', m[1].replace(r'\,', '\u00a0').replace('{,}', '')), s)
-    return re.sub(r'\b(chapters?|exercises?|worker|rank|Python) \d+(, \d+)*(( to | and )\d+)?', ' ', s, flags=re.I)
+    s = re.sub(r'\$+([^$]*)\$+',
+               lambda m: re.sub(r'[{}]', '', m[1].replace(r'\,', '\u00a0').replace('{,}', '')), s)
+    return re.sub(r'\b(chapters?|exercises?|worker|rank|Python) \d+(, \d+)*(( to | and )\d+)?', ' ', s,
+                  flags=re.I)
 
 
 def stated(src):
     "The numbers that code states, comments apart"
-    try: return {abs(complex(t.string.replace('_', ''))) for t in tokenize.generate_tokens(io.StringIO(src).readline)
+    try:
+        return {abs(complex(t.string.replace('_', '')))
+                for t in tokenize.generate_tokens(io.StringIO(src).readline)
                  if t.type == tokenize.NUMBER and t.string[:2].lower() not in ('0x', '0b', '0o')}
     except (tokenize.TokenError, IndentationError): return set()         # a magic command
 
@@ -60,7 +70,8 @@ def is_held(digits, unit, vals):
 def scopes(cells):
     "For each section its pieces, cells with what they hold of it, and the cells whose code holds its numbers"
     pieces = [(c, s) for c in cells
-              for s in (re.split('^(?=## )', c.source, flags=re.M) if c.cell_type == 'markdown' else [c.source])]
+              for s in (re.split('^(?=## )', c.source, flags=re.M) if c.cell_type == 'markdown'
+                        else [c.source])]
     starts = [i for i, (c, s) in enumerate(pieces) if c.cell_type == 'markdown' and s.startswith('## ')]
     for a, b in zip([0, *starts], [*starts, len(pieces)]):
         everywhere = a == 0 or pieces[a][1].startswith(('## What was built', '## What you built'))
@@ -75,9 +86,11 @@ def claims(cells):
             if c.cell_type != 'markdown' or text.startswith(('## Exercises', '#### `')): continue
             asides, text = ' '.join(re.findall(r'<!-- unchecked: (.*?) -->', text, re.S)), prose(text)
             for m in NUMBER.finditer(text):
-                digits = m['digits'] or str(int(WORDS[m['word'].lower()]) + ONES.index((m['one'] or 'zero').lower()))
+                digits = m['digits'] or str(int(WORDS[m['word'].lower()])
+                                            + ONES.index((m['one'] or 'zero').lower()))
                 number = float(re.sub(SPACE, '', digits))
-                if number <= 12 and number.is_integer() and not m['unit'] or re.search(rf'(?<![\d.]){re.escape(digits)}(?![\d.])', asides): continue
+                if number <= 12 and number.is_integer() and not m['unit'] or re.search(rf'(?<![\d.]){re.escape(digits)}(?![\d.])', asides):
+                    continue
                 around = re.sub(r'\s+', ' ', text[max(0, m.start()-40):m.end()+20])
                 yield c, around, digits, m['unit'] and min(UNITS, key=lambda u: u.lower() != m['unit'].lower()), vals
 
@@ -107,7 +120,8 @@ def test_every_number_in_prose_is_held(path):
 
 
 def test_a_changed_number_is_found(record_property):
-    "Of all numbers that hold, nearly each one fails when it is changed; the rest meets another number of its section"
+    """Of all numbers that hold, nearly each one fails when it is changed; the rest meets another
+    number of its section"""
     held, found = 0, 0
     for path in files:
         for c, around, digits, unit, vals in claims(read(path)):
@@ -121,7 +135,8 @@ def test_a_changed_number_is_found(record_property):
 def test_the_lessons_numbers(digits):
     shapes = [len(t) for t in (digits.x_train, digits.x_valid, digits.x_test)]
     of_data = {sum(shapes), *shapes, digits.x_train.shape[1], int(digits.x_train.shape[1]**.5)}
-    chosen = values([c for c in read(root/'nbs/04_minibatch_training.ipynb') if ' bs' in c.source or ' nh' in c.source])
+    chosen = values([c for c in read(root/'nbs/04_minibatch_training.ipynb') if ' bs' in c.source
+                     or ' nh' in c.source])
     assert of_data <= LESSON and LESSON - of_data == {50, 64} and {50, 64} <= chosen
 
 
@@ -133,7 +148,8 @@ def lucky(cells):
         if c.cell_type != 'markdown': continue
         for s in re.split(r'(?<=[.:])\s', prose(c.source.partition('## Exercises')[0])):
             s = re.sub(rf'"[^"]*"|[^.]*\?|95{SPACE}%[* ]+interval', '', s)
-            if re.search(rf'accura|right|mistake', s) and re.search(rf'\d{SPACE}?%', s) and '±' not in s: yield ' '.join(s.split())
+            if re.search(rf'accura|right|mistake', s) and re.search(rf'\d{SPACE}?%', s) and '±' not in s:
+                yield ' '.join(s.split())
 
 
 @pytest.mark.parametrize('path', files, ids=lambda o: o.stem)
@@ -158,7 +174,8 @@ def notebook(text, code='', output=''):
     ('`(31, 17)`', 'test_eq(x.shape, (31, 17))', ''),
     ('up to 3.13 <!-- unchecked: 3.13, a version -->', '', ''), ('chapter 14', '', ''),
     ('sixteen', 'k = 16', ''), ('Twenty-five', 'k = 25', ''),
-    ('$39{,}200$ and $13\\,000$', 'a, b = 39200, 13000', ''), ('only 12', '', ''), ('see [17](x#18)', 'x = 17', '')])
+    ('$39{,}200$ and $13\\,000$', 'a, b = 39200, 13000', ''), ('only 12', '', ''),
+    ('see [17](x#18)', 'x = 17', '')])
 def test_what_is_held(text, code, output): assert not bare(notebook(text, code, output))
 
 
@@ -173,7 +190,8 @@ def test_what_is_held(text, code, output): assert not bare(notebook(text, code, 
 def test_what_is_bare(text, code, output): assert len(bare(notebook(text, code, output))) == 1
 
 
-@pytest.mark.parametrize('text,n', [('It is right for 96.4 % of the images.', 1), ('The accuracy is 96.4 ± 0.3 %.', 0),
+@pytest.mark.parametrize('text,n', [('It is right for 96.4 % of the images.', 1),
+                                    ('The accuracy is 96.4 ± 0.3 %.', 0),
                                     ('You may read that it is "97 % right".', 0),
                                     ('Which accuracy stays below 90 %?', 0), ('3 % interest', 0)])
 def test_a_lucky_accuracy(text, n): assert len(list(lucky(notebook(text)))) == n

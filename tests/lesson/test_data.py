@@ -1,4 +1,5 @@
-"""`backprop13.data`: the files it reads, the user's folder, the digits made by code. Mirrors, and what may go wrong on the way, are in
+"""`backprop13.data`: the files it reads, the user's folder, the digits made by code. Mirrors,
+and what may go wrong on the way, are in
 test_data_faults.py."""
 import gzip, os, random, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from backprop13 import data
-from backprop13.data import (DataWarning, SHA256_SYNTHETIC, SyntheticWarning, mnist, mnist_files, read_folder, read_idx,
+from backprop13.data import (DataWarning, SHA256_SYNTHETIC, SyntheticWarning, mnist, mnist_files,
+                             read_folder, read_idx,
                              synthetic_digits, synthetic_files, to_idx)
 from conftest import root as ROOT
-from helpers import (FILES, IMAGES, IMAGES_TEST, LABELS, LABELS_TEST, REFUSED, SUMS, contents, fill, make_files, own_cache,
+from helpers import (FILES, IMAGES, IMAGES_TEST, LABELS, LABELS_TEST, REFUSED, SUMS, contents, fill,
+                     make_files, own_cache,
                      run_two, sha)
 
 @pytest.fixture(scope='session')
@@ -40,7 +43,8 @@ def test_idx_round_trip(tmp_path):
 
 def test_only_bytes_are_written():
     for dtype in (torch.int64, torch.float32, torch.int8):
-        with pytest.raises(TypeError, match=f'to_idx: got {dtype}, wanted torch.uint8'): to_idx(torch.zeros(2, dtype=dtype))
+        with pytest.raises(TypeError, match=f'to_idx: got {dtype}, wanted torch.uint8'):
+            to_idx(torch.zeros(2, dtype=dtype))
 
 @pytest.mark.parametrize('change, message', [
     (lambda b: b[:-1],
@@ -71,8 +75,10 @@ def test_folder(tmp_path, monkeypatch, recwarn):
 @pytest.mark.parametrize('files, message', [
     ({IMAGES: FILES[IMAGES][:-5]}, 'truncated'),
     ({IMAGES: FILES[LABELS]},      'wrong magic number: got 00000801, wanted 00000803 (images)'),
-    (make_files(6, 5),             'train: got 6 images and 5 labels, wanted as many of each; fetch both files again'),
-    ({LABELS_TEST: to_idx(torch.tensor([1, 2, 3], dtype=torch.uint8))}, f'{LABELS_TEST}: wrong checksum: SHA-256 is '),
+    (make_files(6, 5),             'train: got 6 images and 5 labels, wanted as many of each; '
+     'fetch both files again'),
+    ({LABELS_TEST: to_idx(torch.tensor([1, 2, 3], dtype=torch.uint8))},
+     f'{LABELS_TEST}: wrong checksum: SHA-256 is '),
 ])
 def test_folder_with_bad_files(tmp_path, files, message):
     with pytest.raises(ValueError) as e: read_folder(fill(tmp_path/'d', FILES | files), SUMS)
@@ -93,7 +99,8 @@ def test_warning_is_seen(synthetic_cache):
     assert 'SyntheticWarning: SYNTHETIC DIGITS, NOT MNIST' in out.stderr
 
 def test_mirrors():
-    assert len(data.MIRRORS) >= 2 and all(url.startswith('https://') and url.endswith('/') for url in data.MIRRORS)
+    assert len(data.MIRRORS) >= 2 and all(url.startswith('https://') and url.endswith('/')
+                                          for url in data.MIRRORS)
 
 
 # --- The cache ---
@@ -111,7 +118,8 @@ def test_a_file_has_the_usual_rights(tmp_path):
     assert (tmp_path/'a').stat().st_mode & 0o777 == 0o640
 
 def test_what_is_there_stays_what_it_is(tmp_path):
-    "A link leads to the new bytes, a mode stays, a pipe and a device are written into; what it can't replace is said"
+    """A link leads to the new bytes, a mode stays, a pipe and a device are written into; what it
+    can't replace is said"""
     real, link, pipe = (tmp_path/name for name in ('real', 'link', 'pipe'))
     real.write_bytes(b'old')
     real.chmod(0o600)
@@ -174,7 +182,8 @@ def test_synthetic_files(made):
 def test_synthetic_shapes(synthetic_cache, recwarn):
     d = mnist('synthetic', cache_dir=synthetic_cache)
     assert not len(recwarn) and d.source == 'synthetic' # who asks for them needs no warning
-    for x, y, n in ((d.x_train, d.y_train, 50_000), (d.x_valid, d.y_valid, 10_000), (d.x_test, d.y_test, 10_000)):
+    for x, y, n in ((d.x_train, d.y_train, 50_000), (d.x_valid, d.y_valid, 10_000),
+                    (d.x_test, d.y_test, 10_000)):
         assert x.shape == (n, 784) and y.shape == (n,) and x.dtype == torch.float32 and y.dtype == torch.int64
         assert x.min() == 0 and x.max() == 1
         assert torch.bincount(y, minlength=10).min() > .08*n
@@ -187,7 +196,8 @@ def test_validation_images_are_the_last_of_the_training_file(synthetic_cache, ma
     assert torch.equal(torch.cat([d.y_train, d.y_valid]), y.long()) and len(d.y_valid) == 10_000
 
 def test_synthetic_leaves_random_numbers_alone():
-    states = lambda: (random.getstate(), [str(s) for s in np.random.get_state()[1]], torch.get_rng_state().tolist())
+    states = lambda: (random.getstate(), [str(s) for s in np.random.get_state()[1]],
+                      torch.get_rng_state().tolist())
     before = states()
     x, y = synthetic_digits(12)
     assert states() == before and x.shape == (12, 28, 28) and x.dtype == y.dtype == torch.uint8
@@ -213,7 +223,8 @@ def train(model, d, epochs, lr, bs=64) -> float:
     with torch.no_grad(): return (model(d.x_valid).argmax(1) == d.y_valid).float().mean().item()
 
 def test_network_beats_linear_model(digits, one_thread):
-    "A linear model doesn't solve the digits, those made by code least of all; the lesson's network does, from every seed."
+    """A linear model doesn't solve the digits, those made by code least of all; the lesson's
+    network does, from every seed."""
     d, (low, high, net) = digits, {'synthetic': (.75, .88, .945), 'MNIST': (.90, .93, .955)}[digits.source]
     with torch.random.fork_rng():
         def linear(): return nn.Linear(784, 10)
@@ -237,5 +248,6 @@ def test_import_is_cheap():
     code = '''import torch, numpy, sys; before = set(sys.modules); import backprop13.data; print(*set(sys.modules) - before)'''
     new = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True,
                          check=True).stdout.split()
-    assert not {m.partition('.')[0] for m in new} & {'tqdm', 'matplotlib', 'fastcore', 'requests', 'pandas'}, new
+    assert not {m.partition('.')[0] for m in new} & {'tqdm', 'matplotlib', 'fastcore', 'requests',
+                                                     'pandas'}, new
     assert len(new) < 20, new

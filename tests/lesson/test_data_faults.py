@@ -1,5 +1,7 @@
-"""`backprop13.data` under fault: bits that flip, mirrors that lie or stall, disks that fill, programs that are stopped. After each,
-nothing wrong is used, nothing good is lost, nothing is left lying about, and what is said is one sentence that helps. Properties are
+"""`backprop13.data` under fault: bits that flip, mirrors that lie or stall, disks that fill,
+programs that are stopped. After each,
+nothing wrong is used, nothing good is lost, nothing is left lying about, and what is said is one
+sentence that helps. Properties are
 functions of the library, as in helpers.py, so that a bug planted in it must be seen by one of them."""
 import contextlib, gzip, io, itertools, json, os, resource, shutil, socket, ssl, struct, subprocess, sys, tempfile, threading, time
 import tracemalloc, warnings, zlib
@@ -30,7 +32,8 @@ def no_proxy(monkeypatch): monkeypatch.setenv('no_proxy', '*')
 # ---- a mirror that plays a part
 
 class Mirror:
-    "A server on this machine that does with each request what `play(talk, name)` says. `seen`: what was asked; `left`: did the other side leave?"
+    """A server on this machine that does with each request what `play(talk, name)` says. `seen`:
+    what was asked; `left`: did the other side leave?"""
     def __init__(self, play, tls=None):
         self.play, self.tls, self.seen, self.left = play, tls, [], []
     def __enter__(self):
@@ -65,7 +68,8 @@ class Talk:
     def __init__(self, mirror, conn): self.mirror, self.conn = mirror, conn
     def say(self, *parts): self.conn.sendall(b''.join(p if isinstance(p, bytes) else p.encode() for p in parts))
     def head(self, *lines, status='200 OK'): self.say('\r\n'.join([f'HTTP/1.1 {status}', *lines, '', '']))
-    def whole(self, body, length=None): self.head(f'Content-Length: {len(body) if length is None else length}'); self.say(body)
+    def whole(self, body, length=None):
+        self.head(f'Content-Length: {len(body) if length is None else length}'); self.say(body)
     def stall(self): time.sleep(STALL)
     def drip(self, *parts, pause=.03):
         stop = time.monotonic() + STALL
@@ -73,7 +77,8 @@ class Talk:
             if time.monotonic() > stop: return
             self.say(part)
             time.sleep(pause)
-    def redirect(self, url, status='302 Found'): self.head(f'Location: {url}', 'Content-Length: 0', status=status)
+    def redirect(self, url, status='302 Found'):
+        self.head(f'Location: {url}', 'Content-Length: 0', status=status)
 
 def good(talk, name): talk.whole(ZIPPED[name])
 
@@ -134,18 +139,22 @@ def bomb(size):
     return start + piece*(size >> 20)
 
 STALLS = { # what a mirror does, what is said of it, and the shortened limit
-    'is silent':                     (lambda talk, name: talk.stall(), 'no answer in 0.3 seconds', dict(first=.3)),
-    'stops in a header':             (lambda talk, name: (talk.say('HTTP/1.1 200 OK\r\nContent-'), talk.stall()),
+    'is silent':                     (lambda talk, name: talk.stall(), 'no answer in 0.3 seconds',
+                                      dict(first=.3)),
+    'stops in a header':             (lambda talk, name: (talk.say('HTTP/1.1 200 OK\r\nContent-'),
+                                                          talk.stall()),
                                       'no answer in', dict(first=.3)),
     'drips a header':                (lambda talk, name: (talk.say('HTTP/1.1 200 OK\r\nA: '), talk.drip('a')),
                                       'no answer in', dict(first=.3)),
-    'says continue for ever':        (lambda talk, name: talk.drip('HTTP/1.1 100 Continue\r\n\r\n'), 'no answer in',
+    'says continue for ever':        (lambda talk, name: talk.drip('HTTP/1.1 100 Continue\r\n\r\n'),
+                                      'no answer in',
                                       dict(first=.3)),
     'stalls before the body':        (lambda talk, name: (talk.head('Content-Length: 99'), talk.stall()),
                                       'nothing came for 0.3 seconds', dict(pause=.3)),
     'stalls in the body':            (stalls_midway, 'nothing came for', dict(pause=.3)),
     'drips the body':                (drips_the_body, 'not done in 0.6 seconds', dict(whole=.6)),
-    'drips the length of a chunk':   (lambda talk, name: (talk.head('Transfer-Encoding: chunked'), talk.drip('0')),
+    'drips the length of a chunk':   (lambda talk, name: (talk.head('Transfer-Encoding: chunked'),
+                                                          talk.drip('0')),
                                       'nothing came for', dict(pause=.3)),
     'adds endless trailers':         (endless_trailers, 'nothing came for', dict(pause=.3)),
 }
@@ -171,7 +180,8 @@ ERRORS = {
                                       'HTTP Error 503: ?[2J??]0;title?'),
     'status 999':                    (says(status='999 Hm'), 'HTTP Error 999'),
     'no HTTP at all':                (lambda talk, name: talk.say(ZIPPED[name]), 'BadStatusLine'),
-    'HTML':                          (sends(lambda name: b'<!DOCTYPE html><title>Log in to the network</title>'),
+    'HTML':                          (sends(lambda name: b'<!DOCTYPE html><title>Log in to the '
+                                            b'network</title>'),
                                       'wrong checksum'),
     'a hundred headers':             (says(*[f'A{i}: b' for i in range(200)]), 'got more than 100 headers'),
     'endless headers':               (endless_headers, 'got more than 100 headers'),
@@ -182,17 +192,20 @@ ERRORS = {
     'the file twice':                (sends(lambda name: ZIPPED[name]*2), 'wrong checksum'),
     'rubbish behind the end':        (sends(lambda name: ZIPPED[name] + b'!'), '1 bytes more after its end'),
     "yesterday's file":              (sends(lambda name: gzip.compress(OLD[name])), 'wrong checksum'),
-    'another file':                  (sends(lambda name: ZIPPED[LABELS if name == LABELS_TEST else LABELS_TEST]),
+    'another file':                  (sends(lambda name: ZIPPED[LABELS if name == LABELS_TEST
+        else LABELS_TEST]),
                                       'wrong checksum'),
     'a changed bit':                 (sends(lambda name: flipped(ZIPPED[name],
     8*len(ZIPPED[name]) - 40)), 'damaged gzip file'),
-    'chunks of rubbish':             (says('Transfer-Encoding: chunked', body=b'zzz\r\n????'), 'IncompleteRead'),
+    'chunks of rubbish':             (says('Transfer-Encoding: chunked', body=b'zzz\r\n????'),
+                                      'IncompleteRead'),
     'a chunk of negative length':    (says('Transfer-Encoding: chunked', body=b'-5\r\nabcdefgh\r\n'), ''),
     'a chunk that breaks off':       (says('Transfer-Encoding: chunked',
                                            body=b'ffffffffffffffffff\r\nabc'), 'IncompleteRead'),
     'redirects to itself':           (goes(lambda talk, name: f'/{name}.gz'),
                                       'an infinite loop. The last 30x error message was: Found'),
-    'redirects on and on':           (goes(lambda talk, name: f'/{name}{len(talk.mirror.seen)}.gz'), 'infinite loop'),
+    'redirects on and on':           (goes(lambda talk, name: f'/{name}{len(talk.mirror.seen)}.gz'),
+                                      'infinite loop'),
     'redirects to a file':           (goes(lambda talk, name: 'file:///etc/passwd'),
                                       "to url 'file:///etc/passwd' is not allowed"),
     'redirects to ftp':              (goes(lambda talk, name: 'ftp://127.0.0.1:9/x.gz'),
@@ -225,7 +238,8 @@ def is_sentence(text, *words):
 def ask(lib, cache, mirrors, limit=100_000):
     "(files, source, warnings) of `mnist_files`, in bounded time; any error of its own fails"
     d = lib.data
-    d.LIMIT, d.synthetic_files, d.SHA256_SYNTHETIC = limit, lambda: FEW, {name: sha(b) for name, b in FEW.items()}
+    d.LIMIT, d.synthetic_files, d.SHA256_SYNTHETIC = limit, lambda: FEW, {name: sha(b) for name,
+        b in FEW.items()}
     start = time.monotonic()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
@@ -317,7 +331,8 @@ def refused(lib, f, *args, words=()):
     return False
 
 def no_bit_is_trusted(lib):
-    "Any bit of a zipped file: it is refused, or the same bytes come out (a flag or the time in its header). Any of a raw one: its sum is wrong."
+    """Any bit of a zipped file: it is refused, or the same bytes come out (a flag or the time in
+    its header). Any of a raw one: its sum is wrong."""
     for zipped, raw in ((ZIPPED[name], FILES[name]) for name in (LABELS, LABELS_TEST)):
         for i in range(8*len(zipped)):
             bad = flipped(zipped, i)
@@ -325,7 +340,8 @@ def no_bit_is_trusted(lib):
                 assert lib.data.unzipped(bad, 'a-name') == raw, f'bit {i}'
         for i in range(8*len(raw)):
             assert refused(lib, lib.data.check_sum, flipped(raw, i), sha(raw), 'a-name')
-    for i in range(8*16):                              # the header: an error, since nothing else fits the length
+    for i in range(8*16):
+        # the header: an error, since nothing else fits the length
         try: lib.data.read_idx(flipped(FILES[IMAGES], i), 'a-name', 3)
         except ValueError as e: is_sentence(str(e), 'a-name: ')
         else: raise AssertionError(f'bit {i} of the header was not missed')
@@ -333,7 +349,8 @@ def no_bit_is_trusted(lib):
 def no_piece_is_taken_for_the_whole(lib):
     "A zipped file that ends anywhere, or goes on"
     for z in (ZIPPED[LABELS], gzip.compress(FILES[LABELS]*20)):
-        for n in range(2, len(z)): assert refused(lib, lib.data.unzipped, z[:n], 'a-name', words=['(it breaks off)']), n
+        for n in range(2, len(z)):
+            assert refused(lib, lib.data.unzipped, z[:n], 'a-name', words=['(it breaks off)']), n
         for more in (b'!', z[:20], b'\0\0!', z + b'!', b'\0' + z): assert refused(lib,
                 lib.data.unzipped, z + more, 'a-name'), more
         whole = lib.data.unzipped(z, 'a-name')
@@ -365,7 +382,8 @@ def bombs_are_small(lib):
     assert peak < 8 << 20, f'{peak} bytes'
 
 def a_folder_is_checked(lib):
-    "Of the user's folder nothing wrong is used: old files, changed ones, links in a circle, a pipe; the sentence says what to do."
+    """Of the user's folder nothing wrong is used: old files, changed ones, links in a circle, a
+    pipe; the sentence says what to do."""
     def fails(spoil, *words):
         with tempfile.TemporaryDirectory() as d:
             path = fill(Path(d)/'digits')/LABELS
@@ -381,7 +399,9 @@ def a_folder_is_checked(lib):
         fails(lambda p: (p.unlink(), other(p)),
               f"has no {LABELS} (raw or .gz), but '{LABELS}', which is no file; put the files there")
     for other in 'train-labels-idx1-ubyte.zip', 'Train_Labels (1).gz', 'mine/train-labels-idx1-ubyte', f'{LABELS}/{LABELS}', 'train-labels\x1b[2J':
-        def rename(p): b = p.read_bytes(); p.unlink(); (p.parent/other).parent.mkdir(exist_ok=True); (p.parent/other).write_bytes(b)
+        def rename(p):
+            b = p.read_bytes(); p.unlink(); (p.parent/other).parent.mkdir(exist_ok=True)
+            (p.parent/other).write_bytes(b)
         fails(rename, f'has no {LABELS} (raw or .gz), but {other!r}; put the files there, unpacked and under these names')
     fails(lambda p: p.with_name(LABELS_TEST).rename(p.with_name('test-labels.npy')),
           f"{LABELS_TEST} (raw or .gz), but 'test-labels.npy'")
@@ -393,7 +413,8 @@ def a_folder_is_checked(lib):
     fails(lambda p: shutil.rmtree(p.parent), 'there is no folder', '/digits; set BACKPROP13_DATA to the folder')
     fails(lambda p: (shutil.rmtree(p.parent), p.parent.write_text('')),
           '/digits (it is a file); set BACKPROP13_DATA to the folder')
-    fails(lambda p: (shutil.rmtree(p.parent), p.parent.symlink_to(p.parent)), 'set BACKPROP13_DATA to the folder')
+    fails(lambda p: (shutil.rmtree(p.parent), p.parent.symlink_to(p.parent)),
+          'set BACKPROP13_DATA to the folder')
     def gone(path): raise FileNotFoundError(2, 'No such file or directory', str(path))
     with mock.patch.object(lib.data, 'read_file', gone): fails(lambda p: None,
             "digits can't be read (", 'let BACKPROP13_DATA name a folder')
@@ -434,12 +455,14 @@ def the_cache_is_checked(lib):
     for change in (lambda b: OLD[LABELS], half, lambda b: flipped(b, 99), lambda b: b + b'!', lambda b: b'',
                    lambda b: bytes(200_000), lambda b: b'\x1f\x8b'):
         with new_cache(FILES) as cache, Mirror(good) as m:
-            path, others = cache/'mnist'/LABELS, {name: s for name, s in state(cache/'mnist').items() if name != LABELS}
+            path, others = cache/'mnist'/LABELS, {name: s for name,
+                                                  s in state(cache/'mnist').items() if name != LABELS}
             path.write_bytes(change(FILES[LABELS]))
             source, said = ask(lib, cache, [m.url])
             assert source == 'MNIST' and len(said) == 1
             is_sentence(said[0], str(path), '(not used)')
-            assert state(cache/'mnist').items() >= others.items() and contents(cache/'mnist') == FILES and m.seen == [LABELS]
+            assert state(cache/'mnist').items() >= others.items() and contents(cache/'mnist') == FILES
+            assert m.seen == [LABELS]
 
 def the_cache_may_change_midway(lib):
     "After the first file the cache is removed, or there is a file or a circle of links in its place."
@@ -520,7 +543,8 @@ def ctrl_c_leaves_nothing(lib):
             if when == 'after': replace(*args)
             raise KeyboardInterrupt
         with new_cache((LABELS,)) as cache, Mirror(good) as m:
-            with mock.patch.object(os, 'replace', stop), contextlib.suppress(KeyboardInterrupt): ask(lib, cache, [m.url])
+            with mock.patch.object(os, 'replace', stop), contextlib.suppress(KeyboardInterrupt):
+                ask(lib, cache, [m.url])
             assert contents(cache/'mnist') == {name: FILES[name]
                                                for name in ([LABELS] if when == 'before' else [IMAGES, LABELS])}
             assert ask(lib, cache, [m.url]) == ('MNIST', [])
@@ -579,7 +603,8 @@ def https_stays_https(lib):
 mutants = {
     endures_many: [
         ('no check', 'data.download',
-         "check_sum(unzipped(_get(f'{url}{name}.gz'), name), wanted, name)", "unzipped(_get(f'{url}{name}.gz'), name)"),
+         "check_sum(unzipped(_get(f'{url}{name}.gz'), name), wanted, name)",
+         "unzipped(_get(f'{url}{name}.gz'), name)"),
         ('no check', 'data._get', 'if len(data) < (size or 0)', 'if False'),
         ('wrong order', 'data.download', '[*mirrors, *mirrors]', '2*mirrors[:1]'),
         ('missing case', 'data.download', '(OSError, ValueError, HTTPException)', '(OSError, ValueError)'),
@@ -604,7 +629,8 @@ mutants = {
         ('no check', 'data.check_sum', 'got != wanted', 'got[:1] != wanted[:1]'),
         ('no check', 'data.read_idx', 'if got != size', 'if got < size')],
     no_piece_is_taken_for_the_whole: [
-        ('no check', 'data._inflated', "if not block: raise ValueError('it breaks off')", 'if not block: break'),
+        ('no check', 'data._inflated', "if not block: raise ValueError('it breaks off')",
+         'if not block: break'),
         ('no check', 'data._inflated', "data[at:].strip(b'\\0')", "b''"),
         ('missing case', 'data._inflated', 'range(10_000)', 'range(1)'),
         ('missing case', 'data._inflated', 'len(f.unused_data)', '0')],
@@ -718,7 +744,8 @@ def test_a_file_of_rubbish(rubbish, i, j):
     "Rubbish, and two flipped bits at random: `ValueError` with a sentence, or the right bytes"
     for b in (b'\x1f\x8b' + rubbish, b'\x1f\x8b\x08' + rubbish, ZIPPED[IMAGES][:20] + rubbish):
         with contextlib.suppress(ValueError): data.read_idx(b, 'a-name')
-    z, raw = (flipped(flipped(f[IMAGES], i % (8*len(f[IMAGES]))), j % (8*len(f[IMAGES]))) for f in (ZIPPED, FILES))
+    z, raw = (flipped(flipped(f[IMAGES], i % (8*len(f[IMAGES]))), j % (8*len(f[IMAGES])))
+              for f in (ZIPPED, FILES))
     try: got = data.unzipped(z, 'a-name')
     except ValueError as e: is_sentence(str(e), 'a-name: damaged gzip file (', 'fetch it again')
     else: assert got in (FILES[IMAGES], z)
@@ -815,7 +842,8 @@ print(json.dumps([res, at_random]))
 '''
 
 def test_ctrl_c_in_each_phase():
-    "A real signal at nine places, and at forty moments: the program stops at once, and the next one finds nothing but good files."
+    """A real signal at nine places, and at forty moments: the program stops at once, and the next
+    one finds nothing but good files."""
     r = child(CTRL_C)
     assert not r.returncode, r.stderr
     phases, at_random = json.loads(r.stdout)
@@ -832,14 +860,17 @@ print(source, sum(map(len, files.values())))'''
     plays = ERRORS['closes early'][0], ERRORS["yesterday's file"][0], late
     with contextlib.ExitStack() as stack:
         urls = [stack.enter_context(Mirror(play)).url for play in plays]
-        assert run_two(code, json.dumps(SUMS), str(tmp_path), *urls) == [f'MNIST {sum(map(len, FILES.values()))}\n']*2
+        assert run_two(code, json.dumps(SUMS), str(tmp_path),
+                       *urls) == [f'MNIST {sum(map(len, FILES.values()))}\n']*2
     assert contents(tmp_path/'mnist') == FILES
 
 @contextlib.contextmanager
 def tiny_disk(folder, size):
     folder.mkdir()
-    r = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'backprop13', folder], capture_output=True, text=True) if shutil.which('mount') else None
-    if not r or r.returncode: pytest.skip(f'no disk of {size} bytes can be had here: {r.stderr.strip() if r else "there is no mount"}')
+    r = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'backprop13', folder],
+                       capture_output=True, text=True) if shutil.which('mount') else None
+    if not r or r.returncode:
+        pytest.skip(f'no disk of {size} bytes can be had here: {r.stderr.strip() if r else "there is no mount"}')
     try: yield folder
     finally: subprocess.run(['umount', '-l', folder], check=True)
 
@@ -881,9 +912,11 @@ def test_a_cache_that_becomes_read_only(own_folder):
         lib.data.download([m.url], IMAGES, SUMS[IMAGES])              # imports what is imported late
         for mode in 0o500, 0:
             with nobody():
-                if not os.access(own_folder, os.W_OK, effective_ids=True): pytest.skip(f'{own_folder} is out of reach for other users')
+                if not os.access(own_folder, os.W_OK, effective_ids=True):
+                    pytest.skip(f'{own_folder} is out of reach for other users')
                 with pytest.warns(lib.data.DataWarning) as said:
-                    assert lib.data.mnist_files(mirrors=[m.url], sums=SUMS, cache_dir=own_folder) == (FILES, 'MNIST')
+                    assert lib.data.mnist_files(mirrors=[m.url], sums=SUMS, cache_dir=own_folder) == (FILES,
+                        'MNIST')
                 assert len(said) == 1
                 is_sentence(str(said[0].message), "can't be written (Permission denied)",
                             'set XDG_CACHE_HOME to a folder that can')

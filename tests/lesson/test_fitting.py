@@ -1,5 +1,7 @@
-"""The loop made short: optimizer, loaders in this process, `fit` and what it leaves when things go wrong, weights in files, our own
-backward pass. The data loader is tested in test_loader.py, and what must hold of each definition, with the bugs that would break it, stands on its card."""
+"""The loop made short: optimizer, loaders in this process, `fit` and what it leaves when things
+go wrong, weights in files, our own
+backward pass. The data loader is tested in test_loader.py, and what must hold of each
+definition, with the bugs that would break it, stands on its card."""
 import itertools, math, os, pickle, select, signal, struct, subprocess, sys, textwrap
 from collections import namedtuple
 
@@ -10,7 +12,8 @@ from torch import nn
 
 from backprop13.backprop import Lin, Linear, Module, Mse, Relu
 from backprop13.support.checks import check_grads
-from backprop13.fitting import (SGD, BatchSampler, DataLoader, Dataset, Epoch, History, Sequential, by_hand, evaluate,
+from backprop13.fitting import (SGD, BatchSampler, DataLoader, Dataset, Epoch, History, Sequential, by_hand,
+                                evaluate,
                                 fit, get_dls, load_weights, save_weights, to_device)
 from backprop13.training import CrossEntropy, accuracy, cross_entropy
 
@@ -38,7 +41,8 @@ def dls(train=train, valid=valid): return DataLoader(train, BS), DataLoader(vali
 def losses_of(model, loss_func=F.cross_entropy, opt=None, epochs=2, loaders=None, **kw):
     "The training losses of a run of `fit`"
     history = History()
-    fit(epochs, model, loss_func, opt or SGD(model.parameters(), .5), *(loaders or dls()), history=history, **kw)
+    fit(epochs, model, loss_func, opt or SGD(model.parameters(), .5), *(loaders or dls()), history=history,
+        **kw)
     return history.losses
 
 
@@ -97,7 +101,8 @@ def test_fit_is_the_loop_bit_for_bit(bs):
                     w.grad.zero_()
             want.append(loss.item())
     model = net(dtype=torch.float32)
-    got = losses_of(model, cross_entropy, SGD(model.parameters(), lr), 3, (DataLoader(train, bs), DataLoader(valid, 4)))
+    got = losses_of(model, cross_entropy, SGD(model.parameters(), lr), 3,
+                    (DataLoader(train, bs), DataLoader(valid, 4)))
     assert got == want and sum(want[-36//bs:]) < sum(want[:36//bs])
     assert all(p.equal(w) for p, w in zip(model.parameters(), (w1, b1, w2, b2), strict=True))
 
@@ -106,11 +111,13 @@ def test_fit_is_the_loop_bit_for_bit(bs):
 def no_autograd(monkeypatch):
     def refuse(*args, **kw): raise AssertionError('autograd was called')
     def refuse_it():
-        for name in ('torch.Tensor.backward', 'torch.autograd.backward', 'torch.autograd.grad'): monkeypatch.setattr(name, refuse)
+        for name in ('torch.Tensor.backward', 'torch.autograd.backward', 'torch.autograd.grad'):
+            monkeypatch.setattr(name, refuse)
     return refuse_it
 
 
-optimizers = dict(ours=lambda p: SGD(p, .5), momentum=lambda p: torch.optim.SGD(p, .1, momentum=.9, weight_decay=.01),
+optimizers = dict(ours=lambda p: SGD(p, .5),
+                  momentum=lambda p: torch.optim.SGD(p, .1, momentum=.9, weight_decay=.01),
                   nesterov=lambda p: torch.optim.SGD(p, .1, momentum=.9, nesterov=True),
                   adam=lambda p: torch.optim.Adam(p, .01))
 
@@ -123,7 +130,8 @@ def test_by_hand_is_autograds_run(name, no_autograd):
     with torch.no_grad(): got = losses_of(ours, CrossEntropy(), optimizers[name](ours.parameters()), 6)
     assert len(want) == 30 and want[-1] < .9*want[0] and not any(t.requires_grad for t in ours.parameters())
     torch.testing.assert_close(torch.tensor(got, dtype=f64), torch.tensor(want, dtype=f64), rtol=1e-10, atol=0)
-    for k, t in model.state_dict().items(): torch.testing.assert_close(ours.state_dict()[k], t, rtol=1e-9, atol=1e-12)
+    for k, t in model.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[k], t, rtol=1e-9, atol=1e-12)
 
 
 def test_fit_returns_and_prints(capsys):
@@ -132,7 +140,8 @@ def test_fit_returns_and_prints(capsys):
     with torch.no_grad(): preds = model(valid.x)
     loss, right = score
     assert type(score) is tuple and type(loss) is type(right) is float
-    assert score == pytest.approx((F.cross_entropy(preds, valid.y).item(), accuracy(preds, valid.y).item()), rel=1e-6)
+    assert score == pytest.approx((F.cross_entropy(preds, valid.y).item(), accuracy(preds, valid.y).item()),
+                                  rel=1e-6)
     want = [f'epoch {i} of 2: training loss {e.train_loss:.3f}, validation loss {e.valid_loss:.3f}, accuracy {e.accuracy:.3f}'
             for i, e in enumerate(history.epochs, 1)]
     assert capsys.readouterr() == ('\n'.join(want) + '\n', '')
@@ -211,7 +220,8 @@ def test_get_dls():
     g = torch.Generator()
     assert get_dls(train, valid, 4, generator=g)[0].generator is g
     assert "unexpected keyword argument 'colour'" in said(TypeError, get_dls, train, valid, 4, colour=1)
-    for bs in (0, 37): assert 'wanted a whole number from 1 to 36' in said(ValueError, get_dls, train, valid, bs)
+    for bs in (0, 37):
+        assert 'wanted a whole number from 1 to 36' in said(ValueError, get_dls, train, valid, bs)
     assert 'the dataset is empty' in said(ValueError, get_dls, train, Dataset([], []), 4)
     assert 'the dataset is empty' in said(ValueError, get_dls, Dataset([], []), valid, 4)
 
@@ -253,7 +263,8 @@ def test_modes():
     assert told[:18] == epoch*2 and set(told[18:]) <= {'eval'} and not model.training
     def loss_func(preds, yb): raise KeyError('a bug of yours')
     for bad in (loss_func, lambda preds, yb: preds.mean()*nan):
-        with pytest.raises((KeyError, FloatingPointError)): fit(1, model, bad, SGD(model.parameters(), .1), *dls())
+        with pytest.raises((KeyError, FloatingPointError)):
+            fit(1, model, bad, SGD(model.parameters(), .1), *dls())
         assert not model.training
     ours = by_hand(net())
     assert ours.training
@@ -316,7 +327,8 @@ def interrupted(where, k=2):
 
 
 @pytest.mark.parametrize('where,steps',
-                         [*((w, 2) for w in ('loader', 'model', 'loss', 'autograd', 'step')), ('validation', 5)])
+                         [*((w, 2) for w in ('loader', 'model', 'loss', 'autograd', 'step')),
+                          ('validation', 5)])
 def test_ctrl_c_leaves_whole_steps(where, steps, capsys):
     model, loss_func, opt, train_dl, valid_dl = interrupted(where)
     history = History()
@@ -324,7 +336,8 @@ def test_ctrl_c_leaves_whole_steps(where, steps, capsys):
     place = 'the validation after epoch 1 of 2' if where == 'validation' else 'epoch 1 of 2, batch'
     out = capsys.readouterr().out
     assert out.startswith(f'Stopped by Ctrl-C in {place}') and out.count('\n') == 1, out
-    assert len(score) == 2 and all(map(math.isnan, score)) and history.epochs == [] and len(history.losses) == steps
+    assert len(score) == 2 and all(map(math.isnan, score)) and history.epochs == []
+    assert len(history.losses) == steps
     reference = net()
     want = loop(reference, batches_of(train)[:steps])
     torch.testing.assert_close(history.losses, want, rtol=1e-12, atol=0)
@@ -396,7 +409,8 @@ def test_a_real_sigint():
     finally: p.kill()
     assert p.returncode == 0 and err == '', err
     lines = [line for line in out.splitlines() if line != 'going' and ' of 1000: ' not in line]
-    assert lines[0].startswith('Stopped by Ctrl-C in ') and lines[1].startswith('epoch 1 of 1: ') and lines[2:] == ['usable True']
+    assert lines[0].startswith('Stopped by Ctrl-C in ') and lines[1].startswith('epoch 1 of 1: ')
+    assert lines[2:] == ['usable True']
 
 
 # ---- losses that are no numbers
@@ -431,7 +445,8 @@ def test_bad_data_is_named_and_forgotten(make, bad, k):
     loaders = dls(with_bad(train, 8*k + 1, bad))
     text = said(FloatingPointError, fit, 2, model, watched(model, F.cross_entropy, good), opt,
                 *loaders, history=history)
-    assert f'the loss became nan in epoch 1 of 2, batch {k}. ' in text and 'lower the learning rate, or look' in text
+    assert f'the loss became nan in epoch 1 of 2, batch {k}. ' in text
+    assert 'lower the learning rate, or look' in text
     assert len(good) == len(history.losses) == k and history.epochs == []
     assert same(model, good[-1] if good else start) and not model.training
     assert all(t.isfinite().all() for t in model.state_dict().values())
@@ -488,7 +503,8 @@ def test_by_hand_goes_back_too():
 
 # ---- misuse
 
-def attempt_any(model=None, loss_func=F.cross_entropy, train_dl=None, valid_dl=None, epochs=1, error=ValueError, **kw):
+def attempt_any(model=None, loss_func=F.cross_entropy, train_dl=None, valid_dl=None, epochs=1,
+                error=ValueError, **kw):
     "What `fit` says when it refuses these: one line"
     model = model or net()
     train_dl, valid_dl = dls()[0] if train_dl is None else train_dl, dls()[1] if valid_dl is None else valid_dl
@@ -508,7 +524,8 @@ def attempt(model=None, *args, **kw):
 
 def test_a_loss_that_is_no_number():
     assert '(8,), wanted a tensor of one number; ' in attempt(loss_func=nn.CrossEntropyLoss(reduction='none'))
-    assert '(1,), wanted a tensor of one number' in attempt(loss_func=lambda preds, yb: F.cross_entropy(preds, yb)[None])
+    assert '(1,), wanted a tensor of one number' in attempt(loss_func=lambda preds,
+        yb: F.cross_entropy(preds, yb)[None])
     assert 'the loss is float' in attempt(loss_func=lambda preds, yb: F.cross_entropy(preds, yb).item())
     assert 'the loss is NoneType' in attempt(loss_func=lambda preds, yb: None)
     class Each(CrossEntropy):
@@ -545,7 +562,8 @@ def test_loaders_without_batches():
 
 
 def test_epochs():
-    for epochs in (0, -1, 1.5, '3', None): assert f'epochs is {epochs!r}, wanted a whole number from 1' in attempt(epochs=epochs)
+    for epochs in (0, -1, 1.5, '3', None):
+        assert f'epochs is {epochs!r}, wanted a whole number from 1' in attempt(epochs=epochs)
     assert len(losses_of(net(), epochs=np.int64(2))) == 10
 
 
@@ -571,8 +589,10 @@ def test_the_device_argument():
         seen.append(yb.device)
         return preds.sum()
     model = Seen(M, C)
-    with pytest.raises(Exception, match='[mM]eta'):                                 # accuracy can't be told there
-        fit(1, model, loss_func, SGD(model.parameters(), 1), [(train.x, train.y)], [(valid.x, valid.y)], device='meta')
+    with pytest.raises(Exception, match='[mM]eta'):
+        # accuracy can't be told there
+        fit(1, model, loss_func, SGD(model.parameters(), 1), [(train.x, train.y)], [(valid.x, valid.y)],
+            device='meta')
     assert seen == [torch.device('meta')]*5                                         # both loaders' batches
 
 
@@ -580,7 +600,8 @@ def test_the_device_argument():
 def test_the_same_on_a_gpu(tmp_path):
     model, ours = net(), by_hand(net())
     torch.testing.assert_close(losses_of(model, device='cuda'), losses_of(net()), rtol=1e-9, atol=0)
-    torch.testing.assert_close(losses_of(ours, CrossEntropy(), device='cuda'), losses_of(net()), rtol=1e-9, atol=0)
+    torch.testing.assert_close(losses_of(ours, CrossEntropy(), device='cuda'), losses_of(net()), rtol=1e-9,
+                               atol=0)
     assert {t.device.type for m in (model, ours) for t in m.state_dict().values()} == {'cuda'}
     save_weights(model, tmp_path/'w')
     load_weights(back := net(1), tmp_path/'w')
@@ -615,7 +636,8 @@ def test_plot(plt):
                                    [torch.arange(k, n + 1., dtype=f64),
                                     torch.tensor(want, dtype=f64)], rtol=1e-5, atol=0)
         torch.testing.assert_close(got['validation'],
-                                   [torch.tensor([n//2, n//2*2.], dtype=f64), torch.tensor([2., 3.], dtype=f64)])
+                                   [torch.tensor([n//2, n//2*2.], dtype=f64),
+                                    torch.tensor([2., 3.], dtype=f64)])
         assert [t.get_text() for t in ax.get_legend().get_texts()] == [f'training, mean of {k}', 'validation']
         assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_ylim()[0]) == ('step', 'loss', 0)
     # one new without an axes
@@ -625,7 +647,8 @@ def test_plot(plt):
 def test_no_bar_in_a_log(capfd):
     for kw in (dict(), dict(progress=True), dict(progress=False)): losses_of(net(), **kw)
     out, err = capfd.readouterr()
-    assert err == '' and all(line.startswith('epoch ') for line in out.splitlines()) and out.count('\n') == 6 and '\r' not in out
+    assert err == '' and all(line.startswith('epoch ') for line in out.splitlines())
+    assert out.count('\n') == 6 and '\r' not in out
 
 
 def shown(text):
@@ -661,7 +684,8 @@ def test_a_bar_on_a_terminal(monkeypatch, capsys):
     text = on_a_terminal()
     assert 'epoch 1 of 2' in text and 'epoch 2 of 2' in text and '1/5' in text and '%' in text
     assert shown('\r' + text).strip() == '' and '\n' not in text
-    assert 'epoch 1 of 2: 1it' in on_a_terminal(loaders=(Source(list(dls()[0]), None), dls()[1]))  # of unknown length
+    # of unknown length
+    assert 'epoch 1 of 2: 1it' in on_a_terminal(loaders=(Source(list(dls()[0]), None), dls()[1]))
     assert on_a_terminal(progress=False) == ''
     assert capsys.readouterr().out.count('\n') == 6
 
@@ -708,7 +732,8 @@ def test_weights_from_one_kind_into_the_other(tmp_path):
     ours = by_hand(net(1))
     save_weights(model, file)
     load_weights(ours, file)
-    assert same(ours, state(model)) and ours(train.x).equal(model(train.x).detach())              # the layers' own, too
+    # the layers' own, too
+    assert same(ours, state(model)) and ours(train.x).equal(model(train.x).detach())
     losses_of(ours, CrossEntropy())
     save_weights(ours, file)
     load_weights(model, file)
@@ -760,7 +785,8 @@ def test_files_that_are_no_weights(tmp_path):
         bad.write_bytes(text)
         assert f'{bad} is no safetensors file (' in said(ValueError, load_weights, model, bad)
     torch.save({'0.w': Evil(tmp_path/'harm')}, bad)
-    assert 'no safetensors file' in said(ValueError, load_weights, model, bad) and not (tmp_path/'harm').exists()
+    assert 'no safetensors file' in said(ValueError, load_weights, model, bad)
+    assert not (tmp_path/'harm').exists()
     assert str(tmp_path/'none') in said(FileNotFoundError, load_weights, model, tmp_path/'none')
     assert same(model, was)
     pickle.loads(evil).close()
@@ -770,7 +796,8 @@ def test_files_that_are_no_weights(tmp_path):
 def test_loading_asks_no_pickle(tmp_path, monkeypatch):
     save_weights(net(), tmp_path/'w')
     def refuse(*args, **kw): raise AssertionError('pickle was asked')
-    for name in ('pickle.load', 'pickle.loads', 'pickle.Unpickler', 'torch.load'): monkeypatch.setattr(name, refuse)
+    for name in ('pickle.load', 'pickle.loads', 'pickle.Unpickler', 'torch.load'):
+        monkeypatch.setattr(name, refuse)
     load_weights(model := net(1), tmp_path/'w')
     assert same(model, state(net()))
 
@@ -785,7 +812,8 @@ def test_weights_of_another_model(tmp_path):
         for other in (other, by_hand(other)):
             was = state(other)
             text = said(ValueError, load_weights, other, tmp_path/'w')
-            assert str(tmp_path/'w') in text and "'0.w': (6, 5, torch.float64)" in text and 'but the model has' in text
+            assert str(tmp_path/'w') in text and "'0.w': (6, 5, torch.float64)" in text
+            assert 'but the model has' in text
             assert same(other, was)
 
 
@@ -824,7 +852,8 @@ def shared_net():
 
 def nested_net():
     again = lin_layer(NH, NH, 2)
-    return Sequential(lin_layer(M, NH, 1), Sequential(Relu(), again, Sequential(Relu(), again)), lin_layer(NH, C, 3))
+    return Sequential(lin_layer(M, NH, 1), Sequential(Relu(), again, Sequential(Relu(), again)),
+                      lin_layer(NH, C, 3))
 
 def block_twice():
     block = Sequential(lin_layer(M, M, 1), Relu())
@@ -834,7 +863,8 @@ def block_twice():
 def test_slopes_are_autograds(make):
     ours = make()
     theirs, loss = twin(ours), CrossEntropy()
-    for xb, yb in batches_of(train)[:2]:                                            # the second adds to the first
+    for xb, yb in batches_of(train)[:2]:
+        # the second adds to the first
         got = loss(ours(xb), yb)
         loss.backward()
         ours.backward()
@@ -861,11 +891,13 @@ def test_names_and_parameters(make):
 
 
 def test_it_moves_where_it_is():
-    "To another dtype here, since there may be no other device: the tensors that the optimizer and the layers hold are the same ones."
+    """To another dtype here, since there may be no other device: the tensors that the optimizer
+    and the layers hold are the same ones."""
     ours = plain_net()
     params = ours.parameters()
     ours.to(torch.float32)
-    assert all(a is b and a.dtype == torch.float32 for a, b in zip(ours.parameters(), params)) and ours.layers[0].w is params[0]
+    assert all(a is b and a.dtype == torch.float32 for a, b in zip(ours.parameters(), params))
+    assert ours.layers[0].w is params[0]
 
 
 def test_a_layer_of_your_own_trains():
@@ -873,7 +905,8 @@ def test_a_layer_of_your_own_trains():
         def forward(self, inp): return 1/(1 + (-inp).exp())
         def bwd(self, out, inp): inp.g = out.g*out*(1 - out)
     ours, theirs = plain_net(), twin(plain_net())
-    ours, theirs = Sequential(ours.layers[0], Sigmoid(), ours.layers[2]), nn.Sequential(theirs[0], nn.Sigmoid(), theirs[2])
+    ours, theirs = Sequential(ours.layers[0], Sigmoid(), ours.layers[2]), nn.Sequential(theirs[0],
+        nn.Sigmoid(), theirs[2])
     torch.testing.assert_close(losses_of(ours, CrossEntropy()), losses_of(theirs), rtol=1e-10, atol=0)
 
 
@@ -883,7 +916,8 @@ def test_another_loss_trains():
     ours = by_hand(model)
     def squares(preds, yb): return F.mse_loss(preds, yb if yb.ndim == 2 else F.one_hot(yb, C).double())
     class Squares(Mse):
-        def forward(self, preds, yb): return super().forward(preds, yb if yb.ndim == 2 else F.one_hot(yb, C).double())
+        def forward(self, preds, yb):
+            return super().forward(preds, yb if yb.ndim == 2 else F.one_hot(yb, C).double())
     want = losses_of(model, squares, epochs=4, loaders=loaders)
     assert losses_of(ours, Squares(), epochs=4, loaders=loaders) == pytest.approx(want,
         rel=1e-10) and want[-1] < want[0]
@@ -898,7 +932,8 @@ def test_by_hand():
     assert same(model, state(net()))                                                # copies
     assert ours.parameters()[0].dtype == f64
     for layer in (nn.Sigmoid(), nn.Linear(2, 2), nn.Sequential(nn.ReLU())):
-        assert f'got {type(layer).__name__}, wanted Linear or nn.ReLU' in said(TypeError, by_hand, nn.Sequential(layer))
+        assert f'got {type(layer).__name__}, wanted Linear or nn.ReLU' in said(TypeError, by_hand,
+            nn.Sequential(layer))
 
 
 def test_by_hand_keeps_a_shared_layer_one():

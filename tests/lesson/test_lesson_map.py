@@ -7,7 +7,8 @@ import pytest
 nbs = Path(__file__).parents[2]/'nbs'
 items = [f'{letter}{i}' for letter, count in dict(A=6, B=9, C=10, D=7, E=12, F=15, G=3, H=3).items()
          for i in range(1, count + 1)]
-row = re.compile(r'^\| ([A-H]\d+) \| (.+) \| \[(.+)\]\((\S+\.ipynb)#(\S+)\) \| \[check\]\((\S+\.ipynb)#(\S+)\) \|$',
+row = re.compile(r'^\| ([A-H]\d+) \| (.+) \| \[(.+)\]\((\S+\.ipynb)#(\S+)\) \| '
+                 r'\[check\]\((\S+\.ipynb)#(\S+)\) \|$',
                  re.M)
 a_check = re.compile(r'\btest_\w+\(|\bassert\b|\bcheck_\w+\(')
 
@@ -28,11 +29,15 @@ def problems(rows, read=cells):
     res += [f'{r[0]} is not an item' for r in rows if r[0] not in items]
     for id_, _, heading, nb, slug, proof_nb, proof in rows:
         headings = [h for kind, s in read(nb) if kind == 'markdown' for h in re.findall(r'^#+ (.+)$', s, re.M)]
-        if heading not in headings or slug != anchor(heading): res.append(f'{id_}: no heading "{heading}" at {nb}#{slug}')
-        found = [i for i, (kind, s) in enumerate(read(proof_nb)) if kind == 'markdown' and f'<a id="{proof}"></a>' in s]
-        if proof != f'proves-{id_}' or len(found) != 1: res.append(f'{id_}: {len(found)} anchors {proof} in {proof_nb}, wanted one'); continue
+        if heading not in headings or slug != anchor(heading):
+            res.append(f'{id_}: no heading "{heading}" at {nb}#{slug}')
+        found = [i for i, (kind, s) in enumerate(read(proof_nb)) if kind == 'markdown'
+                 and f'<a id="{proof}"></a>' in s]
+        if proof != f'proves-{id_}' or len(found) != 1:
+            res.append(f'{id_}: {len(found)} anchors {proof} in {proof_nb}, wanted one'); continue
         after = [s for kind, s in read(proof_nb)[found[0]+1:] if kind == 'code'][:2]
-        if not any(a_check.search(s) for s in after): res.append(f'{id_}: neither of the two cells after {proof} checks anything')
+        if not any(a_check.search(s) for s in after):
+            res.append(f'{id_}: neither of the two cells after {proof} checks anything')
     return res
 
 
@@ -56,17 +61,21 @@ def test_a_proof_must_check():
 # ---- tables written by hand: a row for each chapter, lab and practice page, and none that is gone
 
 def rows_of(name, head): return re.findall(r'^\|.*',
-                                           next(s for _, s in cells(name) if head in s).partition(head)[2], re.M)[1:]
+                                           next(s for _, s in cells(name) if head in s).partition(head)[2],
+                                           re.M)[1:]
 
 def untrue(read=rows_of):
-    "What the tables of the home page, the labs' and the teachers' page leave out, or have too much, in sentences"
+    """What the tables of the home page, the labs' and the teachers' page leave out, or have too
+    much, in sentences"""
     from backprop13.practice.exercises import PAGES
     from conftest import load_tool
     def differ(where, got, want):
-        if got != want: yield f'{where}: has {sorted(got - want)}, which is nowhere else, and lacks {sorted(want - got)}'
+        if got != want:
+            yield f'{where}: has {sorted(got - want)}, which is nowhere else, and lacks {sorted(want - got)}'
     files = sorted(f.name for f in nbs.glob('[0-9]*.ipynb'))
     titles = {f'[{int(o[:2])} · {re.match("# (.+)", cells(o)[0][1])[1]}]({o})' for o in files}
-    home, labs = read('index.ipynb', '| chapter | what it holds'), read('support/labs.ipynb', '| lab | its question')
+    home, labs = read('index.ipynb', '| chapter | what it holds'), read('support/labs.ipynb',
+        '| lab | its question')
     yield from differ('nbs/index.ipynb, chapters', {o.split(' | ')[0].removeprefix('| ') for o in home}, titles)
     places = {(name, f'{int(o[:2])}') for o in files for kind, s in cells(o) if kind == 'code'
               for name in re.findall(r'^(?:labs\.)(\w+)\(', s, re.M)}

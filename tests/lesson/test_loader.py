@@ -1,4 +1,5 @@
-"The data loader: equal to PyTorch's, and the same with workers; what is refused; nothing is left behind. Workers that fail are PyTorch's matter"
+"""The data loader: equal to PyTorch's, and the same with workers; what is refused; nothing is left
+behind. Workers that fail are PyTorch's matter"""
 import collections, contextlib, itertools, os, random, re, subprocess, sys, time
 from multiprocessing import active_children, get_all_start_methods
 from pathlib import Path
@@ -29,7 +30,8 @@ def no_process_is_left():
 # ---- equal, bit by bit
 
 def same(a, b, strict=True):
-    "Are both of one type, with the same bits? Not strict: a tuple may stand for a list, as PyTorch's collate makes lists"
+    """Are both of one type, with the same bits? Not strict: a tuple may stand for a list, as
+    PyTorch's collate makes lists"""
     if not strict and {type(a), type(b)} == {tuple, list}: a, b = list(a), list(b)
     if type(a) is not type(b): return False
     if isinstance(a, torch.Tensor):
@@ -65,7 +67,8 @@ items = {
     'Subset': pytorch.Subset(pairs(40), range(5, 28)),
     'arrays': Dataset(np.arange(69, dtype=np.float32).reshape(23, 3), list(range(23))),
     'strings': [f'item {k}' for k in range(23)],
-    'dicts': [{'x': torch.full((2, 2), k), 'more': {'y': k/2}, 'z': (k, f'{k}', np.full(3, k), np.float32(k))} for k in range(23)],
+    'dicts': [{'x': torch.full((2, 2), k), 'more': {'y': k/2},
+               'z': (k, f'{k}', np.full(3, k), np.float32(k))} for k in range(23)],
     'named tuples': [Point(k, torch.tensor(k/2)) for k in range(23)],
 }
 
@@ -94,11 +97,13 @@ def test_equal_to_pytorch(kind):
 
 def test_the_short_cut_gives_what_collate_gives():
     "A plain dataset is looked up once for a batch; as one whose items are collated"
-    for x in (torch.rand(30, 2, 3), torch.rand(30, 0), torch.rand(30, 4).bool(), torch.rand(4, 30).T, torch.rand(1, 2).expand(30, 2)):
+    for x in (torch.rand(30, 2, 3), torch.rand(30, 0), torch.rand(30, 4).bool(), torch.rand(4, 30).T,
+              torch.rand(1, 2).expand(30, 2)):
         plain = make_batch(Dataset(x, x), None, [3, 1, 29], 0)
         assert same(plain, make_batch(Usual(x, x), None, [3, 1, 29], 0), strict=False)
         plain[0].zero_()
-        assert not x.numel() or x[3].any() or x[1].any()             # a copy: to change a batch doesn't change the data
+        # a copy: to change a batch doesn't change the data
+        assert not x.numel() or x[3].any() or x[1].any()
 
 
 # ---- random numbers
@@ -163,8 +168,10 @@ def test_all_kinds_of_items_pass_through_workers():
 
 @forks
 def test_options_with_workers():
-    for options in {'sampler': [5, 5, 2, 0, 63]}, {'batch_sampler': [[1], [2, 3], [0, 0, 0]]}, {'collate_fn': lambda b: [y.item() for _, y in b]}, \
-                   {'batch_sampler': [[3, 2]]}, {'batch_sampler': BatchSampler(range(9), 4)}, {'timeout': 0, 'batch_size': 32}:
+    for options in {'sampler': [5, 5, 2, 0, 63]}, {'batch_sampler': [[1], [2, 3],
+        [0, 0, 0]]}, {'collate_fn': lambda b: [y.item() for _, y in b]}, \
+                   {'batch_sampler': [[3, 2]]}, {'batch_sampler': BatchSampler(range(9), 4)}, {'timeout': 0,
+                       'batch_size': 32}:
         alone, two = (list(Forked(pairs(), num_workers=k, **options)) for k in (0, 2))
         assert same(alone, two) and len(two) == len(Forked(pairs(), num_workers=2, **options))
 
@@ -175,8 +182,10 @@ def test_a_batch_is_one_look_up_in_another_process():
     drawn = []
     class Drawn(Sampler):
         def __iter__(self): drawn.append(os.getpid()); return super().__iter__()
-    got = list(Forked(pairs(), 8, sampler=Drawn(pairs(), True), collate_fn=lambda batch: (os.getpid(), len(batch)), num_workers=2))
-    assert drawn == [os.getpid()] and len(dict(got)) == 2 and os.getpid() not in dict(got) and {n for _, n in got} == {8}
+    got = list(Forked(pairs(), 8, sampler=Drawn(pairs(), True),
+                      collate_fn=lambda batch: (os.getpid(), len(batch)), num_workers=2))
+    assert drawn == [os.getpid()] and len(dict(got)) == 2 and os.getpid() not in dict(got)
+    assert {n for _, n in got} == {8}
 
 
 @forks
@@ -202,8 +211,10 @@ def raises(): raise ValueError('item 20 is no picture')
 
 @forks
 @pytest.mark.parametrize('wrong, seconds, error, says', [
-    (raises, 60, ValueError, 'item 20 is no picture'), (lambda: next(iter([])), 60, RuntimeError, 'generator raised StopIteration'),
-    (lambda: os._exit(3), 20, (RuntimeError, OSError, EOFError), None),     # a tensor that it sent may not be read yet
+    (raises, 60, ValueError, 'item 20 is no picture'),
+    (lambda: next(iter([])), 60, RuntimeError, 'generator raised StopIteration'),
+    # a tensor that it sent may not be read yet
+    (lambda: os._exit(3), 20, (RuntimeError, OSError, EOFError), None),
     (lambda: time.sleep(1000), 1, RuntimeError, 'DataLoader timed out after 1 seconds')])
 def test_a_worker_that_goes_wrong_is_an_error(wrong, seconds, error, says):
     "In PyTorch's words; and then it works again"
@@ -273,7 +284,8 @@ if __name__ == '__main__':
 '''
 
 def test_new_processes_give_the_same(tmp_path):
-    (tmp_path/'own.py').write_text(MODULE.replace('METHODS', repr([*{*get_all_start_methods()} - {'fork'}])), encoding='utf-8')
+    (tmp_path/'own.py').write_text(MODULE.replace('METHODS', repr([*{*get_all_start_methods()}
+        - {'fork'}])), encoding='utf-8')
     env = {**os.environ, 'PYTHONPATH': str(Path(fitting.__file__).parent.parent)}
     r = subprocess.run([sys.executable, 'own.py'], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert (r.returncode, r.stdout) == (0, 'the same\n'), r.stderr
@@ -291,10 +303,13 @@ class Stream(pytorch.IterableDataset):
 ds = pairs()
 refused = [                                                          # what the cards don't hold
     (lambda: DataLoader(pairs(0)), ValueError, 'Sampler: the dataset is empty; pass at least one item'),
-    (lambda: DataLoader(NoLength()), TypeError, 'NoLength has no length, or no items by number; pass one with __len__ and __getitem__'),
+    (lambda: DataLoader(NoLength()), TypeError,
+     'NoLength has no length, or no items by number; pass one with __len__ and __getitem__'),
     (lambda: DataLoader(Stream()), TypeError, 'DataLoader: Stream has no length, or no items by number'),
-    *((lambda k=k: DataLoader(ds, num_workers=k), ValueError, f'DataLoader: num_workers is {k!r}, wanted 0, 1, 2, ...') for k in (None, '2')),
-    *((lambda s=s: DataLoader(ds, timeout=s), ValueError, f'DataLoader: timeout is {s!r}, wanted seconds, 0 to a million') for s in (1e12, '1')),
+    *((lambda k=k: DataLoader(ds, num_workers=k), ValueError,
+       f'DataLoader: num_workers is {k!r}, wanted 0, 1, 2, ...') for k in (None, '2')),
+    *((lambda s=s: DataLoader(ds, timeout=s), ValueError,
+       f'DataLoader: timeout is {s!r}, wanted seconds, 0 to a million') for s in (1e12, '1')),
 ]
 
 
@@ -306,14 +321,17 @@ def test_refused(call, error, says):
 @forks
 def test_an_empty_sampler_or_dataset_without_length():
     assert list(DataLoader(ds, batch_sampler=[])) == []              # not the same as none
-    for k in 0, 2: assert [b.tolist() for b in Forked(NoLength(), batch_sampler=[[3, 1], [2]], num_workers=k)] == [[3, 1], [2]]
+    for k in 0, 2:
+        assert [b.tolist() for b in Forked(NoLength(), batch_sampler=[[3, 1], [2]], num_workers=k)] == [[3,
+            1], [2]]
 
 
 # ---- get_dls
 
 @forks
 def test_get_dls_passes_its_options_on():
-    alone, two = (get_dls(Noisy(*pairs(100)[:]), pairs(50), 8, num_workers=k, generator=g(), multiprocessing_context='fork') for k in (0, 2))
+    alone, two = (get_dls(Noisy(*pairs(100)[:]), pairs(50), 8, num_workers=k, generator=g(),
+                          multiprocessing_context='fork') for k in (0, 2))
     for a, b in zip(alone, two): assert same(list(a), list(b)) and b.num_workers == 2
 
 

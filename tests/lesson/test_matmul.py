@@ -1,4 +1,5 @@
-"The matrix product and the broadcasting rule: right on every shape, clear where shapes do not fit; every check has its mutants."
+"""The matrix product and the broadcasting rule: right on every shape, clear where shapes do not
+fit; every check has its mutants."""
 import random
 
 import pytest, torch
@@ -27,7 +28,8 @@ def right_products(f):
                 before = x.clone(), y.clone()
                 out = f(x, y)
                 assert (out.shape, out.dtype) == ((len(x), y.shape[1]), dtype)
-                assert torch.equal(out, summed(x, y)) and torch.equal(x, before[0]) and torch.equal(y, before[1])
+                assert torch.equal(out, summed(x, y)) and torch.equal(x, before[0])
+                assert torch.equal(y, before[1])
         for dtype in TOLERANCE:
             a, b = (torch.randn(s, generator=g, dtype=dtype) for s in ((n, m), (m, k)))
             if n*k: check_close(f(a, b), summed(a, b), 'product')
@@ -49,7 +51,8 @@ refused = [     # what is passed, the error, and its message: what was got, what
      'matmul: a (3, 4) and b (5, 3) do not fit: 4 columns, 5 rows; matmul(b, a) would fit'),
     (t(3, 4), t(3, 4), ValueError, 'matmul: a (3, 4) and b (3, 4) do not fit: 4 columns, 3 rows; '
                                    'matmul(a, b.t()) or matmul(a.t(), b) would fit'),
-    (t(3, 4), t(5, 6), ValueError, 'matmul: a (3, 4) and b (5, 6) do not fit: 4 columns, 5 rows; pass b with 4 rows'),
+    (t(3, 4), t(5, 6), ValueError,
+     'matmul: a (3, 4) and b (5, 6) do not fit: 4 columns, 5 rows; pass b with 4 rows'),
     (t(3, 4), t(1, 4), ValueError,
      'matmul: a (3, 4) and b (1, 4) do not fit: 4 columns, 1 rows; matmul(a, b.t()) would fit'),
     (t(4), t(4, 2), ValueError, 'matmul: a is (4,), wanted two axes; a[None, :] is a row'),
@@ -86,7 +89,8 @@ def constant(a, b): return matmul(a, b).detach()
 def test_matmul(): product_checks(matmul)
 
 @pytest.mark.parametrize('check,mutant', [
-    (right_products, last_place), (right_products, swapped), (right_products, in_float), (right_products, whole),
+    (right_products, last_place), (right_products, swapped), (right_products, in_float),
+    (right_products, whole),
     (differentiable, constant), (clear_refusals, torch.matmul), (clear_refusals, in_float)])
 def test_a_wrong_product_is_caught(check, mutant):
     with pytest.raises((AssertionError, RuntimeError, ValueError, pytest.fail.Exception)): check(mutant)
@@ -98,4 +102,5 @@ def test_broadcast_shape():
     assert broadcast_shape((10000, 1), (10000,)) == (10000, 10000)
     with pytest.raises(ValueError) as e: broadcast_shape((7, 2, 5), (3, 1))
     assert str(e.value) == ('broadcast_shape: (7, 2, 5) and (3, 1) do not broadcast: axis -2 is 2 and 3; '
-                            'make the two equal, or one of them 1 (t[:, None] adds a unit axis at the end of a vector)')
+                            'make the two equal, or one of them 1 (t[:, None] adds a unit axis at '
+                            'the end of a vector)')

@@ -1,10 +1,15 @@
-"""Numbers at their edges: what each function and layer of the lesson gives is what PyTorch gives, in value, gradient, shape and dtype;
-or it refuses, by a ValueError or TypeError that the contract below names. Hypothesis makes the cases: shapes (none, empty, up to three
-axes, some that don't fit), float16 to float64, tensors turned, strided, shifted and expanded in memory, and values up to ±10000, down to
+"""Numbers at their edges: what each function and layer of the lesson gives is what PyTorch
+gives, in value, gradient, shape and dtype;
+or it refuses, by a ValueError or TypeError that the contract below names. Hypothesis makes the
+cases: shapes (none, empty, up to three
+axes, some that don't fit), float16 to float64, tensors turned, strided, shifted and expanded in
+memory, and values up to ±10000, down to
 1e-30, infinite and nan.
 
-A case is a program: what runs is what a failure prints, to be pasted into Python. CI draws the same cases every time;
-HYPOTHESIS_PROFILE=long python -m pytest tests/lesson/test_numerics.py draws others, 50 times as many. `-rP` shows how many cases each contract has tried."""
+A case is a program: what runs is what a failure prints, to be pasted into Python. CI draws the
+same cases every time;
+HYPOTHESIS_PROFILE=long python -m pytest tests/lesson/test_numerics.py draws others, 50 times as
+many. `-rP` shows how many cases each contract has tried."""
 import contextlib, functools, io, math, os, re, subprocess, sys
 from collections import Counter
 from itertools import product
@@ -20,7 +25,8 @@ PROFILES = dict(ci=settings(derandomize=True, max_examples=200, print_blob=False
                 long=settings(derandomize=False, max_examples=10_000, print_blob=True, **common))
 PROFILE = PROFILES.get(os.environ.get('HYPOTHESIS_PROFILE'), PROFILES['ci'])
 
-pytestmark = pytest.mark.filterwarnings('ignore:Using a target size')     # PyTorch's mse_loss warns, ours refuses
+# PyTorch's mse_loss warns, ours refuses
+pytestmark = pytest.mark.filterwarnings('ignore:Using a target size')
 
 HEAD = '''import torch
 import torch.nn.functional as F
@@ -62,7 +68,8 @@ def close(got, want, scale=0.):
     if got.shape != want.shape: return f'got shape {tuple(got.shape)}, wanted {tuple(want.shape)}'
     if got.dtype != want.dtype: return f'got {got.dtype}, wanted {want.dtype}'
     g, w = got.detach().double(), want.detach().double()
-    if not got.is_floating_point(): return None if torch.equal(g, w) else f'got {got.tolist()}, wanted {want.tolist()}'
+    if not got.is_floating_point():
+        return None if torch.equal(g, w) else f'got {got.tolist()}, wanted {want.tolist()}'
     fi = torch.finfo(got.dtype)
     scale = torch.as_tensor(scale, dtype=torch.float64).nan_to_num(0, 0, 0)
     room = 8*fi.eps*(w.abs().nan_to_num(0, 0, 0) + scale) + 8*fi.smallest_normal*fi.eps
@@ -73,7 +80,8 @@ def close(got, want, scale=0.):
 
 def tensors_in(space): return {k: v for k, v in space.items() if type(v) is torch.Tensor}
 
-def as_it_was(t, before): return t.shape == before.shape and bool(((t == before) | (t != t) & (before != before)).all())
+def as_it_was(t, before):
+    return t.shape == before.shape and bool(((t == before) | (t != t) & (before != before)).all())
 
 def as_list(o): return list(o) if isinstance(o, (tuple, list)) else [o]
 
@@ -98,7 +106,8 @@ def hold(case, names=None):
     for k, t in before.items():
         if k not in case.changes and not as_it_was(space[k].detach(), t): fail(f'{k} was changed')
     if refusal:
-        if not any(re.search(why, refusal) for why in case.refuses): fail(f'refused by {refusal!r}, which the contract does not name')
+        if not any(re.search(why, refusal) for why in case.refuses):
+            fail(f'refused by {refusal!r}, which the contract does not name')
         tried['refused'] += 1
         return
     theirs = run(case.inputs, dict(head()))
@@ -130,7 +139,8 @@ dtypes = st.sampled_from(floats)
 def tensors(draw, shape, dtype, values, layouts=('plain', 'turned', 'strided', 'shifted', 'expanded')):
     "The code of a tensor; a shape of no axes is a number"
     layout, stored, after = draw(st.sampled_from(layouts)) if shape else 'plain', list(shape), ''
-    if layout == 'turned': stored, after = stored[::-1], f'.permute({", ".join(map(str, range(len(shape))[::-1]))})'
+    if layout == 'turned':
+        stored, after = stored[::-1], f'.permute({", ".join(map(str, range(len(shape))[::-1]))})'
     if layout == 'strided': stored, after = [*stored[:-1], 2*stored[-1]], '[..., ::2]'
     if layout == 'shifted': stored, after = [stored[0] + 1, *stored[1:]], '[1:]'
     if layout == 'expanded':
@@ -164,14 +174,18 @@ def contract(ours, theirs, refuses=(), scale=None, changes=(), name=None):
     return add
 
 def stated(name, of=torch.float32, **inputs):
-    "A case that nothing draws: lists and fractions are tensors, of labels whole ones; text is code, and all else what it is"
-    def code(k, v): return f'torch.tensor({v}, dtype={torch.int64 if k == "y" else of})' if isinstance(v, (list, float)) else v
+    """A case that nothing draws: lists and fractions are tensors, of labels whole ones; text is
+    code, and all else what it is"""
+    def code(k, v):
+        return f'torch.tensor({v}, dtype={torch.int64 if k == "y" else of})' if isinstance(v,
+            (list, float)) else v
     return CASES[name]((of, {k: code(k, v) for k, v in inputs.items()}))
 
 def both(f, *names):
     "A program for value and gradients by autograd of the function call `f`"
     wrt = ', '.join(names)
-    return ''.join(f'{k} = {k}.detach().requires_grad_()\n' for k in names) + f'out = {f}\nRESULT = out, *torch.autograd.grad(out, ({wrt},), g)'
+    return ''.join(f'{k} = {k}.detach().requires_grad_()\n'
+                   for k in names) + f'out = {f}\nRESULT = out, *torch.autograd.grad(out, ({wrt},), g)'
 
 def ours(f, *names): return both(f, *names).replace('RESULT', 'got')
 def theirs(f, *names): return both(f, *names).replace('RESULT', 'want')
@@ -216,7 +230,8 @@ OUT_G = '^add_grad: a gradient of shape .*, for a tensor of shape .*; they must 
 @st.composite
 def element_wise(draw):
     dtype, shape = draw(dtypes), draw(any_shape())
-    return dtype, dict(x=draw(tensors(shape, dtype, draw(anything))), g=draw(tensors(shape, dtype, draw(anything))))
+    return dtype, dict(x=draw(tensors(shape, dtype, draw(anything))),
+                       g=draw(tensors(shape, dtype, draw(anything))))
 
 @contract(ours('relu(x)', 'x'), theirs('F.relu(x)', 'x'))
 def relu(draw): return draw(element_wise())
@@ -257,7 +272,9 @@ def Lin(draw):
            '^lin_grad: .* but its gradient is .*; pass the inp, w and b that gave out'], lin_scale)
 def lin_grad(draw): return draw(a_layer())
 
-@contract('layer = Linear(x.shape[1], len(b), torch.Generator().manual_seed(0)).to(x.dtype)\nlayer.w.data, layer.b.data = w, b\n' + ours('layer(x)', 'x'),
+@contract('layer = Linear(x.shape[1], len(b), '
+          'torch.Generator().manual_seed(0)).to(x.dtype)\nlayer.w.data, layer.b.data = w, b\n'
+          + ours('layer(x)', 'x'),
           theirs('F.linear(x, w.t(), b)', 'x'), scale=lambda s: lin_scale(s)[:2])
 # there PyTorch adds b before it rounds
 def Linear(draw): return draw(a_layer(False).filter(lambda made: made[0] != torch.float16))
@@ -311,7 +328,8 @@ def a_network(draw, values=anything):
           [*LIN, *MSE], network_scale)
 def forward_and_backward(draw): return draw(a_network())
 
-@contract('model = Model(w1, b1, w2, b2)\nout = model(x, t)\nmodel.backward()\ngot = out, x.g, w1.g, b1.g, w2.g, b2.g', NETWORK, [*LIN, *MSE], network_scale)
+@contract('model = Model(w1, b1, w2, b2)\nout = model(x, t)\nmodel.backward()\ngot = out, x.g, '
+          'w1.g, b1.g, w2.g, b2.g', NETWORK, [*LIN, *MSE], network_scale)
 def Model(draw): return draw(a_network())
 
 @contract('add_grad(t, g); add_grad(t, g); got = t.g\nzero_grads(t); got = got, t.g',
@@ -360,14 +378,17 @@ def labels(draw, n, c):
     "Mostly n whole numbers below c; else others, or too few, or none"
     dtype = draw(st.sampled_from([torch.int64, torch.int64, torch.int32, torch.uint8]))
     low, high = 0, max(c, 1) - 1
-    if draw(st.integers(0, 10)) == 0: dtype, low, high = torch.int64, *draw(st.sampled_from([(-100, -100), (-1, 1), (0, c), (10**10, 10**10)]))
+    if draw(st.integers(0, 10)) == 0:
+        dtype, low, high = torch.int64, *draw(st.sampled_from([(-100, -100), (-1, 1), (0, c),
+            (10**10, 10**10)]))
     if draw(st.integers(0, 15)) == 0: dtype = draw(st.sampled_from([torch.float32, torch.bool]))
     return draw(tensors(draw(odd((n,), any_shape(), 15)), dtype, st.integers(low, high)))
 
 @st.composite
 def examples(draw, g=True):
     dtype, (n, c) = draw(dtypes), draw(st.tuples(sizes, sizes))
-    made = dict(x=draw(tensors(draw(odd((n, c), any_shape(), 15)), dtype, draw(anything))), y=draw(labels(n, c)))
+    made = dict(x=draw(tensors(draw(odd((n, c), any_shape(), 15)), dtype, draw(anything))),
+                y=draw(labels(n, c)))
     return dtype, made | dict(g=draw(tensors((), dtype, ordinary)))
 
 def loss_scale(s):
@@ -424,16 +445,19 @@ def fast(draw):
     dtype, (n, m, nh, c) = draw(dtypes), draw(st.tuples(*[st.sampled_from([1, 2, 3])]*4))
     shapes = dict(x=(n, m), w1=(m, nh), b1=(nh,), w2=(nh, c), b2=(c,))
     made = {k: draw(tensors(v, dtype, exact)) for k, v in shapes.items()}
-    y = draw(tensors((n,), draw(st.sampled_from([torch.int64, torch.int32, torch.uint8])), st.integers(0, c - 1)))
+    y = draw(tensors((n,), draw(st.sampled_from([torch.int64, torch.int32, torch.uint8])),
+                     st.integers(0, c - 1)))
     return dtype, made | dict(y=y, chunk=draw(st.integers(1, 4)))
 
-@contract('net = FastNetwork([(w1, b1), (w2, b2)])\nloss, grads = loss_and_gradients(net, x, y, chunk)\ngot = loss, *grads', PLAIN, scale=fast_scale)
+@contract('net = FastNetwork([(w1, b1), (w2, b2)])\nloss, grads = loss_and_gradients(net, x, y, '
+          'chunk)\ngot = loss, *grads', PLAIN, scale=fast_scale)
 def loss_and_gradients(draw): return draw(fast())
 
 @contract('got = FastNetwork([(w1, b1), (w2, b2)]).forward(x)', 'want = ((x @ w1 + b1).relu() @ w2 + b2).t()')
 def FastNetwork(draw): return draw(fast())
 
-@contract('weights = [t.detach().requires_grad_() for t in (w1, b1, w2, b2)]\nout = NetworkLoss.apply(x, y, *weights)\ngot = out, *torch.autograd.grad(out, weights)',
+@contract('weights = [t.detach().requires_grad_() for t in (w1, b1, w2, b2)]\nout = '
+          'NetworkLoss.apply(x, y, *weights)\ngot = out, *torch.autograd.grad(out, weights)',
           PLAIN, scale=fast_scale)
 def NetworkLoss(draw): return draw(fast())
 
@@ -473,8 +497,10 @@ def test_whole_numbers_stay_whole(f):
 
 def test_whole_numbers_where_there_are_fractions():
     x, y = torch.tensor([[1, 2], [3, 4]]), torch.tensor([0, 1])
-    for f in ('mse(x, x)', 'nll(x, y)', 'cross_entropy(x, y)', 'softmax(x)', 'logsumexp(x)', 'mse(x.bool(), x.bool())'):
-        with pytest.raises(TypeError, match='wanted floating point; pass'): run(f, dict(head()) | dict(x=x, y=y))
+    for f in ('mse(x, x)', 'nll(x, y)', 'cross_entropy(x, y)', 'softmax(x)', 'logsumexp(x)',
+              'mse(x.bool(), x.bool())'):
+        with pytest.raises(TypeError, match='wanted floating point; pass'):
+            run(f, dict(head()) | dict(x=x, y=y))
 
 
 def test_the_report_says_what_it_was_given(capsys):
@@ -499,11 +525,14 @@ def two_gradients(draw):
     return got, want
 
 def judged_right(made, lib=None):
-    "`check_close` takes what is near by numbers of 80 bits, and nothing that isn't a number; or says what it can't compare"
+    """`check_close` takes what is near by numbers of 80 bits, and nothing that isn't a number; or
+    says what it can't compare"""
     from backprop13.support import checks
     got, want = (eval(code, dict(head())) for code in made)
-    check, text = (lib.checks if lib else checks).check_close, f'check_close({made[0]}, {made[1]}, tolerance=.1)'
-    def fail(what): raise Failed(f'{what}. To paste:\n\n{HEAD}from backprop13.support.checks import *\n{text}\n')
+    check, text = (lib.checks if lib
+                   else checks).check_close, f'check_close({made[0]}, {made[1]}, tolerance=.1)'
+    def fail(what):
+        raise Failed(f'{what}. To paste:\n\n{HEAD}from backprop13.support.checks import *\n{text}\n')
     tried['check_close'] += 1
     try: error = check(got, want, tolerance=.1)
     except AssertionError as e: error = str(e)
@@ -512,11 +541,13 @@ def judged_right(made, lib=None):
         return
     except Exception as e: fail(f'crashed by {e!r}')
     if got.shape != want.shape or got.dtype != want.dtype:
-        if isinstance(error, float) or 'shape' not in error and 'dtype' not in error: fail('took another shape or dtype')
+        if isinstance(error, float) or 'shape' not in error and 'dtype' not in error:
+            fail('took another shape or dtype')
         return
     a, b = (t.double().numpy().astype(np.longdouble) for t in (got, want))
     with np.errstate(all='ignore'):
-        truth = np.sqrt(((a - b)**2).sum())/np.sqrt((b**2).sum()) if b.any() else (0. if not a.any() else np.inf)
+        truth = np.sqrt(((a - b)**2).sum())/np.sqrt((b**2).sum()) if b.any() else (0. if not a.any()
+            else np.inf)
     if abs(truth - .1) < 1e-6: return                                    # too near to call
     if (truth <= .1) != isinstance(error, float): fail(f'said {error}, the relative error is {truth}')
     if isinstance(error, float) and abs(error - truth) > 1e-9: fail(f'got {error}, wanted {truth}')
@@ -543,11 +574,13 @@ ONES = dict(x=[[1.]], w=[[1.]], b=[1.], g=[[1.]])
 NET = dict(x=[[1.]], t=[[0.]], w1=[[1.]], b1=[0.], w2=[[1.]], b2=[0.])
 FAST = dict(x=[[1.]], w1=[[1.]], b1=[0.], w2=[[1., 0.]], b2=[0., 0.], y=[0], chunk=1)
 
-BUGS = [                                                # and a case that shows it, whatever Hypothesis would draw
+# and a case that shows it, whatever Hypothesis would draw
+BUGS = [
     ('matmul', 'matmul.matmul', 'return a @ b',
      'return (a.float() @ b.float()).to(a.dtype) if a.dtype == torch.float64 else a @ b',
      dict(a=[[.1]], b=[[1.]], g=[[1.]], of=torch.float64)),
-    ('matmul', 'matmul.matmul', 'return a @ b', 'return a.nan_to_num() @ b', dict(a=[[nan]], b=[[1.]], g=[[1.]])),
+    ('matmul', 'matmul.matmul', 'return a @ b', 'return a.nan_to_num() @ b',
+     dict(a=[[nan]], b=[[1.]], g=[[1.]])),
     ('matmul', 'matmul.matmul', 'return a @ b', 'return a.reshape(a.shape[::-1]).t() @ b',
      dict(a=[[1., 2.], [3., 4.]], b=[[1.], [0.]], g=[[1.], [1.]])),
     ('matmul', 'matmul.matmul', 'if a.dtype != b.dtype', 'if False', dict(a=[[1.]], b=DOUBLE, g=[[1.]])),
@@ -564,8 +597,10 @@ BUGS = [                                                # and a case that shows 
      'out.g = torch.ones_like(out) if g is None else g', dict(x=[[1.]], g=1.)),
     ('lin', 'backprop.lin', 'return out + b', 'return out + b.float()', dict(**ONES, of=torch.float16)),
     ('lin', 'backprop.lin', 'if b.shape != w.shape[1:]', 'if False', dict(**ONES | dict(b=[1., 2.]))),
-    ('Lin', 'backprop.Lin', 'out.g.sum(0)', 'out.g.mean(0)*len(inp)', dict(**ONES | dict(x=NO_ROWS, g=NO_ROWS))),
-    ('Lin', 'backprop.Lin', 'out.g @ self.w.t()', 'out.g.nan_to_num() @ self.w.t()', dict(**ONES | dict(g=[[nan]]))),
+    ('Lin', 'backprop.Lin', 'out.g.sum(0)', 'out.g.mean(0)*len(inp)',
+     dict(**ONES | dict(x=NO_ROWS, g=NO_ROWS))),
+    ('Lin', 'backprop.Lin', 'out.g @ self.w.t()', 'out.g.nan_to_num() @ self.w.t()',
+     dict(**ONES | dict(g=[[nan]]))),
     ('Lin', 'backprop.backward', 'add_grad(out, torch.ones_like(out) if g is None else g)',
      'out.g = torch.ones_like(out) if g is None else g', dict(**ONES | dict(g=DOUBLE))),
     ('lin_grad', 'backprop.lin_grad', 'out.g.sum(0)', 'out.g.double().sum(0)', dict(**ONES)),
@@ -604,31 +639,37 @@ BUGS = [                                                # and a case that shows 
     ('cross_entropy', 'minibatch.cross_entropy', 'return nll(log_softmax(logits)',
      'return nll(log_softmax(logits.clamp(-50, 50))',
      dict(x=[[0., 1e4]], y=[0], g=1.)),
-    ('CrossEntropy', 'minibatch.CrossEntropy', 'g/len(targ)*out.g', 'g/len(targ)', dict(x=[[0., 1.]], y=[0], g=2.)),
+    ('CrossEntropy', 'minibatch.CrossEntropy', 'g/len(targ)*out.g', 'g/len(targ)',
+     dict(x=[[0., 1.]], y=[0], g=2.)),
     ('CrossEntropy', 'minibatch.CrossEntropy', 'softmax(inp)', 'softmax(inp).nan_to_num()',
      dict(x=[[nan, 0.]], y=[0], g=1.)),
     ('accuracy', 'minibatch.accuracy', 'out.argmax(dim=1)', 'out.nan_to_num().argmax(dim=1)',
      dict(x=[[nan, 1.]], y=[0])),
     ('accuracy', 'minibatch.accuracy', ' or not out.numel()', '', dict(x=NO_ROWS, y=[])),
-    ('SGD', 'fitting.SGD', 'p -= self.lr*p.grad', 'p -= self.lr*p.grad.nan_to_num()', dict(p=[1.], g=[nan], lr='.5')),
+    ('SGD', 'fitting.SGD', 'p -= self.lr*p.grad', 'p -= self.lr*p.grad.nan_to_num()',
+     dict(p=[1.], g=[nan], lr='.5')),
     ('one_hot', 'speed.one_hot', 'dtype=dtype', 'dtype=torch.float32',
      dict(y=[0], c=1, dtype=torch.float64, of=torch.float64)),
     ('loss_and_gradients', 'speed.loss_and_gradients', '1/len(x)', '1/len(xb)',
      dict(**FAST | dict(x=[[1.], [1.]], y=[0, 1]))),
     ('FastNetwork', 'speed.FastNetwork', '.relu_()', '.abs_()', dict(**FAST | dict(w1=[[-1.]]))),
-    ('NetworkLoss', 'speed.NetworkLoss', 'g *= inputs[i] > 0', 'g *= inputs[i] >= 0', dict(**FAST | dict(x=[[0.]])))]
+    ('NetworkLoss', 'speed.NetworkLoss', 'g *= inputs[i] > 0', 'g *= inputs[i] >= 0',
+     dict(**FAST | dict(x=[[0.]])))]
 
 def test_every_contract_has_its_bugs(): assert {name for name, *_ in BUGS} == set(CONTRACTS)
 
 @pytest.mark.parametrize('name,where,old,new,inputs', BUGS)
 def test_a_bug_is_seen(name, where, old, new, inputs, record_property):
     hold(case := stated(name, **inputs))
-    with Library(**{where.split('.')[0]: mutated(where, old, new)}) as lib, pytest.raises(Failed, match='To paste'): hold(case, names_of(lib))
+    with Library(**{where.split('.')[0]: mutated(where, old, new)}) as lib, pytest.raises(Failed,
+        match='To paste'):
+        hold(case, names_of(lib))
     record_property('mutant', 'numbers at their edges')
 
 
 def test_what_a_failure_prints_runs():
-    "Pasted into another Python, it prints the numbers that the failure names, in tensors that lie in memory as those of the case"
+    """Pasted into another Python, it prints the numbers that the failure names, in tensors that
+    lie in memory as those of the case"""
     for way in '.reshape(2, 2).permute(1, 0)', '.reshape(2, 2)[..., ::2]', '.reshape(4, 1)[1:]', '[:2].reshape(1, 2).expand(3, 2)':
         code = f'torch.tensor([1., -inf, 1e-30, nan]){way}'
         case = stated('softmax', x=code, g=f'torch.ones({code}.shape)')

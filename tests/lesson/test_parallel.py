@@ -1,5 +1,7 @@
-"""Shards, workers, checkpoints and the program that torchrun starts. Three real workers are started once, and do all checks that
-need several; two torchruns stand in for two machines. Bugs are seeded as in helpers.py, among the three workers too."""
+"""Shards, workers, checkpoints and the program that torchrun starts. Three real workers are
+started once, and do all checks that
+need several; two torchruns stand in for two machines. Bugs are seeded as in helpers.py, among
+the three workers too."""
 import contextlib, hashlib, io, itertools, json, os, random, shutil, signal, socket, subprocess, sys, tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -77,9 +79,11 @@ def shards_deal_out(lib):
              *((r.randrange(10**5), r.randrange(1, 500)) for _ in range(20))]
     for n, world in [*cases, (10**15, 7)]:
         parts = [lib.parallel.shard(n, rank, world) for rank in range(world)]
-        assert [p.start for p in parts] == [0, *(p.stop for p in parts[:-1])] and parts[-1].stop == n, (n, world, parts)
+        assert [p.start for p in parts] == [0, *(p.stop for p in parts[:-1])] and parts[-1].stop == n, (n,
+            world, parts)
         sizes = {p.stop - p.start for p in parts}
-        assert min(sizes) >= 0 and max(sizes) - min(sizes) <= 1 and {p.step for p in parts} == {None}, (n, world, parts)
+        assert min(sizes) >= 0 and max(sizes) - min(sizes) <= 1 and {p.step for p in parts} == {None}, (n,
+            world, parts)
 
 def shards_add_up(lib):
     "Any cut into parts, even, uneven, empty: loss and gradients are the batch's; what went in is as it was"
@@ -91,7 +95,8 @@ def shards_add_up(lib):
     ws = [w.clone().requires_grad_() for w in weights]
     whole = loss_of(ws, x, y)
     want = dict(zip('abcd', torch.autograd.grad(whole, ws)))
-    was, model = [t.clone() for t in (*weights, x, y)], lib.backprop.Model(*weights, lib.minibatch.CrossEntropy())
+    was, model = [t.clone() for t in (*weights, x, y)], lib.backprop.Model(*weights,
+        lib.minibatch.CrossEntropy())
     for cut in cuts:
         loss, sums = 0, [torch.zeros_like(w) for w in weights]
         for a, b in zip(cut, cut[1:]):
@@ -106,7 +111,8 @@ def shards_add_up(lib):
     equal([*weights, x, y], was)
 
 def rings_add_up(lib):
-    "All have the sum, whatever the numbers and pieces, also empty ones; each sends 2(K-1) pieces, one in each round"
+    """All have the sum, whatever the numbers and pieces, also empty ones; each sends 2(K-1)
+    pieces, one in each round"""
     for world, length in (1, 4), (2, 10), (3, 10), (4, 4), (5, 3), (8, 1000):
         vectors = [rand(length, seed=k) for k in range(world)]
         want, pieces = sum(v.clone() for v in vectors), -(-length//world)
@@ -115,7 +121,8 @@ def rings_add_up(lib):
         assert len(sent) == world and all(s <= 2*(world - 1)*pieces for s in sent)
         if not length % world: assert sent == [2*(world - 1)*pieces]*world
     pieces = [[torch.tensor([10.**rank]) for _ in range(3)] for rank in range(3)]
-    assert works(lib.parallel.ring_round, pieces, 0) == [0, 1, 2]             # each to its neighbour, and nothing else
+    # each to its neighbour, and nothing else
+    assert works(lib.parallel.ring_round, pieces, 0) == [0, 1, 2]
     assert [[p.item() for p in mine] for mine in pieces] == [[1, 1, 101], [11, 10, 10], [100, 110, 100]]
 
 def all_start_the_same(lib):
@@ -123,7 +130,8 @@ def all_start_the_same(lib):
     torch.manual_seed(1)
     state = torch.get_rng_state()
     one, other = start((300, 40, 10), 3), start((300, 40, 10), 4)
-    assert torch.get_rng_state().equal(state)                                 # nobody else's random numbers are used up
+    # nobody else's random numbers are used up
+    assert torch.get_rng_state().equal(state)
     torch.manual_seed(2)
     for a, b, c, shape in zip(one, start((300, 40, 10), 3), other, [(300, 40), (40,), (40, 10), (10,)]):
         assert a.shape == shape and a.dtype == f32 and not a.requires_grad and a.equal(b)
@@ -142,7 +150,8 @@ def checkpoints_come_back(lib):
             assert done == epoch and isinstance(done, int) and os.listdir(path.parent) == ['run']
             equal(got, [w.detach() for w in weights])
         more = options(lib, '--lr', .1, '--seed', 7, '--epochs', 99, '--timeout', 5)
-        equal(works(lib.parallel.load_checkpoint, path, more)[0], got)        # what doesn't change the steps may differ
+        # what doesn't change the steps may differ
+        equal(works(lib.parallel.load_checkpoint, path, more)[0], got)
 
 def other_settings_are_refused(lib):
     with tempfile.TemporaryDirectory() as folder:
@@ -168,8 +177,10 @@ def bad_checkpoints_are_refused(lib):
         path.write_bytes(save({'weights.0': rand(2)}, {'epoch': '1', **notes}))
         refuses(ValueError, f'{path} is no checkpoint', lib.parallel.load_checkpoint, path, args)
         for epoch in None, '-5', 'abc', '', '1.5', '9'*5000:                  # None: another program's
-            path.write_bytes(save({f'weights.{i}': rand(2) for i in range(4)}, {'epoch': epoch, **notes} if epoch is not None else None))
-            refuses(ValueError, f'{path} is no checkpoint of this program', lib.parallel.load_checkpoint, path, args)
+            path.write_bytes(save({f'weights.{i}': rand(2) for i in range(4)},
+                                  {'epoch': epoch, **notes} if epoch is not None else None))
+            refuses(ValueError, f'{path} is no checkpoint of this program', lib.parallel.load_checkpoint,
+                    path, args)
         path.unlink()
         for none in path, folder: refuses(OSError, f'{none} is no file; start without',
                                           lib.parallel.load_checkpoint, none, args)
@@ -210,7 +221,8 @@ def bad_beginnings_are_refused(lib):
         for error, message, words in rows:
             refuses(error, message, lib.parallel._begin, options(lib, *words), start((6, 5, 10), 1))
             assert path.read_bytes() == was and sorted(os.listdir(folder)) == ['pipe', 'run']
-        with a_full_disk(1000): refuses(OSError, f"{path}2 can't be written (File too large)", lib.parallel._begin,
+        with a_full_disk(1000):
+            refuses(OSError, f"{path}2 can't be written (File too large)", lib.parallel._begin,
                                         options(lib, '--checkpoint', f'{path}2'), start((60, 5, 10), 1))
         assert sorted(os.listdir(folder)) == ['pipe', 'run']
         refuses(ValueError, f'{path} has [(6, 5), (5,), (5, 10), (10,)], wanted [(7, 5), ', lib.parallel._begin,
@@ -230,7 +242,8 @@ def no_epoch_without_sense_is_kept(lib):
         trained(lib, '--epochs', 1, '--checkpoint', path)
         was = path.read_bytes()
         for words in (), ('--bs', 500, '--lr', 1e9):                          # the one batch has a finite loss
-            part = ('--epochs', 2, '--resume', '--checkpoint', path) if not words else ('--checkpoint', f'{path}2')
+            part = ('--epochs', 2, '--resume', '--checkpoint', path) if not words else ('--checkpoint',
+                f'{path}2')
             def train(): lib.parallel.train(options(lib, *words, *part), torch.device('cpu'))
             with pytest.MonkeyPatch.context() as m, contextlib.redirect_stdout(io.StringIO()):
                 m.setattr(lib.parallel, 'mnist', huge)
@@ -238,7 +251,8 @@ def no_epoch_without_sense_is_kept(lib):
             assert path.read_bytes() == was and os.listdir(folder) == ['run']
 
 def arguments_are_checked(lib):
-    bad = [(f'--{name}', value) for name in ('epochs', 'hidden', 'bs') for value in ('0', '-1', '1.5', 'x', '9'*20)]
+    bad = [(f'--{name}', value) for name in ('epochs', 'hidden', 'bs')
+           for value in ('0', '-1', '1.5', 'x', '9'*20)]
     bad += [(f'--{name}', value) for name in ('timeout', 'lr') for value in ('0', '-1', 'nan', 'inf', 'x')]
     bad += [('--seed', '1.5'), ('--seed', '-1'), ('--seed', '9'*20), ('--colour',), ('--resume',),
             ('--epoch', '3'), ('--out', '')]
@@ -257,10 +271,13 @@ def arguments_are_checked(lib):
         assert code == 2 and line.startswith('backprop13.parallel: ') and words[0] in line and not more, (words, code, line, more)
 
 def alone_it_says_how(lib):
-    "Without torchrun: how to start it. With what it can't have said: what that is. Without stdout: that it's closed"
+    """Without torchrun: how to start it. With what it can't have said: what that is. Without
+    stdout: that it's closed"""
     how = 'torchrun --nproc-per-node 2 -m backprop13.parallel'
-    rows = [(name, None, how) for name in alone_env()] + [('RANK', '1', 'RANK is 1, wanted less than WORLD_SIZE, 1')]
-    rows += [(name, 'x', f"{name} is 'x', wanted a whole number") for name in alone_env() if name != 'MASTER_ADDR']
+    rows = [(name, None, how)
+            for name in alone_env()] + [('RANK', '1', 'RANK is 1, wanted less than WORLD_SIZE, 1')]
+    rows += [(name, 'x', f"{name} is 'x', wanted a whole number") for name in alone_env()
+             if name != 'MASTER_ADDR']
     for name, value, why in [*rows, ('RANK', '0', 'stdout is closed')]:
         err = io.StringIO()
         with pytest.MonkeyPatch.context() as m, contextlib.redirect_stderr(err):
@@ -272,7 +289,8 @@ def alone_it_says_how(lib):
             try: lib.parallel.main([])
             except SystemExit as e: code = e.code
             except Exception as e: code = repr(e)
-        assert code == 2 and why in err.getvalue() and err.getvalue().count('\n') == 1, (name, code, err.getvalue())
+        assert code == 2 and why in err.getvalue() and err.getvalue().count('\n') == 1, (name, code,
+            err.getvalue())
 
 def lost_is_told_from_other_errors(lib):
     lost, args = lib.parallel._lost, options(lib, '--timeout', 2.5)
@@ -286,7 +304,8 @@ def lost_is_told_from_other_errors(lib):
         assert lost(dist.DistError(text), args) == ''
 
 def main_ends_clearly(lib):
-    "An error of ours is a sentence, a lost worker another with a way to go on; any other error is shown in full"
+    """An error of ours is a sentence, a lost worker another with a way to go on; any other error
+    is shown in full"""
     class Gone(BaseException): pass
     def run(rank, does, *words, cpu=True, gpus=1, folder=None):
         "How it ended, what it printed, what it called, what was in the folder at its end"
@@ -298,7 +317,8 @@ def main_ends_clearly(lib):
         fake = SimpleNamespace(init_process_group=lambda *a, **kw: calls.append((a, kw)),
                                destroy_process_group=lambda: calls.append('end'))
         with pytest.MonkeyPatch.context() as m, contextlib.redirect_stdout(out):
-            for k, v in (alone_env() | dict(RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank)).items(): m.setenv(k, str(v))
+            for k, v in (alone_env() | dict(RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank)).items():
+                m.setenv(k, str(v))
             m.setattr(lib.parallel, 'dist', fake)
             m.setattr(lib.parallel, 'train', does)
             m.setattr(os, '_exit', leaves)
@@ -322,7 +342,8 @@ def main_ends_clearly(lib):
         good, bad, none = (Path(folder)/name for name in ('good', 'bad', 'none'))
         lib.parallel.save_checkpoint(good, lib.parallel.start_weights((6, 5, 10), 0), 4, options(lib))
         bad.write_bytes(good.read_bytes()[:-1])
-        for e, why in (RuntimeError('Timed out waiting'), 'lost another worker (no answer for 7 s)'), (KeyboardInterrupt(), 'told to end'):
+        for e, why in (RuntimeError('Timed out waiting'),
+                       'lost another worker (no answer for 7 s)'), (KeyboardInterrupt(), 'told to end'):
             for words, how in (((), 'start again, and let --checkpoint FILE keep the last whole epoch'),
                                (('--checkpoint', good), f'start again with --resume, {good} has epoch 4'),
                                *((('--checkpoint', f), f'no whole epoch is in {f} here; start again')
@@ -334,15 +355,18 @@ def main_ends_clearly(lib):
     assert isinstance(end, RuntimeError) and str(end) == 'shapes'
     with tempfile.TemporaryDirectory() as folder:
         for rank in 1, 0:
-            end, out, calls, _ = run(rank, lambda args, device: {'device': str(device)}, '--out', Path(folder)/'notes')
+            end, out, calls, _ = run(rank, lambda args, device: {'device': str(device)}, '--out',
+                                     Path(folder)/'notes')
             assert end is None and out[0].startswith(f'worker {rank} of 2: process {os.getpid()}, cpu')
-            assert calls == [(('gloo',), {'timeout': timedelta(seconds=7)}), 'end'] and len(os.listdir(folder)) == (rank == 0)
+            assert calls == [(('gloo',), {'timeout': timedelta(seconds=7)}), 'end']
+            assert len(os.listdir(folder)) == (rank == 0)
         assert json.loads((Path(folder)/'notes').read_text()) == {'device': 'cpu'}
     end, out, calls, _ = run(1, lambda args, device: {}, cpu=False, gpus=2)
     assert end is None and out[0].endswith('cuda:1') and calls[0] == 1 and calls[1][0] == ('nccl',)
     end, _, calls, _ = run(1, lambda args, device: {}, cpu=False, gpus=1)
     assert isinstance(end, SystemExit) and end.code == 'worker 1: GPUs here: 1, workers: 2 or more; start 1, or pass --cpu' and not calls
-    for number in signal.SIGTERM, signal.SIGINT:                              # while it saves: nothing is left behind
+    for number in signal.SIGTERM, signal.SIGINT:
+        # while it saves: nothing is left behind
         with tempfile.TemporaryDirectory() as folder:
             def saves(args, device):
                 with pytest.MonkeyPatch.context() as m:
@@ -369,7 +393,8 @@ def spied(lib, *words, data=None):
     per_epoch = -(-len(data.x_train)//options(lib, *words).bs)
     return notes, out, [seen[i:i + per_epoch] for i in range(0, len(seen), per_epoch)]
 
-def orders(epochs): return [(torch.cat([x[:, 0] for x, _ in epoch])*100).round().int().tolist() for epoch in epochs]
+def orders(epochs):
+    return [(torch.cat([x[:, 0] for x, _ in epoch])*100).round().int().tolist() for epoch in epochs]
 
 def every_epoch_deals_all(lib):
     a = spied(lib, '--epochs', 3)[2]
@@ -387,19 +412,22 @@ def training_is_autograds(lib):
     with tempfile.TemporaryDirectory() as folder:
         path, data = Path(folder)/'run', few()
         words = '--epochs', 3, '--lr', .2, '--seed', 4
-        with pytest.MonkeyPatch.context() as m:                               # a clock that ticks when it is asked
+        with pytest.MonkeyPatch.context() as m:
+            # a clock that ticks when it is asked
             m.setattr(lib.parallel, 'time', SimpleNamespace(perf_counter=itertools.count(step=1.).__next__))
             notes, out, epochs = spied(lib, *words, '--checkpoint', path)
         first = lib.parallel.start_weights((6, 5, 10), 4)
         want, losses = one_process(first, [b for e in epochs for b in e], .2)
         got, done = lib.parallel.load_checkpoint(path, options(lib, *words))
-        assert done == 3 and notes['world'] == 1 and out.count('\n') == len(notes['seconds']) == len(notes['waiting']) == 3
+        assert done == 3 and notes['world'] == 1
+        assert out.count('\n') == len(notes['seconds']) == len(notes['waiting']) == 3
         assert len({*notes['waiting']}) == len({*notes['seconds']}) == 1           # each epoch's own
         near(got, want, 1e-5)
         near(notes['losses'], losses, 1e-5)
         for i, line in enumerate(out.splitlines()):
             w1, b1, w2, b2 = one_process(first, [b for e in epochs[:i + 1] for b in e], .2)[0]
-            right = (((data.x_valid @ w1 + b1).relu() @ w2 + b2).argmax(1) == data.y_valid).double().mean().item()
+            right = (((data.x_valid @ w1 + b1).relu() @ w2 + b2).argmax(1)
+                     == data.y_valid).double().mean().item()
             mean = sum(losses[4*i:4*i + 4])/4
             assert abs(notes['accuracy'][i] - right) < 1e-6 and 0 < notes['waiting'][i] < 1
             assert line.startswith(f'epoch {i + 1} of 3: loss {mean:.3f}, validation accuracy {right:.3f}, '), (line, mean, right)
@@ -419,7 +447,8 @@ def it_goes_on_where_it_was(lib):
         assert one.read_bytes() == was
 
 
-# ---- properties of three workers; nothing is asserted before the last exchange, or the others would wait for it
+# ---- properties of three workers; nothing is asserted before the last exchange, or the others
+# would wait for it
 
 def everywhere(t):
     "The tensor, of one shape for all, as each worker has it"
@@ -445,7 +474,8 @@ def sums_are_everywhere(lib):
             for other in same: assert other.equal(t)                          # the same bits
         inside = torch.zeros_like(b).bool()
         inside.t()[1:4, ::2] = True
-        assert bases[0] is mine[0] and bases[1].t()[1:4, ::2].equal(mine[1]) and bases[1][~inside].equal(b[~inside])
+        assert bases[0] is mine[0] and bases[1].t()[1:4, ::2].equal(mine[1])
+        assert bases[1][~inside].equal(b[~inside])
 
 def steps_as_one(lib, kind, dtype, tolerance):
     weights = [rand(*shape, seed=s).to(dtype)/2 for s, shape in enumerate([(6, 5), (5,), (5, 10), (10,)])]
@@ -467,7 +497,8 @@ def ours_steps_as_one(lib): steps_as_one(lib, 'Ours', f64, 1e-9)
 def ddp_steps_as_one(lib): steps_as_one(lib, 'Ddp', f32, 1e-5)
 
 def training_is_one_workers(lib):
-    "Against files that one worker wrote; the last of 4 batches has one image. Stopped and resumed: the same bits, but for DDP"
+    """Against files that one worker wrote; the last of 4 batches has one image. Stopped and
+    resumed: the same bits, but for DDP"""
     rank, folder, runs = dist.get_rank(), Path(os.environ['ONE_WORKER']), []
     for ddp in [], ['--ddp']:
         # were the wrong one to write, it would show
@@ -477,21 +508,26 @@ def training_is_one_workers(lib):
             runs[-1].append(trained(lib, *ddp, *words, '--checkpoint', shared))
             dist.barrier()                                                    # worker 0 has written it
         runs[-1].append([parallel.load_checkpoint(f, options(lib)) for f in (own, shared) if f.exists()])
-    one, want = json.loads((folder/'one.json').read_text()), parallel.load_checkpoint(folder/'one', options(lib))[0]
+    one, want = json.loads((folder/'one.json').read_text()), parallel.load_checkpoint(folder/'one',
+        options(lib))[0]
     for (notes, out), _, (resumed, out2), files in runs:
         if rank: assert len(files) == 1 and out == out2 == ''
         else:
             assert [f[1] for f in files] == [2, 2] and notes['world'] == WORLD
-            assert [line[:12] for line in (out + out2).splitlines()] == ['epoch 1 of 2', 'epoch 2 of 2', 'epoch 2 of 2']
+            assert [line[:12] for line in (out + out2).splitlines()] == ['epoch 1 of 2', 'epoch 2 of 2',
+                'epoch 2 of 2']
             equal(*files)
             near(files[0][0], want, 1e-5)
             near(notes['losses'], one['losses'], 1e-5)
             near(resumed['losses'], notes['losses'][4:], 1e-6)
             assert notes['accuracy'] == one['accuracy']
-            for o, (ws, _) in (notes, files[0]), (resumed, files[1]):         # with DDP, the two may differ in rounding
-                assert o['checksums'] == [hashlib.sha256(b''.join(p.numpy().tobytes() for p in ws)).hexdigest()]*WORLD
+            for o, (ws, _) in (notes, files[0]), (resumed, files[1]):
+                # with DDP, the two may differ in rounding
+                assert o['checksums'] == [hashlib.sha256(b''.join(p.numpy().tobytes()
+                    for p in ws)).hexdigest()]*WORLD
             assert notes['checksums'] == resumed['checksums'] or not notes['waiting']
-    if rank == 0: assert [len(run[0][0]['waiting']) for run in runs] == [2, 0]      # DDP waits while it computes
+    if rank == 0:
+        assert [len(run[0][0]['waiting']) for run in runs] == [2, 0]      # DDP waits while it computes
 
 def agreed(lib, *words, data='few', weights=None):
     "What `_agree` returns, or says"
@@ -504,7 +540,8 @@ def workers_agree(lib):
     rank, folder = dist.get_rank(), Path(os.environ['ONE_WORKER'])
     rows = [(f'{name} {now}', was, ('--' + name, now)) for name, was, now in
             (('hidden', 5, 6), ('bs', 64, 65), ('lr', .3, .31), ('seed', 0, 1), ('epochs', 3, 4))]
-    rows += [('ddp True', False, ('--ddp',)), ('resume True', False, ('--resume', '--checkpoint', folder/'one'))]
+    rows += [('ddp True', False, ('--ddp',)),
+             ('resume True', False, ('--resume', '--checkpoint', folder/'one'))]
     said = [agreed(lib, *(words if rank == 1 else ())) for _, _, words in rows]
     said.append(agreed(lib, data='few' if rank else 'MNIST'))
     own = folder/f'{lib.name}epoch{rank}'
@@ -512,10 +549,12 @@ def workers_agree(lib):
     weights = lib.parallel.start_weights((6, 5, 10), 20 + rank)
     go_on = '--resume', '--epochs', 9, '--checkpoint'
     done = agreed(lib, *go_on, own, weights=weights)
-    trouble = [agreed(lib, *go_on, folder/'none' if rank == 0 else own), agreed(lib, '--checkpoint', folder/'one')]
+    trouble = [agreed(lib, *go_on, folder/'none' if rank == 0 else own),
+               agreed(lib, '--checkpoint', folder/'one')]
     fresh = lib.parallel.start_weights((6, 5, 10), 30 + rank)
     none = agreed(lib, weights=fresh)
-    for (now, was, _), line in zip(rows, said): assert line == f'worker 1 has {now}, worker 0 has {was}; start all with the same'
+    for (now, was, _), line in zip(rows, said):
+        assert line == f'worker 1 has {now}, worker 0 has {was}; start all with the same'
     assert said[-1] == 'worker 1 has data few, worker 0 has MNIST; start all with the same'
     assert done == 2 and none == 0
     equal(weights, parallel.start_weights((6, 5, 10), 7))
@@ -719,7 +758,8 @@ together = {
 }
 
 def flat(mutants):
-    return [(prop, kind, f'parallel.{name}', old, new) for prop, some in mutants.items() for kind, name, old, new in some]
+    return [(prop, kind, f'parallel.{name}', old, new) for prop, some in mutants.items() for kind, name,
+            old, new in some]
 def named(rows): return [f'{p.__name__}-{w}-{k}' for p, k, w, *_ in rows]
 
 
@@ -779,7 +819,8 @@ def three(one_worker, shared):
     return list(zip(*(json.loads((folder/f'{rank}.json').read_text()) for rank in range(WORLD))))
 
 @pytest.mark.parametrize('i', range(len(together)), ids=[p.__name__ for p in together])
-def test_three_workers_have_the_property(three, i): assert [how for how, _ in three[i]] == ['passed']*WORLD, three[i]
+def test_three_workers_have_the_property(three, i):
+    assert [how for how, _ in three[i]] == ['passed']*WORLD, three[i]
 
 @pytest.mark.parametrize('i,kind', list(enumerate(r[1] for r in flat(together))), ids=named(flat(together)))
 def test_three_workers_find_the_bug(three, i, kind, record_property):
@@ -827,25 +868,30 @@ def epoch_2(ps):
 
 def test_nobody_else_comes(tmp_path):
     env = alone_env(free_port()) | dict(WORLD_SIZE='2')
-    code, out, _ = ended(start('backprop13.parallel', '--cpu', '--timeout', 2, '--checkpoint', tmp_path/'run', **env))
+    code, out, _ = ended(start('backprop13.parallel', '--cpu', '--timeout', 2, '--checkpoint',
+                               tmp_path/'run', **env))
     assert code == 1 and os.listdir(tmp_path) == []
     assert out.endswith(f'worker 0: lost another worker (no answer for 2 s); no whole epoch is in {tmp_path}/run here; start again\n')
 
 def test_a_killed_peer_then_peers_that_differ(tmp_path):
-    "The one that is left says how to go on. Then the other machine has another rate and data: both say so, and the file stays"
+    """The one that is left says how to go on. Then the other machine has another rate and data:
+    both say so, and the file stays"""
     path, other = tmp_path/'run', tmp_path/'other'
     words = '--hidden', 5, '--epochs', 10**6
     with epoch_2(ps := two((*words, '--checkpoint', path), (*words, '--checkpoint', other))):
         ps[1].kill()
         said, err = ps[0].communicate(timeout=30)
     last = said.splitlines()[-1]
-    assert ps[0].returncode == 1 and last.startswith('worker 0: lost another worker (its connection closed); start again with --resume')
+    assert ps[0].returncode == 1 and last.startswith('worker 0: lost another worker (its '
+                                                     'connection closed); start again with --resume')
     was = path.read_bytes()
-    assert 'Traceback' not in err and last.endswith(f'{path} has epoch {saved(path)}') and os.listdir(tmp_path) == ['run']
+    assert 'Traceback' not in err and last.endswith(f'{path} has epoch {saved(path)}')
+    assert os.listdir(tmp_path) == ['run']
     for rank, p in enumerate(two((*words, '--resume', '--checkpoint', path),
                                  (*words, '--resume', '--checkpoint', other, '--lr', .01))):
         code, out, err = ended(p)
-        assert code == 1 and 'epoch' not in out and err == f'worker {rank}: worker 1 has lr 0.01, worker 0 has 0.3; start all with the same\n'
+        assert code == 1 and 'epoch' not in out
+        assert err == f'worker {rank}: worker 1 has lr 0.01, worker 0 has 0.3; start all with the same\n'
     assert path.read_bytes() == was and os.listdir(tmp_path) == ['run']
 
 def saved(path):
@@ -861,7 +907,8 @@ def test_two_machines(tmp_path):
     (code, a, err), (code2, b, err2) = ended(ps[0]), ended(ps[1])
     assert code == code2 == 0, err + err2
     if 'worker 1 of 2' in a: a, b, outs = b, a, outs[::-1]
-    assert a.count('worker 0 of 2') == b.count('worker 1 of 2') == 1 and a.count('epoch 1 of 1: loss ') == 1 and 'epoch' not in b
+    assert a.count('worker 0 of 2') == b.count('worker 1 of 2') == 1
+    assert a.count('epoch 1 of 1: loss ') == 1 and 'epoch' not in b
     notes = json.loads(outs[0].read_text())
     assert notes['world'] == 2 and len(notes['losses']) == 25 and os.listdir(tmp_path) == [outs[0].name]
 

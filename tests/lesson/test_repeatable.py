@@ -1,7 +1,10 @@
-"""The same seed gives the same weights, bit by bit, in another process: for every way of training that the lesson has.
+"""The same seed gives the same weights, bit by bit, in another process: for every way of
+training that the lesson has.
 
-This file is also the program that trains: `python tests/lesson/test_repeatable.py FILE THREADS DEVICE` goes all ways on a few made-up images and
-writes the weights. It runs twice with one thread. With two, or on a GPU, sums may be added up in another order, so equality with one thread can't
+This file is also the program that trains: `python tests/lesson/test_repeatable.py FILE THREADS
+DEVICE` goes all ways on a few made-up images and
+writes the weights. It runs twice with one thread. With two, or on a GPU, sums may be added up in
+another order, so equality with one thread can't
 be promised, only a bound: `test_two_threads` and `test_on_a_gpu` say what was measured."""
 import contextlib, hashlib, io, os, socket, subprocess, sys, tempfile
 from pathlib import Path
@@ -127,12 +130,14 @@ def workers(world):
             return [t for _, t in sorted(load_file(path).items())]
     return way
 
-WAYS = {'loop, autograd': loop_by_autograd, 'loop, our backward': loop_by_our_backward, 'NetworkLoss': one_operation,
+WAYS = {'loop, autograd': loop_by_autograd, 'loop, our backward': loop_by_our_backward,
+        'NetworkLoss': one_operation,
         **{f'fit, {k} workers': fitted(k) for k in (0, 1, 2)}, 'fit, our backward': fitted(0, True),
         **{f'train --backward {k}': command(k) for k in ('ours', 'autograd')},
         'train_fast': fast(False), 'train_fast, shuffled': fast(True),
         **{f'parallel, {k} workers': workers(k) for k in (1, 2)}}
-ALONE = [way for way in WAYS if not way.startswith('parallel')]         # whose threads are those of this process
+# whose threads are those of this process
+ALONE = [way for way in WAYS if not way.startswith('parallel')]
 # the command has no device, a GPU one worker
 ON_GPU = [way for way in WAYS if not way.startswith('train -') and way != 'parallel, 2 workers']
 
@@ -185,8 +190,12 @@ def test_who_makes_the_batches_does_not_matter(once):
 
 
 def test_the_ways_that_should_be_near_are(once):
-    "Two ways of one computation start from the same weights and end in nearly the same: a way that trains nothing would be far off"
-    for a, b in ('loop, autograd', 'loop, our backward'), ('loop, autograd', 'NetworkLoss'), ('parallel, 1 workers', 'parallel, 2 workers'), ('fit, 0 workers', 'fit, our backward'):
+    """Two ways of one computation start from the same weights and end in nearly the same: a way
+    that trains nothing would be far off"""
+    for a, b in ('loop, autograd', 'loop, our backward'), ('loop, autograd',
+                                                           'NetworkLoss'), ('parallel, 1 workers',
+                                                               'parallel, 2 workers'), ('fit, 0 workers',
+                                                                   'fit, our backward'):
         assert apart(once[a], once[b]) < 1e-4, (a, b, apart(once[a], once[b]))
     start = weights(network(SEED))
     assert apart(once['loop, autograd'], start) > .01 and differing(once,
@@ -194,20 +203,25 @@ def test_the_ways_that_should_be_near_are(once):
 
 
 def test_two_threads(once, tmp_path):
-    """Sums over many numbers may be cut in two, and the parts added: other roundings, which training carries on. On two cores with torch 2.13
-    `train_fast` ends 1.7e-7 away (largest difference over largest weight), all others in the same bits; which ones, libraries decide.
+    """Sums over many numbers may be cut in two, and the parts added: other roundings, which
+    training carries on. On two cores with torch 2.13
+    `train_fast` ends 1.7e-7 away (largest difference over largest weight), all others in the
+    same bits; which ones, libraries decide.
     `parallel` isn't here, since each of its workers has one thread."""
     both = one_run(tmp_path/'3', 2)
-    for way in ALONE: print(f'{way:22} {apart(both[way], once[way]):.1e} {"" if way in differing(once, both) else "the same bits"}')
+    for way in ALONE:
+        print(f'{way:22} {apart(both[way], once[way]):.1e} {"" if way in differing(once, both) else "the same bits"}')
     assert max(apart(both[way], once[way]) for way in ALONE) < 1e-4
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here')
 def test_on_a_gpu(once, tmp_path):
-    """Twice the same bits there; beside a CPU's, what rounding makes of it: on an H200 with torch 2.11, weights end 1.5e-7 (the loop) to
+    """Twice the same bits there; beside a CPU's, what rounding makes of it: on an H200 with
+    torch 2.11, weights end 1.5e-7 (the loop) to
     4.2e-7 (train_fast, shuffled) away."""
     first, again = (one_run(tmp_path/k, 1, 'cuda') for k in ('1', '2'))
-    for way in ON_GPU: print(f'{way:22} {apart(first[way], once[way]):.1e} {"differs" if way in differing(first, again) else "the same bits"}')
+    for way in ON_GPU:
+        print(f'{way:22} {apart(first[way], once[way]):.1e} {"differs" if way in differing(first, again) else "the same bits"}')
     assert sorted(first) == sorted(ON_GPU) and differing(first, again) == []
     assert max(apart(first[way], once[way]) for way in ON_GPU) < 1e-3
 

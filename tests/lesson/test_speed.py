@@ -1,4 +1,5 @@
-"""The fast network, its training, the loss as one operation: what their cards don't hold. How fast they are is no test's matter;
+"""The fast network, its training, the loss as one operation: what their cards don't hold. How
+fast they are is no test's matter;
 what they keep in memory is."""
 import subprocess, sys
 from pathlib import Path
@@ -54,7 +55,8 @@ def test_inputs_stay_as_they_are():
     net, model = FastNetwork(layers), model_of(5, 4, 3)
     loss_and_gradients(net, x, y, 3)
     assert same(fast_weights(net), flat(layers))
-    for run in one_epoch(net, x, targ, 3, .3), one_epoch(net, x, targ, 3, .3, order), yardstick(x, 4, 3, 3): run()
+    for run in one_epoch(net, x, targ, 3, .3), one_epoch(net, x, targ, 3, .3, order), yardstick(x, 4, 3, 3):
+        run()
     train_fast(model, x, y, bs=3, generator=seeded(2))
     NetworkLoss.apply(x, y, *(t.clone().requires_grad_() for t in flat(layers))).backward()
     assert same(mine, before) and not same(fast_weights(net), flat(layers))
@@ -68,7 +70,8 @@ def test_a_batch_between_forward_and_backward():
     net = FastNetwork(layers)
     scores = net.forward(x[:6])
     kept = scores.clone()
-    for other in FastNetwork(layers), FastNetwork(fast_case((5, 9, 3), 1)[0]): other.step(x[:6] + 1, targ[:, :6], .3)
+    for other in FastNetwork(layers), FastNetwork(fast_case((5, 9, 3), 1)[0]):
+        other.step(x[:6] + 1, targ[:, :6], .3)
     net.forward(x[6:])
     assert scores.equal(kept)
     net.backward(x[:6], targ[:, :6], net.params, -.5/6)
@@ -93,7 +96,8 @@ def test_the_fast_network_does_the_yardsticks_products():
 def test_epochs_share_a_generator():
     "As many calls of one epoch with one generator train as one call with so many epochs; nothing else is drawn"
     _, x, y, _ = fast_case((6, 5, 3), 50)
-    (a, b, c), gens, state = (model_of(6, 5, 3) for _ in range(3)), [seeded(5), seeded(5)], torch.get_rng_state()
+    (a, b, c), gens, state = (model_of(6, 5, 3) for _ in range(3)), [seeded(5),
+        seeded(5)], torch.get_rng_state()
     params = [*a.parameters()]
     train_fast(a, x, y, 3, 8, .3, gens[0])
     for _ in range(3):
@@ -124,15 +128,18 @@ def test_a_refusal_changes_nothing():
 def test_weights_that_overflow_at_once(device):
     _, x, y, _ = fast_case((6, 5, 3), 50)
     x = torch.where(x > 1, 1e300, x)
-    refused_whole(model_of(6, 5, 3).to(device), FloatingPointError, 'in epoch 1 weights', x.to(device), y.to(device),
+    refused_whole(model_of(6, 5, 3).to(device), FloatingPointError, 'in epoch 1 weights', x.to(device),
+                  y.to(device),
                   epochs=3, lr=1e10)
 
 
 def test_it_learns_as_the_plain_loop_does(digits):
-    "One epoch in float32 from each of three seeds: the share of right answers differs by less than half a per cent"
+    """One epoch in float32 from each of three seeds: the share of right answers differs by less
+    than half a per cent"""
     def right(weights):
         w1, b1, w2, b2 = weights
-        return 100*(((digits.x_valid @ w1 + b1).relu() @ w2 + b2).argmax(1) == digits.y_valid).double().mean().item()
+        return 100*(((digits.x_valid @ w1 + b1).relu() @ w2 + b2).argmax(1)
+                    == digits.y_valid).double().mean().item()
     for seed in range(3):
         gen = seeded(seed)
         model = nn.Sequential(Linear(784, 50, gen), nn.ReLU(), Linear(50, 10, gen))
@@ -163,8 +170,10 @@ print(peak() - before)
 """
 
 def test_memory_for_all_images_at_once():
-    """The default needs little more room than what one has to keep in one piece, 4 bytes for each hidden unit and score of each
-    image; one piece of all images, which keeps their slopes, too, needs more: so the measurement sees what it should."""
+    """The default needs little more room than what one has to keep in one piece, 4 bytes for
+    each hidden unit and score of each
+    image; one piece of all images, which keeps their slopes, too, needs more: so the measurement
+    sees what it should."""
     try: Path('/proc/self/clear_refs').write_text('5')
     except OSError: pytest.skip('no peak of memory that one can set back, as Linux has it in /proc')
     def grown(kw):
@@ -195,7 +204,8 @@ def test_it_goes_into_a_larger_graph():
         u, last = (t.clone().requires_grad_() for t in (x.cos(), layers[1][0]))
         (3*loss((u*x).sin(), *layers[0], last, layers[1][1])).backward()
         return u.grad, last.grad
-    agree(grads(lambda inp, *ws: NetworkLoss.apply(inp, y, *ws)), grads(lambda inp, *ws: fast_loss(inp, y, *ws)))
+    agree(grads(lambda inp, *ws: NetworkLoss.apply(inp, y, *ws)),
+          grads(lambda inp, *ws: fast_loss(inp, y, *ws)))
     assert layers[0][0].grad is None
 
 

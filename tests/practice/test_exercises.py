@@ -33,7 +33,8 @@ def lines_of(name):
     "The statements of the solution's bodies that are long enough to tell something, without blanks"
     found = set()
     for o in ast.walk(ast.parse(solution(name))):
-        if isinstance(o, (ast.Assign, ast.AugAssign, ast.Return, ast.Expr)) and not isinstance(getattr(o, 'value', None), (ast.Constant, ast.Name)):
+        if isinstance(o, (ast.Assign, ast.AugAssign, ast.Return, ast.Expr)) and not isinstance(getattr(o,
+            'value', None), (ast.Constant, ast.Name)):
             found.add(''.join(ast.unparse(o).split()))
     return {line for line in found if len(line) > 12}
 
@@ -69,9 +70,11 @@ def test_each_kind_has_all_exercises_or_says_why_not():
 @pytest.mark.parametrize('name', EXERCISES)
 def test_luck_and_a_changed_world_are_seen(name):
     "Wrong once in a while; and autograd, the default dtype or the global seed left otherwise (a test may seed)"
-    report = verdict(name, before(name, 'calls.append(1)', f'if len(calls) % {13 if name in TESTS else 29} == 0: raise ValueError("luck")'), calls=[])
+    report = verdict(name, before(name, 'calls.append(1)',
+                                  f'if len(calls) % {13 if name in TESTS else 29} == 0: raise ValueError("luck")'), calls=[])
     assert not report.passed and 'luck' in report.message, report
-    for line, says in (('torch.set_grad_enabled(False)', 'autograd'), ('torch.set_default_dtype(torch.float64)', 'default dtype'),
+    for line, says in (('torch.set_grad_enabled(False)', 'autograd'),
+                       ('torch.set_default_dtype(torch.float64)', 'default dtype'),
                        ('torch.manual_seed(3)', 'the global seed')):
         report = verdict(name, before(name, line))
         if name in TESTS and 'seed' in says: assert report.passed, report
@@ -85,12 +88,14 @@ def test_call_that_hears_no_signal_is_ended(name, monkeypatch):
 
 def test_report_shows_the_smallest_inputs_that_fail():
     report, there = (verdict('lin', 'def lin(x, w, b): return x @ w - b', here) for here in (True, False))
-    assert repr(report) == repr(there) and all(torch.equal(t, there.inputs[k]) for k, t in report.inputs.items())
+    assert repr(report) == repr(there) and all(torch.equal(t, there.inputs[k]) for k,
+                                               t in report.inputs.items())
     assert report.inputs.keys() == {'x', 'w', 'b'} and all(t.numel() == 1 for t in report.inputs.values())
     made, call = report.lines
     names = dict(torch=torch, lin=lambda x, w, b: x @ w - b)
     exec(made, names)
-    assert torch.equal(names['b'], report.inputs['b']) and eval(call, names) != report.inputs['x'] @ report.inputs['w'] + report.inputs['b']
+    assert torch.equal(names['b'], report.inputs['b'])
+    assert eval(call, names) != report.inputs['x'] @ report.inputs['w'] + report.inputs['b']
     assert made in repr(report) and 'See it: ' in report._repr_markdown_()
 
 def test_each_exercise_has_eight_kinds_of_its_own():
@@ -149,7 +154,8 @@ def test_endless_loop_that_catches_everything(name, monkeypatch):
 
 @each
 def test_exception_shows_the_learners_line(name):
-    for line, says in ('raise ValueError("mine")', 'ValueError: mine'), ('sys.exit("bye")', 'SystemExit: bye'), ('next(iter(()))', 'StopIteration'):
+    for line, says in ('raise ValueError("mine")', 'ValueError: mine'), ('sys.exit("bye")',
+        'SystemExit: bye'), ('next(iter(()))', 'StopIteration'):
         report = verdict(name, bodies(name, line), sys=sys)
         assert report.property == 'exception'
         assert says in report.message and f'{line}`' in report.message and re.search(r'line \d+',
@@ -163,7 +169,8 @@ def test_prints_and_plots(name, capfd):
         text = before(name, 'print("noise"*9)', 'print("noise", file=sys.stderr)', 'plt.figure(); plt.show()')
         report = verdict(name, text, plt=plt, sys=sys)
         assert report.passed, report
-        assert re.search(r'prints \d+ characters', repr(report)) and re.search(r'draws \d+ figure', repr(report))
+        assert re.search(r'prints \d+ characters', repr(report))
+        assert re.search(r'draws \d+ figure', repr(report))
         assert plt.get_fignums() == [mine.number] and capfd.readouterr() == ('', '')
     finally: plt.close(mine)
 
@@ -174,7 +181,8 @@ def test_librarys_own(name):
     text = f'def {name}(*args): return theirs(*args)'
     if name in CLASSES:
         text = f'class {name}({", ".join(b.__name__ for b in wanted.__bases__)}):\n' + '\n'.join(
-            f'    def {k}(self, *args, **kw): return theirs.{k}(self, *args, **kw)' for k in grading._methods(wanted))
+            f'    def {k}(self, *args, **kw): return theirs.{k}(self, *args, **kw)'
+            for k in grading._methods(wanted))
     report = verdict(name, text, theirs=wanted)
     assert report.property == 'no ready-made function' and name in report.message, report
     assert check(wanted, record=False).property == 'no ready-made function'
@@ -204,8 +212,10 @@ def test_verdict_is_the_same_twice(name):
 @each
 def test_hints_and_task(name):
     e = EXERCISES[name]
-    assert e.hints and e.task.endswith('.') and 2 <= len(re.findall(r'[.?](?= |$)', e.task)) <= 4 and 5 <= e.minutes <= 30
-    assert not given_away(name, ' '.join([*e.hints, e.task]), 'lin_grad(inp, out, w, b)' if name in TESTS else '')
+    assert e.hints and e.task.endswith('.') and 2 <= len(re.findall(r'[.?](?= |$)', e.task)) <= 4
+    assert 5 <= e.minutes <= 30
+    assert not given_away(name, ' '.join([*e.hints, e.task]),
+                          'lin_grad(inp, out, w, b)' if name in TESTS else '')
 
 @each
 def test_wanted_does_not_come_from_the_solution(name, monkeypatch):
@@ -225,7 +235,8 @@ def test_wanted_does_not_come_from_the_solution(name, monkeypatch):
 def test_trials_are_made_anew(name):
     "What a learner's code changes reaches no other trial and no other check"
     def state(trials): return repr([(t.property, t.what,
-                                     {k: v.state_dict() if isinstance(v, nn.Module) else v for k, v in t.inputs.items()
+                                     {k: v.state_dict() if isinstance(v, nn.Module) else v for k,
+                                      v in t.inputs.items()
                                                           if not callable(v) or isinstance(v, nn.Module)})
                                                           for t in trials])
     was = state(EXERCISES[name].trials())
@@ -263,27 +274,35 @@ RIGHT = [
     return c'''),
     ('matmul', 'broadcasting', 'return (a[:, :, None]*b).sum(1)'),
     ('matmul', 'outer products', 'return sum(torch.outer(a[:, k], b[k]) for k in range(len(b)))'),
-    ('matmul', 'lists', 'return torch.tensor([[sum(p*q for p, q in zip(r, c)) for c in b.t().tolist()] for r in a.tolist()], dtype=a.dtype)'),
+    ('matmul', 'lists', 'return torch.tensor([[sum(p*q for p, q in zip(r, c)) for c in '
+     'b.t().tolist()] for r in a.tolist()], dtype=a.dtype)'),
     ('relu', 'where', 'return torch.where(x > 0, x, 0)'),
     ('relu', 'a product', 'return x*(x > 0)'),
     ('relu', 'a clone', 'y = x.clone(); y[y < 0] = 0; return y'),
     ('relu', 'recursion', 'return torch.stack([relu(v) for v in x]) if x.ndim else x if x > 0 else 0*x'),
-    ('relu', 'prints by NumPy', 'import numpy as np\ndef relu(x):\n    print(np.round(x.numpy(), 2))\n    return x.clamp(0)'),
+    ('relu', 'prints by NumPy',
+     'import numpy as np\ndef relu(x):\n    print(np.round(x.numpy(), 2))\n    return x.clamp(0)'),
     ('relu', 'a cache', 'import functools\n@functools.lru_cache\ndef relu(x): return x*(x > 0)'),
     ('relu', 'a bound method', 'class Own:\n    def relu(self, x): return x*(x > 0)\nrelu = Own().relu'),
     ('relu', 'an object', 'class Own:\n    def __call__(self, x): return x*(x > 0)\nrelu = Own()'),
-    ('relu', 'a partial', 'import functools\ndef above(low, x): return x*(x > low)\nrelu = functools.partial(above, 0)'),
+    ('relu', 'a partial',
+     'import functools\ndef above(low, x): return x*(x > low)\nrelu = functools.partial(above, 0)'),
     ('mse', 'a lambda', 'import torch\nmse = lambda output, targ: ((output - targ)**2).mean()'),
-    ('lin', 'any names', 'def lin(inputs:torch.Tensor, weights, bias=None, *rest, **more) -> torch.Tensor: return inputs.mm(weights).add(bias)'),
-    ('lin', 'a decorator', '@torch.no_grad()\n@torch.enable_grad()\ndef lin(x, w, b): return torch.einsum("ij,jk->ik", x, w) + b'),
+    ('lin', 'any names', 'def lin(inputs:torch.Tensor, weights, bias=None, *rest, **more) -> '
+     'torch.Tensor: return inputs.mm(weights).add(bias)'),
+    ('lin', 'a decorator',
+     '@torch.no_grad()\n@torch.enable_grad()\ndef lin(x, w, b): return torch.einsum("ij,jk->ik", x, w) + b'),
     ('lin', 'any arguments', 'def lin(*args): return args[0] @ args[1] + args[2]'),
-    ('mse', 'a loop', 'return sum((p - q)**2 for p, q in zip(output.flatten(), targ.flatten()))/output.numel()'),
+    ('mse', 'a loop', 'return sum((p - q)**2 for p, q in zip(output.flatten(), '
+     'targ.flatten()))/output.numel()'),
     ('mse', 'a norm', 'return (output - targ).norm()**2/output.numel()'),
     ('mse_grad', 'in place on a tensor of its own',
      'd = inp - targ; d *= 2; d /= d.numel(); inp.g = d; return f"{inp.g}"'),
     ('relu_grad', 'a copy', 'inp.g = out.g.clone(); inp.g[inp <= 0] = 0'),
     ('relu_grad', 'by the output', 'inp.g = out.g*(out > 0)'),
-    ('lin_grad', 'einsum', 'inp.g = torch.einsum("ij,kj->ik", out.g, w); w.g = torch.einsum("bi,bj->ij", inp, out.g); b.g = torch.einsum("ij->j", out.g)'),
+    ('lin_grad', 'einsum',
+     'inp.g = torch.einsum("ij,kj->ik", out.g, w); w.g = torch.einsum("bi,bj->ij", inp, out.g); '
+     'b.g = torch.einsum("ij->j", out.g)'),
     ('lin_grad', 'an outer product for each row',
      'inp.g = out.g @ w.T; w.g = (inp[:, :, None]*out.g[:, None]).sum(0); b.g = sum(out.g)'),
     ('forward_and_backward', 'helpers of its own', STEPS + NETWORK),
@@ -300,10 +319,13 @@ RIGHT = [
     ('Sigmoid', 'lambdas', 'class Sigmoid(Module):\n    forward = lambda self, x: (1 + (-x).exp())**-1\n'
      '    bwd = lambda self, out, x: add_grad(x, out.g*(out - out**2))'),
     ('Scale', 'einsum', ('(out.g*inp).sum(0)', 'torch.einsum("ij,ij->j", out.g, inp)')),
-    ('Chain', 'a Module', 'class Chain(Module):\n    def __init__(self, layers, loss): self.parts = [*layers, loss]\n'
-     '    def forward(self, x, targ):\n        for o in self.parts[:-1]: x = o(x)\n        return self.parts[-1](x, targ)\n'
+    ('Chain', 'a Module',
+     'class Chain(Module):\n    def __init__(self, layers, loss): self.parts = [*layers, loss]\n'
+     '    def forward(self, x, targ):\n        for o in self.parts[:-1]: x = o(x)\n        return '
+     'self.parts[-1](x, targ)\n'
      '    def backward(self): [o.backward() for o in self.parts[::-1]]'),
-    ('logsumexp', 'amax', 'm = x.amax(-1, keepdim=True); return ((x - m).exp().sum(-1, keepdim=True).log() + m).squeeze(-1)'),
+    ('logsumexp', 'amax',
+     'm = x.amax(-1, keepdim=True); return ((x - m).exp().sum(-1, keepdim=True).log() + m).squeeze(-1)'),
     ('logsumexp', 'a sorted row',
      'm = x.sort(-1).values[..., -1:]; return torch.log(torch.sum(torch.exp(x - m), dim=-1)) + m[..., 0]'),
     ('log_softmax', 'a helper of its own', '''def logsumexp(x):
@@ -328,9 +350,12 @@ def log_softmax(x):
     return losses'''),
     ('train', 'NumPy for the losses', ('loss.item()', 'loss.detach().numpy().item()')),
     ('train', 'autograd.grad', ('loss.backward()',
-                                'for p, g in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters()))): p.grad = g')),
-    ('SGD', 'zeros', 'class SGD:\n    def __init__(self, params, lr=.1): self.ps, self.lr = [*params], lr\n    def step(self):\n'
-     '        for p in filter(lambda p: p.grad is not None, self.ps): p.data -= p.grad*self.lr\n    def zero_grad(self):\n'
+                                'for p, g in zip(model.parameters(), torch.autograd.grad(loss, '
+                                'list(model.parameters()))): p.grad = g')),
+    ('SGD', 'zeros', 'class SGD:\n    def __init__(self, params, lr=.1): self.ps, self.lr = '
+     '[*params], lr\n    def step(self):\n'
+     '        for p in filter(lambda p: p.grad is not None, self.ps): p.data -= p.grad*self.lr\n  '
+     '  def zero_grad(self):\n'
      '        for p in self.ps:\n            if p.grad is not None: p.grad.zero_()'),
     ('Momentum', 'a dict', '''class Momentum:
     def __init__(self, params, lr, momentum=.9): self.ps, self.lr, self.m, self.moves = list(params), lr, momentum, {}
@@ -342,15 +367,18 @@ def log_softmax(x):
                 p.sub_(self.lr*self.moves[p])
     def zero_grad(self):
         for p in self.ps: p.grad = None'''),
-    ('Dataset', 'a dataclass', 'import dataclasses\n@dataclasses.dataclass\nclass Dataset:\n    x: torch.Tensor\n    y: torch.Tensor\n'
-     '    def __len__(self): return len(self.y)\n    def __getitem__(self, key): return tuple(t[key] for t in (self.x, self.y))'),
+    ('Dataset', 'a dataclass',
+     'import dataclasses\n@dataclasses.dataclass\nclass Dataset:\n    x: torch.Tensor\n    y: torch.Tensor\n'
+     '    def __len__(self): return len(self.y)\n    def __getitem__(self, key): return '
+     'tuple(t[key] for t in (self.x, self.y))'),
     ('Loader', 'other names', [('shuffle:bool=False', 'mix=False'),
                                ('generator:torch.Generator=None', 'gen=None, *more'),
      ('self.shuffle, self.generator = shuffle, generator', 'self.shuffle, self.generator = mix, gen')]),
     ('Loader', 'split', ('for i in range(0, n, self.bs):\n            yield self.ds[order[i:i+self.bs]]',
                          'yield from map(self.ds.__getitem__, order.split(self.bs))')),
     ('Loader', 'stacked items', ('yield self.ds[order[i:i+self.bs]]',
-                                 'yield tuple(map(torch.stack, zip(*[self.ds[int(j)] for j in order[i:i+self.bs]])))')),
+                                 'yield tuple(map(torch.stack, zip(*[self.ds[int(j)] for j in '
+                                 'order[i:i+self.bs]])))')),
     ('test_lin_grad', 'autograd by itself', '''for n, m, k in (3, 3, 3), (5, 2, 4):
         x, w, b = [torch.randn(*s, requires_grad=True) for s in ((n, m), (m, k), (k,))]
         y = x @ w + b
@@ -368,7 +396,8 @@ def log_softmax(x):
         assert x.equal(was)'''),
 ]
 
-@pytest.mark.parametrize('name, how', [pytest.param(name, how, id=f'{name}: {style}') for name, style, how in RIGHT])
+@pytest.mark.parametrize('name, how', [pytest.param(name, how, id=f'{name}: {style}') for name, style,
+                                       how in RIGHT])
 def test_right_one_in_another_style(name, how):
     report = verdict(name, text_of(name, how))
     assert report.passed, report
@@ -389,7 +418,8 @@ def by_differences(f, tensors, step=1e-6):
             g.view(-1)[i] = (up - down)/(2*step)
     return grads
 
-def network(inp, targ, w1, b1, w2, b2, **_): return ((((inp @ w1 + b1).clamp(min=0) @ w2 + b2) - targ)**2).mean()
+def network(inp, targ, w1, b1, w2, b2, **_):
+    return ((((inp @ w1 + b1).clamp(min=0) @ w2 + b2) - targ)**2).mean()
 
 NUMBERS = {
     'mse_grad': lambda inp, targ: ((inp - targ)**2).mean(),
@@ -406,7 +436,8 @@ NUMBERS = {
 def test_wanted_gradients_agree_with_differences(name):
     seen = 0
     for trial in EXERCISES[name].trials():
-        want = {k[:-2]: g for k, g in EXERCISES[name].want(**trial.inputs).items() if k.endswith('.g') and k != 'out.g'}
+        want = {k[:-2]: g for k,
+                g in EXERCISES[name].want(**trial.inputs).items() if k.endswith('.g') and k != 'out.g'}
         kink = name == 'relu_grad' and (trial.inputs['inp'] == 0).any()
         if kink or trial.property == 'stability': continue
         def f(**tensors): return NUMBERS[name](**{**{k: v.double() if isinstance(v, torch.Tensor)
@@ -422,9 +453,11 @@ def test_wanted_gradients_agree_with_differences(name):
 
 
 # ---- the broken versions ----
-BUGS = {'test_lin_grad': (backprop.lin_grad, exercises.LIN_GRAD_BUGS), 'test_mse': (backprop.Mse, exercises.MSE_BUGS),
+BUGS = {'test_lin_grad': (backprop.lin_grad, exercises.LIN_GRAD_BUGS),
+        'test_mse': (backprop.Mse, exercises.MSE_BUGS),
         'test_log_softmax': (minibatch.log_softmax, exercises.LOG_SOFTMAX_BUGS),
-        'test_train': (solutions.train, exercises.TRAIN_BUGS), 'test_engine': (solutions.Engine, exercises.ENGINE_BUGS)}
+        'test_train': (solutions.train, exercises.TRAIN_BUGS),
+        'test_engine': (solutions.Engine, exercises.ENGINE_BUGS)}
 each_bug = pytest.mark.parametrize('test, right, bug',
                                    [pytest.param(test, right, bug, id=f'{right.__name__}: {bug.about}')
                                                        for test, (right, bugs) in BUGS.items() for bug in bugs])
@@ -456,7 +489,8 @@ def test_bugs_differ():
         assert len({grading.source(right).replace(b.old, b.new) for b in bugs}) == len(bugs)
 
 def test_time_limit_is_not_spent_on_imports():
-    "What PyTorch imports on first use, seconds long and broken for good if it is stopped half-way, is there before a test runs"
+    """What PyTorch imports on first use, seconds long and broken for good if it is stopped
+    half-way, is there before a test runs"""
     code = """import sys, torch, backprop13.practice.exercises as e
 late = 'torch._dynamo' not in sys.modules
 next(e.EXERCISES['test_train'].trials())
@@ -466,7 +500,8 @@ print(late, len(sys.modules) - was)"""
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == 'True 0\n'
 
 def test_broken_says_when_the_chapter_was_changed():
-    with pytest.raises(ValueError, match='stands 0 times in its source, wanted once'): broken(backprop.relu, 'nowhere', '')
+    with pytest.raises(ValueError, match='stands 0 times in its source, wanted once'):
+        broken(backprop.relu, 'nowhere', '')
     with pytest.raises(ValueError, match='stands [2-9] times'): broken(backprop.lin_grad, 'out.g', '')
 
 
@@ -492,7 +527,8 @@ ANYTHING = [3, 2.5, None, True, '', 'lin', 'nothing', b'lin', [], {}, object(), 
             torch, nn.ReLU(), nn.Linear, int, type, len, print,
             Exception, (lambda x, w, b: x), torch.matmul, torch.relu, torch.logsumexp, F.relu,
             F.mse_loss, [].append, Callable(), Callable,
-            functools.partial(backprop.lin), functools.update_wrapper(functools.partial(backprop.lin), backprop.lin),
+            functools.partial(backprop.lin),
+            functools.update_wrapper(functools.partial(backprop.lin), backprop.lin),
             functools.lru_cache(backprop.lin), torch.no_grad()(backprop.lin), Named('lin'),
             Named(3), Named([]), Named('lin'*99), Refuses(),
             raises_unspeakable, EXERCISES, EXERCISES['lin'], check]
@@ -531,12 +567,14 @@ def test_check_never_raises_at_a_line(line):
 
 def test_report_shows_the_line_as_it_stands():
     report = verdict('mse', bodies('mse', 'return ((output - targ)**2).mean(0) @ "**"'))
-    for shown in repr(report), report._repr_markdown_(): assert '`return ((output - targ)**2).mean(0) @ "**"`' in shown, shown
+    for shown in repr(report), report._repr_markdown_():
+        assert '`return ((output - targ)**2).mean(0) @ "**"`' in shown, shown
 
 def test_not_implemented_by_torch_is_no_empty_body():
     report = verdict('lin', bodies('lin', 'return (x > 0) @ (w > 0)'))
     assert report.property == 'exception' and 'not implemented' in report.message, report
-    report = verdict('Sigmoid', 'class Sigmoid(Module):\n    def forward(self, inp): return 1/(1 + (-inp).exp())')
+    report = verdict('Sigmoid', 'class Sigmoid(Module):\n    def forward(self, inp): return 1/(1 '
+                     '+ (-inp).exp())')
     assert report.property != 'empty' or 'bwd' in report.message, report
 
 
@@ -608,7 +646,8 @@ def test_what_is_watched_is_given_back():
     def mine(*_): pass
     for text, property in (solution('lin'), ''), (bodies('lin', 'return F.linear(x, w.t(), b)'),
                                                   'no ready-made function'), \
-            ('def lin(*args): return theirs(*args)', 'no ready-made function'), (bodies('lin', 'raise ValueError'),
+            ('def lin(*args): return theirs(*args)',
+             'no ready-made function'), (bodies('lin', 'raise ValueError'),
             'exception'):
         sys.setprofile(mine)
         try: report, left = verdict('lin', text, theirs=EXERCISES['lin'].solution), sys.getprofile()
@@ -669,7 +708,8 @@ def test_numbers_that_differ_are_shown_so():
 def test_nothing_close_to_the_wanted_passes_for_it():
     w = torch.tensor([1., 1e-3])
     assert grading.agree(w*(1 + 1e-5), w) and not grading.agree(w*(1 + 1e-3), w)
-    assert grading.agree(t(inf, -inf, nan), t(inf, -inf, 1.)) is False and grading.agree(t(inf, -inf), t(inf, -inf))
+    assert grading.agree(t(inf, -inf, nan), t(inf, -inf, 1.)) is False
+    assert grading.agree(t(inf, -inf), t(inf, -inf))
     big = verdict('logsumexp', bodies('logsumexp', 'm = x.max(-1).values\n    if x.max() > 80: return m\n'
                                       '    return (x - m[..., None]).exp().sum(-1).log() + m'))
     assert big.property == 'stability', big
@@ -683,7 +723,8 @@ def wrong(name='relu'): return cell(name, text_of(name, WRONG[name][0][1]))
 
 def test_progress_is_counted(home, monkeypatch):
     assert progress_file() == home/'backprop13'/'progress.json' and not progress_file().exists()
-    check(wrong()); check(wrong(), record=False); check(cell('relu', starter('relu')))         # an empty one is no try
+    check(wrong()); check(wrong(), record=False)
+    check(cell('relu', starter('relu')))         # an empty one is no try
     assert rows() == {'relu': {'tries': 1, 'hints': 0, 'solved': None, 'held': 0}}
     report = check(right())
     assert rows()['relu']['tries'] == 2 and f'1 of {len(EXERCISES)} exercises solved.' in repr(report)
@@ -694,7 +735,8 @@ def test_progress_is_counted(home, monkeypatch):
         def today(cls): return cls(2099, 1, 1)
     monkeypatch.setattr(exercises, 'date', Later)
     check(right()); check(wrong()); check(right('mse'))
-    assert rows()['relu'] == {'tries': 4, 'hints': 0, 'solved': day, 'held': 0} and rows()['mse']['solved'] == '2099-01-01'
+    assert rows()['relu'] == {'tries': 4, 'hints': 0, 'solved': day, 'held': 0}
+    assert rows()['mse']['solved'] == '2099-01-01'
     table = repr(progress())
     assert '| ✓ | `relu` | 4 |' in table and '|  | `lin` |  |' in table and f'2 of {len(EXERCISES)}' in table
     assert all(f'`{name}`' in table for name in EXERCISES)
@@ -734,14 +776,16 @@ def test_rows_of_others_are_kept():
     progress_file().parent.mkdir()
     progress_file().write_text('{"gone": {"tries": 7, "hints": 1, "solved": "2020-01-01"}}')
     check(right())
-    assert rows()['gone'] == {'tries': 7, 'hints': 1, 'solved': '2020-01-01'} and f'1 of {len(EXERCISES)}' in repr(progress())
+    assert rows()['gone'] == {'tries': 7, 'hints': 1, 'solved': '2020-01-01'}
+    assert f'1 of {len(EXERCISES)}' in repr(progress())
 
 def test_folder_that_cannot_be_written(home, monkeypatch):
     (home/'file').write_text('')
     # a file where the folder should be: no one can write there
     monkeypatch.setenv('XDG_DATA_HOME', str(home/'file'))
     report = check(right())
-    assert report.passed and sum(str(progress_file()) in note for note in report.notes) == 1 and "isn't kept" in repr(report)
+    assert report.passed and sum(str(progress_file()) in note for note in report.notes) == 1
+    assert "isn't kept" in repr(report)
     hints = [repr(hint('matmul')) for _ in range(2)]
     assert EXERCISES['matmul'].hints[0] in hints[0]
     assert EXERCISES['matmul'].hints[1] in hints[1]                  # the next one comes all the same

@@ -1,4 +1,5 @@
-"The practice notebooks: they are what chapters and exercises generate, they run, they tell no answer. Each check has its mutant."
+"""The practice notebooks: they are what chapters and exercises generate, they run, they tell no
+answer. Each check has its mutant."""
 import ast, io, json, re, subprocess, sys, tokenize
 from types import SimpleNamespace
 
@@ -57,7 +58,8 @@ def replace(folder, nb, old, new):
 
 
 def test_what_changes_is_reported(clone):
-    "A renamed parameter of a chapter's function, a hint, a notebook edited by hand, one that no longer belongs; and nothing else"
+    """A renamed parameter of a chapter's function, a hint, a notebook edited by hand, one that no
+    longer belongs; and nothing else"""
     old = '    x:torch.Tensor, # any shape\n) -> torch.Tensor: # same shape, nothing below zero'
     replace(clone, '03_backprop', old, old.replace('x:', 'z:'))
     replace(clone, '03_backprop', 'return x.masked_fill(x <= 0, 0)', 'return z.masked_fill(z <= 0, 0)')
@@ -65,25 +67,31 @@ def test_what_changes_is_reported(clone):
     replace(clone, 'support/exercises', 'It compares each number', 'Compare each number')
     (clone/'nbs/practice/09_gone.ipynb').write_text((clone/'nbs/practice/01_matmul.ipynb').read_text())
     said = check.stale(clone)
-    want = ['backprop13/backprop.py', 'backprop13/practice/exercises.json', *(f'nbs/practice/{o}.ipynb' for o in ('02_layers', '07_loading', '09_gone'))]
+    want = ['backprop13/backprop.py', 'backprop13/practice/exercises.json',
+            *(f'nbs/practice/{o}.ipynb' for o in ('02_layers', '07_loading', '09_gone'))]
     names = [o.split()[0] for o in said]
-    assert [o for o in names if o in want or 'practice' in o] == want and 'make practice' in said[names.index(want[-1])], said
+    assert [o for o in names if o in want
+            or 'practice' in o] == want and 'make practice' in said[names.index(want[-1])], said
     assert not (clone/'nbs/practice/09_gone.ipynb').exists()
     assert 'def relu(\n    z:torch.Tensor' in '\n'.join(code_of(cells((clone/'nbs/practice/02_layers.ipynb').read_text())))
 
 
 # ---- tasks and hints: Markdown cells
 
-def make(folder, *args): return subprocess.run([sys.executable, 'tools/practice.py', *args], cwd=folder, capture_output=True, text=True)
+def make(folder, *args):
+    return subprocess.run([sys.executable, 'tools/practice.py', *args], cwd=folder, capture_output=True,
+                          text=True)
 
 
-@pytest.mark.parametrize('spoil', [lambda f: f.unlink(), lambda f: f.write_text('{"relu": {"task": "Old.", "hints": []}}')])
+@pytest.mark.parametrize('spoil', [lambda f: f.unlink(),
+                                   lambda f: f.write_text('{"relu": {"task": "Old.", "hints": []}}')])
 def test_the_texts_come_from_the_notebook_alone(clone, spoil):
     "Also where the library can't be imported without them"
     file = clone/'backprop13/practice/exercises.json'
     before = file.read_bytes()
     spoil(file)
-    r = subprocess.run([sys.executable, '-c', 'import backprop13.practice.exercises'], cwd=clone, capture_output=True, text=True)
+    r = subprocess.run([sys.executable, '-c', 'import backprop13.practice.exercises'], cwd=clone,
+                       capture_output=True, text=True)
     assert "`matmul` has no task: write a Markdown cell '#### `matmul`' above it in nbs/support/exercises.ipynb, then make practice" in r.stderr
     assert (r := make(clone)).returncode == 0 and file.read_bytes() == before, r.stderr
 
@@ -126,7 +134,8 @@ def unmarked(head):
     ('shapes_backprop', '\ncolumn.shape, first', '\nfirst'),
     ('shapes_fitting', 'xb, yb = train_ds[:5]', 'xb, yb = train_ds[:6]'),
     ('shapes_training', '### Two lists of indices', '### Lists of indices'),
-    ('shapes_backprop', 'nh = 50\n', 'nh = 25*2\n'), ('shapes_matmul', 'check(by_rows, by_dots)', 'by_loops(a, b)')])
+    ('shapes_backprop', 'nh = 50\n', 'nh = 25*2\n'),
+    ('shapes_matmul', 'check(by_rows, by_dots)', 'by_loops(a, b)')])
 def test_a_changed_marked_cell_changes_the_notebook(monkeypatch, texts, name, old, new):
     assert practice.written(changed(monkeypatch, name, put(old, new))) != texts[name]
 
@@ -149,7 +158,8 @@ def test_all_else_does_not(monkeypatch, texts, name, old, new):
 def test_a_cell_that_is_needed_has_to_be_marked(monkeypatch, name, head, lacks):
     with pytest.raises(SystemExit) as e: changed(monkeypatch, name, unmarked(head))
     said = str(e.value)
-    assert said.startswith(f'{SHAPES[name]}: a marked cell reads {lacks}, ') and 'put `#| shapes` at the head of the cell that binds it' in said
+    assert said.startswith(f'{SHAPES[name]}: a marked cell reads {lacks}, ')
+    assert 'put `#| shapes` at the head of the cell that binds it' in said
 
 
 def test_every_mark_counts(monkeypatch, texts):
@@ -169,7 +179,8 @@ def test_every_mark_counts(monkeypatch, texts):
     ('x.shape', 'torch.Size([2, 3])', ['x.shape']),
     ('(i*o).shape, x[0].shape', '(torch.Size([2]), torch.Size([]))', ['(i*o).shape', 'x[0].shape']),
     ('x.shape', 'torch.Size([1000, 1000])', ['x.shape', 'x.nbytes']), ('x.dtype', 'torch.float32', ['x.dtype']),
-    ('a + b', 'tensor([1., 2.])', ['(a + b).shape']), ('x[:3]', 'tensor([1, -2, 3])', ['x[:3].shape', 'x[:3].dtype']),
+    ('a + b', 'tensor([1., 2.])', ['(a + b).shape']),
+    ('x[:3]', 'tensor([1, -2, 3])', ['x[:3].shape', 'x[:3].dtype']),
     ('f(x)', 'tensor([[1., ..., 2.]],\n       grad_fn=<AddBackward0>)', ['f(x).shape']),
     ('x, y', '(tensor(1.), tensor(2.))', ['x.shape']),
     ('nh = 50\nn, nh', '(7, 50)', ['n']), ('x.stride()', '(1, 0)', ['x.stride()']), ('len(x)', '5', ['len(x)']),
@@ -185,7 +196,8 @@ def test_what_is_asked(source, result, want):
     ('class A(B):\n    y = z\n    def g(self): return y + A.y', 'B z y A', 'A'),
     ('a = [d[i] for i in b if i]', 'b d', 'a'), ('a = {k: v for k, v in b}, {q for q in c}', 'b c', 'a'),
     ('f = lambda t: t.g + u', 'u', 'f'), ('for i in r: c[i] = 0', 'r i c', 'i'),
-    ('import torch.utils.data, numpy as np', '', 'torch np'), ('def f():\n    def g(): return h\n    h = 1', '', 'f')])
+    ('import torch.utils.data, numpy as np', '', 'torch np'),
+    ('def f():\n    def g(): return h\n    h = 1', '', 'f')])
 def test_names(code, reads, binds):
     assert practice.names(code) == (set(reads.split()), set(binds.split()))
 
@@ -233,7 +245,8 @@ def test_a_set_to_hand_out(tmp_path, project):
                                                for k, s in cells(t) if k == 'markdown')
     assert 'https://backprop13.github.io/backprop13/03_backprop.html' in files['02_layers']
     r = call(project/'nbs'/'practice'/'x')
-    assert r.returncode and 'name a folder elsewhere' in r.stderr and not (project/'nbs'/'practice'/'x').exists()
+    assert r.returncode and 'name a folder elsewhere' in r.stderr
+    assert not (project/'nbs'/'practice'/'x').exists()
 
 
 def given_away(files):
@@ -255,20 +268,23 @@ def guesses(found): return [asked_in(o) for o in code_of(found) if asked_in(o)]
 
 def values(found):
     "The answers, by running the code, (what is asked, its value), and all that the cells say that ask"
-    res = run([o for code in code_of(found) for o in ([code, f'({asked_in(code)})'] if asked_in(code) else [code])])
+    res = run([o for code in code_of(found)
+               for o in ([code, f'({asked_in(code)})'] if asked_in(code) else [code])])
     asks = [i for i, (code, _) in enumerate(res) if asked_in(code)]
     return [(asked_in(res[i][0]), res[i + 1][1]) for i in asks], {repr(res[i][1]) for i in asks}
 
 
 def shown(chapter):
-    "What a chapter shows: (code, shape or number), piece by piece, of tensors their shape, if they are stored in full"
+    """What a chapter shows: (code, shape or number), piece by piece, of tensors their shape, if
+    they are stored in full"""
     class Shown(tuple): pass
     def tensor(data, **kw): return torch.tensor(data).shape
     for kind, source, result in practice.read(chapter):
         if kind != 'code' or result is None: continue
         try: value = eval(re.sub('grad_fn=<.*?>', '', result),
                           dict(torch=torch, tensor=tensor, nan=float('nan'), inf=float('inf')))
-        except (SyntaxError, NameError, TypeError, ValueError, RuntimeError): continue      # stored in part, say
+        except (SyntaxError, NameError, TypeError, ValueError, RuntimeError):
+            continue      # stored in part, say
         node = ast.parse(source).body[-1].value
         several = isinstance(node, ast.Tuple) and type(value) is tuple and len(node.elts) == len(value)
         for n, v in zip(node.elts, value) if several else [(node, value)]:
@@ -298,17 +314,20 @@ def test_every_answer_is_what_the_chapter_shows(texts, name):
     wrong, same = unlike(SHAPES[name], answers)
     hidden = [o for o in asked if o.endswith(('.dtype', '.nbytes'))]         # the chapter doesn't show these
     assert any(o.endswith('.dtype') for o in asked)
-    assert wrong == [] and len(asked) - len(hidden) - same <= 3              # nor tensors that are stored in part
+    # nor tensors that are stored in part
+    assert wrong == [] and len(asked) - len(hidden) - same <= 3
     for _, value in answers:
         assert guess(value, value).right
-        for other in (7,), 7, (3, 1, 4, 1, 5), torch.complex128, 'complex128', None: assert not guess(value, other).right
+        for other in (7,), 7, (3, 1, 4, 1, 5), torch.complex128, 'complex128', None:
+            assert not guess(value, other).right
     assert spoilt(found, answers) == []
 
 
 @pytest.mark.data
 def test_a_wrong_answer_is_caught(texts):
     found = cells(texts['shapes_matmul'])
-    other = [('code', s.replace('data.x_valid[:5]', 'data.x_valid[:6]')) if k == 'code' else (k, s) for k, s in found]
+    other = [('code', s.replace('data.x_valid[:5]', 'data.x_valid[:6]')) if k == 'code' else (k, s) for k,
+             s in found]
     assert unlike('01_matmul', values(other)[0])[0]
 
 
@@ -329,8 +348,10 @@ def spoilt(found, answers):
 
 
 # comments stay
-@pytest.mark.parametrize('what,mutant', [('tokenize', SimpleNamespace(generate_tokens=lambda line: [], COMMENT=0)),
-                                         ('ASKED', {**practice.ASKED, 'shape': 'No (10000, 1): what shape has `{}`?'})])
+@pytest.mark.parametrize('what,mutant',
+                         [('tokenize', SimpleNamespace(generate_tokens=lambda line: [], COMMENT=0)),
+                                         ('ASKED', {**practice.ASKED,
+                                                    'shape': 'No (10000, 1): what shape has `{}`?'})])
 def test_an_answer_in_the_clear_is_caught(monkeypatch, what, mutant):
     monkeypatch.setattr(practice, what, mutant)
     assert spoilt(practice.shape_notebook('shapes_backprop'), [('res.shape', torch.Size([10000, 1]))])
@@ -338,7 +359,8 @@ def test_an_answer_in_the_clear_is_caught(monkeypatch, what, mutant):
 
 def test_nothing_is_stored(texts):
     for name, text in texts.items():
-        for c in json.loads(text)['cells']: assert not c.get('outputs') and c.get('execution_count') is None, name
+        for c in json.loads(text)['cells']:
+            assert not c.get('outputs') and c.get('execution_count') is None, name
 
 
 def aside(found): return [o for o in code_of(found)

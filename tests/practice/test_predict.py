@@ -1,4 +1,5 @@
-"Guesses on the website: what a typed text means and what is said of it, in Node; the fields on the page, in headless Chromium."
+"""Guesses on the website: what a typed text means and what is said of it, in Node; the fields on
+the page, in headless Chromium."""
 import json, re, subprocess
 
 import pytest
@@ -37,7 +38,8 @@ def test_many_spellings_of_one_answer():
     cases += [('−3', number(-3)), ('-2.6', number(-2.6)), ('6', number(6.0)), ('6.00', number(6)),
               ('(1, 0)', numbers(1, 0)), ('[1, 0]', numbers(1, 0)),
               ('torch.long', dtype('int64')), ('2.28', number(2.2796)), ('0', number(0))]
-    for (typed, answer), got in zip(cases, node(*(('judge', t, a) for t, a in cases))): assert got == {'right': True, 'say': 'Right.'}, (typed, answer, got)
+    for (typed, answer), got in zip(cases, node(*(('judge', t, a) for t, a in cases))):
+        assert got == {'right': True, 'say': 'Right.'}, (typed, answer, got)
 
 
 def test_what_cannot_be_read():
@@ -59,7 +61,9 @@ def test_which_outputs_can_be_guessed():
         ('206', '"""a\nb, c"""; 7*28 + 10', [('7*28 + 10', number(206))]),
         ('(torch.Size([784, 10]), (1, 0))', 'wide.shape, wide.stride()',
          [('wide.shape', shape(784, 10)), ('wide.stride()', numbers(1, 0))]),
-        ('(tensor(29.1131),\n torch.Size([784, 50]),\n torch.Size([50]))', 'loss, f("a, (b", g[0, 1]).shape,  # , loss\n', None),     # two pieces, three parts
+        # two pieces, three parts
+        ('(tensor(29.1131),\n torch.Size([784, 50]),\n torch.Size([50]))',
+         'loss, f("a, (b", g[0, 1]).shape,  # , loss\n', None),
         ('(torch.Size([784, 50]),\n tensor(29.1131))', 'f("a, (b",\n  g[0, 1]).shape, loss',
          [('f("a, (b", g[0, 1]).shape', shape(784, 50))]),
         ('(6.0, 2.0)', 'f([2, 0, 3]), f([2, -3])',
@@ -87,7 +91,8 @@ WRONG = [
     ('float32', shape(5), 'Type a shape'), ('5 10', shape(5, 10), 'Type a shape'),
     ('torch.float32', number(3), 'Type a number such as'), ('?', number(12), 'such as 30'),
     ('?', numbers(3, 4), 'such as (5, 6)'),
-    ('(5, 10)', dtype('float32'), 'Type a dtype such as torch.float64'), ('?', dtype('float64'), 'such as torch.int8'),
+    ('(5, 10)', dtype('float32'), 'Type a dtype such as torch.float64'),
+    ('?', dtype('float64'), 'such as torch.int8'),
     ('(10000,)', shape(10000, 10000), 'You typed one axis; this shape has more'),
     ('5, 6, 7', shape(5, 6), 'three axes; this shape has fewer'), ('(5,)', shape(), 'fewer'),
     ('()', shape(5), 'no axes'),
@@ -102,7 +107,8 @@ WRONG = [
     ('(9, 3, 4)', shape(2, 3, 4), 'Two of three axes are right; look at the first'),
     ('(7, 8)', shape(2, 3), 'none of the lengths'), ('(7,)', shape(3), 'the length is not'),
     ('824', number(206), 'factor of four'), ('412', number(206), 'factor of two'),
-    ('25.75', number(206), 'factor of eight'), ('20600', number(206), 'zeros'), ('207', number(206), 'off by one'),
+    ('25.75', number(206), 'factor of eight'), ('20600', number(206), 'zeros'),
+    ('207', number(206), 'off by one'),
     ('-206', number(206), 'sign'), ('300', number(206), 'Too large'),
     ('100', number(206), 'Too small'), ('-300', number(-206), 'Too small'),
     ('206, 1', number(206), 'One number'), ('3', number(0), 'Too large'),
@@ -164,11 +170,14 @@ def test_a_guess_is_typed_and_judged(backprop):
     page = backprop()
     form, answer = asked(page, 'what is the shape of')
     field, verdict = form.get_by_label('Your guess (shape)'), form.locator('[aria-live=polite]')
-    assert not answer.locator('.cell-output').is_visible() and verdict.inner_text() == '' and form.get_by_role('button').inner_text() == 'Check'
+    assert not answer.locator('.cell-output').is_visible() and verdict.inner_text() == ''
+    assert form.get_by_role('button').inner_text() == 'Check'
     field.fill('(10000, 1)')
     field.press('Enter')
-    assert verdict.inner_text() == '✗ One of two axes is right; look at the second.' and field.get_attribute('aria-invalid') == 'true'
-    assert page.evaluate('document.activeElement.id') == field.get_attribute('id') and not answer.locator('.cell-output').is_visible()
+    assert verdict.inner_text() == '✗ One of two axes is right; look at the second.'
+    assert field.get_attribute('aria-invalid') == 'true'
+    assert page.evaluate('document.activeElement.id') == field.get_attribute('id')
+    assert not answer.locator('.cell-output').is_visible()
     field.fill('nothing')
     form.get_by_role('button').click()
     assert verdict.inner_text() == '✗ Type a shape such as (50, 10).'
@@ -188,13 +197,15 @@ def test_each_part_has_its_field(backprop):
     fields[0].press('Enter')
     assert form.locator('.said').all_inner_texts() == ['✓ Right.',
         '✗ An axis of length one is too many.', '✗ An axis of length one is too many.']
-    assert form.locator('.verdict').inner_text() == '1 of 3 right.' and not answer.locator('.cell-output').is_visible()
+    assert form.locator('.verdict').inner_text() == '1 of 3 right.'
+    assert not answer.locator('.cell-output').is_visible()
     # the first that is wrong
     assert page.evaluate('document.activeElement.id') == fields[1].get_attribute('id')
     fields[1].fill('[1]')
     fields[2].fill('()')
     page.keyboard.press('Enter')
-    assert form.locator('.verdict').inner_text() == '✓ 3 of 3 right.' and answer.locator('.cell-output').is_visible()
+    assert form.locator('.verdict').inner_text() == '✓ 3 of 3 right.'
+    assert answer.locator('.cell-output').is_visible()
 
 
 def test_a_question_for_words_has_no_field(backprop):
@@ -207,30 +218,38 @@ def test_a_question_for_words_has_no_field(backprop):
         assert asked(backprop(address), words)[0].count() == 1, words
 
 
-def hidden(page): return page.evaluate("[...document.querySelectorAll('.cell > .cell-output')].filter(o => o.hidden).map(o => o.textContent.trim())")
+def hidden(page):
+    return page.evaluate("[...document.querySelectorAll('.cell > .cell-output')].filter(o => "
+                         "o.hidden).map(o => o.textContent.trim())")
 
 def test_the_shapes_of_a_page_are_guessed_at_will(backprop):
     page = backprop(viewport={'width': 360, 'height': 800})
     button = page.get_by_role('button', name=re.compile(r'Guess the shapes \(\d+\)'))
     n = int(re.search(r'\d+', button.inner_text())[0])
-    assert button.get_attribute('aria-pressed') == 'false' and not hidden(page) and not page.locator('.cell > form.guess:visible').count()
+    assert button.get_attribute('aria-pressed') == 'false' and not hidden(page)
+    assert not page.locator('.cell > form.guess:visible').count()
     button.press('Enter')
     gone, counter = hidden(page), page.locator('.guesses span')
-    assert not page.locator('.reveal form').count() and button.get_attribute('aria-pressed') == 'true' and len(gone) == n > 6 and counter.inner_text() == f'0 of {n} right'
+    assert not page.locator('.reveal form').count() and button.get_attribute('aria-pressed') == 'true'
+    assert len(gone) == n > 6 and counter.inner_text() == f'0 of {n} right'
     assert all(re.search(r'torch\.(Size|\w+\d)', text) for text in gone)
-    other = page.evaluate("[...document.querySelectorAll('main .cell:not(.reveal *) > .cell-output:not([hidden])')].map(o => o.textContent.trim())")
+    other = page.evaluate("[...document.querySelectorAll('main .cell:not(.reveal *) > "
+                          ".cell-output:not([hidden])')].map(o => o.textContent.trim())")
     # none is left over
     assert not [text for text in other if re.fullmatch(r'torch\.Size\(\[[\d, ]*\]\)', text)]
     form = page.locator('.cell', has_text='hidden.shape, out.shape').locator('form.guess').first
     output = form.locator('xpath=following-sibling::*[1]')
-    assert form.evaluate("f => f.previousElementSibling.matches('.sourceCode, :has(.sourceCode)')") and not output.is_visible()
+    assert form.evaluate("f => f.previousElementSibling.matches('.sourceCode, :has(.sourceCode)')")
+    assert not output.is_visible()
     form.get_by_label('hidden.shape').fill('50 000 x 50')
     form.get_by_label('out.shape').fill('(50000, 10)')
     page.keyboard.press('Enter')
-    assert form.locator('.verdict').inner_text() == f'✓ 2 of 2 right. 1 of {n} on this page.' and counter.inner_text() == f'1 of {n} right'
+    assert form.locator('.verdict').inner_text() == f'✓ 2 of 2 right. 1 of {n} on this page.'
+    assert counter.inner_text() == f'1 of {n} right'
     assert output.is_visible() and output.inner_text().startswith('(torch.Size') and len(hidden(page)) == n-1
     button.click()
-    assert button.get_attribute('aria-pressed') == 'false' and not hidden(page) and not page.locator('.cell > form.guess:visible').count()
+    assert button.get_attribute('aria-pressed') == 'false' and not hidden(page)
+    assert not page.locator('.cell > form.guess:visible').count()
     button.click()
     assert counter.inner_text() == f'1 of {n} right' and output.is_visible() and len(hidden(page)) == n-1
 
@@ -250,7 +269,8 @@ def test_giving_up_shows_and_does_not_count(backprop):
     assert show.inner_text() == 'Show' and not output.is_visible()
     form.locator('input').fill(output.text_content())
     page.keyboard.press('Enter')
-    assert form.locator('.verdict').inner_text() == '✓ Right.' and output.is_visible() and show.inner_text() == 'Hide'
+    assert form.locator('.verdict').inner_text() == '✓ Right.' and output.is_visible()
+    assert show.inner_text() == 'Hide'
     assert page.locator('.guesses span').inner_text() == f'0 of {n} right'
 
 
@@ -263,7 +283,8 @@ def test_the_wish_to_guess_is_kept_for_all_pages(backprop, server):
     page.locator('.guesses button').click()
     page.goto(server+'matmul.html')
     assert page.locator('.guesses button').get_attribute('aria-pressed') == 'false' and not hidden(page)
-    page.goto(server+'backprop.html?guess#the-forward-pass')                      # a link can wish it, too, and once
+    # a link can wish it, too, and once
+    page.goto(server+'backprop.html?guess#the-forward-pass')
     assert page.locator('.guesses button').get_attribute('aria-pressed') == 'true' and hidden(page)
     assert page.url == server+'backprop.html#the-forward-pass'
     page.goto(server+'matmul.html')
@@ -283,7 +304,8 @@ def test_only_chapters_offer_it(backprop):
 
 def test_it_works_where_nothing_can_be_kept(browser, server):
     page, said, _ = visit(browser, server+'backprop.html')
-    page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError') }})")
+    page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new "
+                         "DOMException('no', 'SecurityError') }})")
     page.goto(server+'backprop.html?guess')
     page.wait_for_selector('.guesses')
     assert hidden(page) and not said
@@ -305,7 +327,8 @@ def test_paper_shows_answers_and_no_field(backprop):
 def test_without_scripts_nothing_is_asked(browser, server):
     page, _, _ = visit(browser, server+'backprop.html?guess', java_script_enabled=False)
     outputs = page.locator('main .cell > .cell-output')
-    assert not page.locator('form.guess, .guesses').count() and outputs.count() > 20 and all(o.is_visible() for o in outputs.all())
+    assert not page.locator('form.guess, .guesses').count() and outputs.count() > 20
+    assert all(o.is_visible() for o in outputs.all())
     page.close()
 
 
@@ -317,7 +340,8 @@ def test_fields_are_accessible(backprop, scheme, width):
         form.querySelectorAll('input').forEach(f => { f.value = '(50, 10, 1)' })
         if (i % 3) form.requestSubmit()                                    // some wrong, some untouched, all looked up
         form.querySelector('[type=button]')?.click() }""")
-    assert page.locator('form.guess button', has_text='Hide').count() > 2 and page.locator('form.guess [aria-invalid=true]').count() > 2
+    assert page.locator('form.guess button', has_text='Hide').count() > 2
+    assert page.locator('form.guess [aria-invalid=true]').count() > 2
     found = axe.run(page, {'include': [['form.guess'], ['.guesses'],
                                        ['.cell:has(> form.guess)']]}).response['violations']
     assert not found, [(v['id'], [n['target'] for n in v['nodes']][:4]) for v in found]

@@ -1,4 +1,5 @@
-"""The workbook: its formulas, recalculated by the package `formulas`, against PyTorch; the file; the link that offers it.
+"""The workbook: its formulas, recalculated by the package `formulas`, against PyTorch; the file;
+the link that offers it.
 `formulas` stands in for Excel here: what it takes for an error is checked, what Excel shows for it isn't."""
 import io, math, re, zipfile
 
@@ -29,7 +30,8 @@ def filled(ws):
 
 def typed(outputs, target=None):
     "The cells that a reader types into, with what he types"
-    return {(FIRST, f'B{5+i}'): float(v) for i, v in enumerate(outputs)} | ({(FIRST, 'B3'): target} if target else {})
+    return {(FIRST, f'B{5+i}'): float(v) for i,
+            v in enumerate(outputs)} | ({(FIRST, 'B3'): target} if target else {})
 
 def number(v): return math.nan if isinstance(v, str) else v              # an error is no number
 
@@ -37,7 +39,8 @@ def column(cells, name, letter, c): return torch.tensor([number(cells[name, f'{l
         for i in range(c)], dtype=torch.float64)
 
 def wrong(cells, outputs, k):
-    "The columns and the losses, in cells as recalculated, that aren't PyTorch's for these outputs and this target"
+    """The columns and the losses, in cells as recalculated, that aren't PyTorch's for these
+    outputs and this target"""
     x, c = torch.tensor(outputs, dtype=torch.float64), len(outputs)
     hot, log_p, moved = F.one_hot(torch.tensor(k), c).double(), F.log_softmax(x, 0), x - x.max()
     end, loss = 5 + c, F.cross_entropy(x[None], torch.tensor([k]))
@@ -46,7 +49,8 @@ def wrong(cells, outputs, k):
     one = {(FIRST, f'G{end+1}'): loss, (STABLE, f'H{end+1}'): loss, (FIRST, f'G{end+2}'): loss/math.log(10)}
     for name, cols in want.items():
         one |= {(name, f'{k}{end}'): v.sum() for k, v in cols.items() if (name, f'{k}{end}') in cells}
-    def close(got, want): return torch.allclose(torch.as_tensor(got, dtype=torch.float64), want, rtol=1e-9, atol=1e-9)
+    def close(got, want):
+        return torch.allclose(torch.as_tensor(got, dtype=torch.float64), want, rtol=1e-9, atol=1e-9)
     return ([(name, k) for name, cols in want.items() for k, v in cols.items()
              if not close(column(cells, name, k, c), v)]
             + [at for at, v in one.items() if not close(number(cells[at]), v)])
@@ -82,11 +86,14 @@ def test_large_outputs_break_the_first_sheet_and_not_the_second(recalculate):
     for k, name in enumerate(NAMES):
         cells, want = recalculate(typed(x, name)), F.cross_entropy(torch.tensor([x],
             dtype=torch.float64), torch.tensor([k]))
-        # exp(260) is a number still, but a softmax below 1e-323 is 0, has no ln, and 0 times an error is an error
-        assert cells[FIRST, 'C6'] > 1e100 and cells[FIRST, 'D5'] == 0 and cells[FIRST, 'F5'] == cells[FIRST, 'G11'] == '#NUM!'
+        # exp(260) is a number still, but a softmax below 1e-323 is 0, has no ln, and 0 times an
+        # error is an error
+        assert cells[FIRST, 'C6'] > 1e100 and cells[FIRST, 'D5'] == 0
+        assert cells[FIRST, 'F5'] == cells[FIRST, 'G11'] == '#NUM!'
         assert cells[STABLE, 'H11'] == pytest.approx(want.item(), rel=1e-9, abs=1e-9)
     cells = recalculate(typed([710.] + OUTPUTS[1:]))
-    assert cells[FIRST, 'C5'] == cells[FIRST, 'G11'] == '#NUM!' and cells[STABLE, 'H11'] == pytest.approx(710 - 2.6, rel=1e-9)
+    assert cells[FIRST, 'C5'] == cells[FIRST, 'G11'] == '#NUM!'
+    assert cells[STABLE, 'H11'] == pytest.approx(710 - 2.6, rel=1e-9)
     assert recalculate(typed([709.] + OUTPUTS[1:]))[FIRST, 'C5'] == pytest.approx(math.exp(709), rel=1e-9)
 
 def test_an_unknown_target_is_said(recalculate):
@@ -145,7 +152,8 @@ def test_stored_values_are_the_formulas_own(book, recalculate):
         stored, live = sheet(book.data, name, data_only=True), sheet(book.data, name)
         for cell in (c for c in filled(live) if c.data_type == 'f'):
             got, want, n = stored[cell.coordinate].value, cells[name, cell.coordinate], n + 1
-            if want == '': assert got is None, (name, cell.coordinate); continue       # a message with nothing to say
+            if want == '':
+                assert got is None, (name, cell.coordinate); continue       # a message with nothing to say
             assert got is not None, (name, cell.coordinate)
             assert got == want if isinstance(want, str) else got == pytest.approx(want,
                 abs=1e-9), (name, cell.coordinate)
@@ -165,10 +173,12 @@ def test_the_bytes_are_always_the_same(book, monkeypatch):
 
 def test_its_form(book):
     wb = load_workbook(io.BytesIO(book.data))
-    assert wb.sheetnames == [FIRST, STABLE] and wb.properties.title and wb.properties.modified == wb.properties.created
+    assert wb.sheetnames == [FIRST, STABLE] and wb.properties.title
+    assert wb.properties.modified == wb.properties.created
     ws = wb[FIRST]
     choices = {str(v.sqref): v for v in ws.data_validations.dataValidation}
-    assert choices['B3'].type == 'list' and choices['B3'].formula1 == '$A$5:$A$9' and choices['B5:B9'].type == 'decimal'
+    assert choices['B3'].type == 'list' and choices['B3'].formula1 == '$A$5:$A$9'
+    assert choices['B5:B9'].type == 'decimal'
     # bordered: to be changed
     inputs = {c.coordinate for c in filled(ws) if c.border.left and c.border.left.style}
     assert inputs == {'B3', *(f'B{r}' for r in range(5, 10))}
@@ -181,7 +191,8 @@ def test_its_form(book):
 def test_a_name_is_text_whatever_it_looks_like():
     names = ['=1+1', '#N/A', '<b>&"', '7']
     ws = sheet(cross_entropy_workbook(names, [1., 2., 3., 4.], '=1+1').data)
-    assert [ws[f'A{r}'].value for r in range(5, 9)] == names and [ws[f'A{r}'].data_type for r in range(5, 9)] == ['s']*4
+    assert [ws[f'A{r}'].value for r in range(5, 9)] == names
+    assert [ws[f'A{r}'].data_type for r in range(5, 9)] == ['s']*4
     assert ws['B3'].value == '=1+1' and ws['B3'].data_type == 's'
 
 @pytest.mark.parametrize('names,outputs,target,says', [
@@ -204,7 +215,8 @@ def test_bad_input_gets_one_sentence(names, outputs, target, says):
 
 def test_the_link_holds_the_file():
     d = Download(b'abc'*1000, 'a"b.txt', 'text/plain')
-    assert d._repr_html_().startswith('<p><a download="a&quot;b.txt" href="data:text/plain;base64,YWJj') and repr(d) == 'a"b.txt, 3\xa0kB'
+    assert d._repr_html_().startswith('<p><a download="a&quot;b.txt" href="data:text/plain;base64,YWJj')
+    assert repr(d) == 'a"b.txt, 3\xa0kB'
 
 
 @pytest.mark.parametrize('scripts', [True, False])
@@ -216,7 +228,8 @@ def test_the_page_offers_it(browser, server, book, tmp_path, scripts):
     link.focus()
     with page.expect_download() as d: page.keyboard.press('Enter')
     d.value.save_as(tmp_path/'got.xlsx')
-    assert d.value.suggested_filename == 'cross_entropy.xlsx' and (tmp_path/'got.xlsx').read_bytes() == book.data
+    assert d.value.suggested_filename == 'cross_entropy.xlsx'
+    assert (tmp_path/'got.xlsx').read_bytes() == book.data
     assert re.search(rf'{len(book.data)/1000:.0f}\s?kB', link.locator('..').inner_text())
     assert not said and all(u.startswith((server, 'data:', 'blob:')) for u in asked)
     assert wrong(recalculator((tmp_path/'got.xlsx').read_bytes())(), OUTPUTS, 1) == []

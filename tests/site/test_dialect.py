@@ -16,7 +16,8 @@ ALIKE = [
     'H~x~ and a^2^ and ~~gone~~', '@torch.no_grad says', '| no\n| line block', 'A note^[here]',
     'see [Heading]\n\n## Heading', '#5 bolt',
     '- a\n  - b\n    - c', '1. a\n  - b', 'under\n---',
-    'https://example.org and <https://example.org>', '- [ ] todo', 'a<br>b <b>c</b>', '- and -- and "so" it\'s ...',
+    'https://example.org and <https://example.org>', '- [ ] todo', 'a<br>b <b>c</b>',
+    '- and -- and "so" it\'s ...',
     '$$x\n+ y$$ and `$a$` and $|x|$', 'a \\$5 note', r'$\text{costs \$5}$',
     r'$$\text{sums over $\delta$}$$', 'snake_case __init__ *a*b',
     '| a | b |\n|:--|--:|\n| $|x|$ | 2 |', '```\n| a | b |\nx | y\n--|--\n```',
@@ -72,5 +73,6 @@ def test_the_build_says_in_which_cell(clone, monkeypatch):
     monkeypatch.setattr(site, 'ROOT', clone)
     monkeypatch.setattr(site, 'NBS', clone/'nbs')
     one, two = site.read_alike(PANDOC)
-    assert one.startswith("nbs/teaching.ipynb, cell 2: Jupyter shows 'A line', the site would show 'A line | a | b |") and 'an empty line before' in one
+    assert one.startswith("nbs/teaching.ipynb, cell 2: Jupyter shows 'A line', the site would "
+                          "show 'A line | a | b |") and 'an empty line before' in one
     assert two.startswith(f"nbs/teaching.ipynb, cell {len(nb.cells)}: Jupyter shows 'Costs FORMULA1")

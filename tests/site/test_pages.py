@@ -14,7 +14,8 @@ def order():
     "The pages' addresses in the order of _quarto.yml"
     site = load_tool('site')
     rows = site.sidebar(yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents'])
-    return [join(dirname(nb), re.sub(r'^\d+[a-zA-Z0-9]*_', '', Path(nb).stem.lower())+'.html') for _, nb in rows]
+    return [join(dirname(nb), re.sub(r'^\d+[a-zA-Z0-9]*_', '', Path(nb).stem.lower())+'.html') for _,
+            nb in rows]
 
 
 # ---- the files ----
@@ -61,17 +62,21 @@ def test_every_page_runs_and_loads_only_files_of_the_site(pages):
     for name, page in pages.items():
         rules = policy(page)
         assert all(rules.get(k) == ["'none'"] for k in ('default-src', 'base-uri', 'form-action')), name
-        assert all(set(words) <= {"'self'", "'none'"} | more.get(k, set()) for k, words in rules.items()), (name, rules)
+        assert all(set(words) <= {"'self'", "'none'"} | more.get(k, set()) for k,
+                   words in rules.items()), (name, rules)
         assert not inline(page), (name, inline(page))
-    late = Reader('<script src="a.js"></script><meta http-equiv="Content-Security-Policy" content="default-src \'none\'">')
+    late = Reader('<script src="a.js"></script><meta http-equiv="Content-Security-Policy" '
+                  'content="default-src \'none\'">')
     assert not policy(late)
-    assert len(inline(Reader('<style></style><script>1</script><p onclick="1"><a href="javascript:1">a</a>'))) == 4
+    assert len(inline(Reader('<style></style><script>1</script><p onclick="1"><a '
+                             'href="javascript:1">a</a>'))) == 4
 
 
 def test_no_link_to_what_is_not_yet_public(pages):
     config = load_tool('site').config()
     if config['public']: pytest.skip('_quarto.yml has repo-actions: the repository is public')
-    assert not [(n, h) for n, p in pages.items() for h in p.links if h.startswith((config['git'], config['base']))]
+    assert not [(n, h) for n,
+                p in pages.items() for h in p.links if h.startswith((config['git'], config['base']))]
 
 
 def left_over(page): return re.findall(r'.{0,20}(?:\]\(|\*\*|^:::).{0,20}', page.prose)
@@ -135,12 +140,14 @@ def test_chapters_are_there_as_markdown(docs, pages, order):
     books = sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))
     assert [o for o in listed if o.endswith('.md')] == [re.sub(r'^\d+_', '', f.stem)+'.md' for f in books]
     for f in books:
-        page, said = re.sub(r'^\d+_', '', f.stem), (docs/re.sub(r'^\d+_', '', f'{f.stem}.md')).read_text(encoding='utf-8')
+        page, said = re.sub(r'^\d+_', '',
+                            f.stem), (docs/re.sub(r'^\d+_', '', f'{f.stem}.md')).read_text(encoding='utf-8')
         heads = [l for c in json.loads(f.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown'
                  for l in ''.join(c['source']).splitlines() if re.match('##+ ', l)]
         # back-ticks may have become links
         assert [h for h in heads if '`' not in h and h not in said] == [], page
-        assert '```python' in said and '<script' not in said and not re.search(r'\]\([\w/.]+\.ipynb', said), page
+        assert '```python' in said and '<script' not in said and not re.search(r'\]\([\w/.]+\.ipynb',
+            said), page
 
 
 def test_the_reference_holds_every_exported_name(pages, docs):
@@ -188,9 +195,11 @@ def test_code_leads_to_what_its_names_mean_there(docs, pages):
     assert homes('support/derivatives', 'evaluate', code) == {'derivatives'} and homes('fitting',
         'evaluate', code) == {'fitting'}
     assert homes('fitting', 'fit', code) == homes('fitting', 'fit', prose) == {'fitting'}
-    assert homes('backprop', 'fit', code) == homes('backprop', 'fit', prose) == set()            # that page's own
+    # that page's own
+    assert homes('backprop', 'fit', code) == homes('backprop', 'fit', prose) == set()
     assert homes('backprop', 'watch', code) == homes('backprop', 'record', code) == {'debugger'}
-    assert homes('support/notations', 'watch', code) == set()                                    # that page's own
+    # that page's own
+    assert homes('support/notations', 'watch', code) == set()
 
 
 @pytest.mark.parametrize('code, means, inner', [
@@ -201,7 +210,8 @@ def test_code_leads_to_what_its_names_mean_there(docs, pages):
     ('mse = lambda out: out', {'mse': None}, {'out'}),
     ('fit(x); [relu for relu in y]', {}, {'relu'}), ('for lin in x: pass', {'lin': None}, set()),
     ('%time fit(1)\nfit = 2', {'fit': None}, set()), ('def (', {}, set())])
-def test_what_a_cell_gives_a_meaning(code, means, inner): assert load_tool('site').bound(code, '') == (means, inner)
+def test_what_a_cell_gives_a_meaning(code, means, inner):
+    assert load_tool('site').bound(code, '') == (means, inner)
 
 
 def test_what_a_cell_exports_is_the_library_s():
@@ -217,7 +227,8 @@ def wake(page):
 
 
 def faults(page):
-    """What axe finds. It is slow on large pages: formulas, and code whose words all look like some before it, are asked only whether keys
+    """What axe finds. It is slow on large pages: formulas, and code whose words all look like
+    some before it, are asked only whether keys
     can scroll them, and taken out of the page."""
     axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
     page.evaluate("""() => { const seen = new Set()
@@ -235,18 +246,23 @@ def faults(page):
 
 @pytest.mark.parametrize('scheme,width,narrower', [('light', 1440, (1024, 768)), ('dark', 360, ())])
 def test_every_page_in_a_browser(browser, server, docs, pages, scheme, width, narrower):
-    """Whole, quiet, within its width and its weight; awake, with every answer open, without a serious fault in axe's eyes. `make test`
-    again names a file in BACKPROP13_PAGES, and a page that was looked at, with the same files beside it, isn't again."""
-    some = 'practice/layers.html', 'practice/shapes_fitting.html'        # the others are generated in the same manner
+    """Whole, quiet, within its width and its weight; awake, with every answer open, without a
+    serious fault in axe's eyes. `make test`
+    again names a file in BACKPROP13_PAGES, and a page that was looked at, with the same files
+    beside it, isn't again."""
+    # the others are generated in the same manner
+    some = 'practice/layers.html', 'practice/shapes_fitting.html'
     note = os.environ.get('BACKPROP13_PAGES') and Path(f"{os.environ['BACKPROP13_PAGES']}-{scheme}")
     known, seen = json.loads(note.read_text()) if note and note.exists() else {}, {}
-    shared = [f for f in sorted(docs.rglob('*')) if f.is_file() and f.suffix in ('.js', '.css', '.mjs', '.woff2')]
+    shared = [f for f in sorted(docs.rglob('*')) if f.is_file()
+              and f.suffix in ('.js', '.css', '.mjs', '.woff2')]
     base = sha256(b''.join(f.read_bytes() for f in (Path(__file__), *shared))).hexdigest()
     for name in [n for n in pages if not n.startswith('practice/') or n in some]:
         own = docs/name, *sorted((docs/name.replace('.html', '_files')).glob('*'))
         seen[name] = sha256(b''.join(f.read_bytes() for f in own)).hexdigest() + base
         if known.get(name) == seen[name]: continue
-        page, said, asked = visit(browser, server+name, viewport={'width': width, 'height': 800}, color_scheme=scheme)
+        page, said, asked = visit(browser, server+name, viewport={'width': width, 'height': 800},
+                                  color_scheme=scheme)
         weight = page.evaluate("performance.getEntries().reduce((sum, e) => sum + (e.transferSize ?? 0), 0)")
         # before anything is scrolled, compressed as GitHub Pages does
         assert 30_000 < weight < 1_000_000, (name, weight)
@@ -281,7 +297,8 @@ SHIFT = """window.shift = 0; new PerformanceObserver(l => { for (const e of l.ge
     .observe({type: 'layout-shift', buffered: true})"""
 
 def test_nothing_moves_under_a_reader_s_eyes_on_a_phone(browser, server):
-    "Each chapter while it loads, and while its labs come to life: a cumulative layout shift below 0.1 is called good"
+    """Each chapter while it loads, and while its labs come to life: a cumulative layout shift
+    below 0.1 is called good"""
     context = browser.new_context(viewport={'width': 390, 'height': 844}, has_touch=True)
     context.add_init_script(SHIFT)
     found = {}
@@ -293,7 +310,8 @@ def test_nothing_moves_under_a_reader_s_eyes_on_a_phone(browser, server):
         for lab in page.locator('.lab').all():
             # it wakes before it is seen
             lab.evaluate("e => scrollTo({top: e.offsetTop - 1300, behavior: 'instant'})")
-            lab.evaluate("e => new Promise(ok => { const t = setInterval(() => { if (e.dataset.live) { clearInterval(t); ok() } }, 20) })")
+            lab.evaluate("e => new Promise(ok => { const t = setInterval(() => { if "
+                         "(e.dataset.live) { clearInterval(t); ok() } }, 20) })")
             lab.evaluate("e => e.scrollIntoView({behavior: 'instant'})")
             page.wait_for_timeout(100)
         found[name] = page.evaluate('shift')
@@ -311,7 +329,8 @@ def test_nothing_moves_under_a_reader_s_eyes_on_a_phone(browser, server):
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_the_open_search_has_no_fault(browser, server, scheme):
-    page, _, _ = visit(browser, server+'matmul.html', viewport={'width': 390, 'height': 800}, color_scheme=scheme)
+    page, _, _ = visit(browser, server+'matmul.html', viewport={'width': 390, 'height': 800},
+                       color_scheme=scheme)
     page.keyboard.press('/')
     page.fill('#search-input', 'learning rate')
     page.wait_for_selector('#search mark')
@@ -322,7 +341,8 @@ def test_the_open_search_has_no_fault(browser, server, scheme):
 
 
 def test_accessibility_can_fail(browser, server):
-    page, _, _ = visit(browser, server+'matmul.html', viewport={'width': 360, 'height': 800}, color_scheme='light')
+    page, _, _ = visit(browser, server+'matmul.html', viewport={'width': 360, 'height': 800},
+                       color_scheme='light')
     assert not faults(page)
     page.reload()
     page.evaluate("""() => { document.querySelector('#theme-toggle').textContent = ''
@@ -330,5 +350,6 @@ def test_accessibility_can_fail(browser, server):
         word.style.color = '#ccc'; word.id = 'pale'
         for (const e of code) { e.style.whiteSpace = 'pre'; e.removeAttribute('tabindex'); e.querySelectorAll('[tabindex], a').forEach(o => o.replaceWith(...o.childNodes)) } }""")
     found = {v['id']: str(v['nodes']) for v in faults(page)}
-    assert {'color-contrast', 'button-name', 'scrollable-region-focusable'} <= found.keys() and 'pale' in found['color-contrast']
+    assert {'color-contrast', 'button-name', 'scrollable-region-focusable'} <= found.keys()
+    assert 'pale' in found['color-contrast']
     page.close()

@@ -1,4 +1,5 @@
-"""What nbdev hands to Quarto, and what it says where Quarto can't do its work. Quarto itself isn't run: a program in its place keeps what it got."""
+"""What nbdev hands to Quarto, and what it says where Quarto can't do its work. Quarto itself
+isn't run: a program in its place keeps what it got."""
 import re
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def test_quarto_gets_every_page_and_the_configuration(handed, books):
     assert set(books) == {f.relative_to(ROOT/'nbs').as_posix() for f in (ROOT/'nbs').rglob('[!.]*.ipynb')}
     assert settings.site(handed) == settings.site(ROOT)
     html = settings.site(ROOT)['format']['html']
-    assert html['respect-user-color-scheme'] is True and html['html-math-method'] == {'method': 'katex', 'url': 'assets/katex/'}
+    assert html['respect-user-color-scheme'] is True
+    assert html['html-math-method'] == {'method': 'katex', 'url': 'assets/katex/'}
 
 
 def test_html_reaches_quarto_as_markdown(books):
@@ -62,7 +64,8 @@ def test_the_notebook_can_be_downloaded(handed, books):
 
 def test_only_practice_stays_out_of_quartos_search(books):
     front = {name: yaml.safe_load(nb.cells[0].source.strip().strip('-')) for name, nb in books.items()}
-    assert {n for n, o in front.items() if o.get('search') is False} == {n for n in books if n.startswith('practice/')}
+    assert {n for n, o in front.items() if o.get('search') is False} == {n for n in books
+        if n.startswith('practice/')}
     assert all(o['title'] and o['output-file'] for o in front.values())
 
 
@@ -72,7 +75,8 @@ def test_names_in_back_ticks_lead_to_the_reference(books, pages):
                             + [o.get('text/markdown', '') for o in outputs(nb)])
             for name, nb in books.items()}
     links = {name: re.findall(r'\]\((?:\.\./)*reference\.ipynb#([^)]+)\)', s) for name, s in said.items()}
-    assert sum(map(len, links.values())) > 200 and not [n for n, s in said.items() if 'backprop13.github.io' in s]
+    assert sum(map(len, links.values())) > 200
+    assert not [n for n, s in said.items() if 'backprop13.github.io' in s]
     assert not {(n, i) for n, found in links.items() for i in found} - {(n, i) for n in books
         for i in pages['reference.html'].ids}
 
@@ -102,22 +106,28 @@ BOOTSTRAP = set("""accordion active alert badge bi blockquote border breadcrumb 
     dropdown dropend dropstart dropup fade figure hiding hstack initialism invisible lead mark modal nav navbar offcanvas pagination placeholder popover
     progress ratio rounded row shadow show showing small table toast tooltip visible vr vstack""".split())        # its classes, or their first words
 
-def classes(css): return set(re.findall(r'\.([a-zA-Z][\w-]*)', re.sub(r'/\*.*?\*/|\{[^{}]*\}', ' ', css, flags=re.S)))
+def classes(css):
+    return set(re.findall(r'\.([a-zA-Z][\w-]*)', re.sub(r'/\*.*?\*/|\{[^{}]*\}', ' ', css, flags=re.S)))
 def taken(css): return {o for o in classes(css) if o.split('-')[0] in BOOTSTRAP}
 
 def test_no_class_of_ours_is_bootstraps():
-    for f in 'backprop13/static/lab.css', 'nbs/assets/site.css': assert not taken((ROOT/f).read_text(encoding='utf-8')), f
-    assert taken('.a .card { x: 1.row } /* .col */ @media (x) { .row:hover, .nav-x { y: 2 } }') == {'card', 'row', 'nav-x'}
+    for f in 'backprop13/static/lab.css', 'nbs/assets/site.css':
+        assert not taken((ROOT/f).read_text(encoding='utf-8')), f
+    assert taken('.a .card { x: 1.row } /* .col */ @media (x) { .row:hover, .nav-x { y: 2 } }') == {'card',
+        'row', 'nav-x'}
 
 
 def test_what_bootstrap_says_of_elements_is_undone_in_labs():
-    "Of captions, legends and tables, which labs have; and inline code and links have the colours of both schemes"
+    """Of captions, legends and tables, which labs have; and inline code and links have the colours
+    of both schemes"""
     rules = (ROOT/'nbs/assets/quarto.scss').read_text(encoding='utf-8').partition('/*-- scss:rules --*/')[2]
     lab = re.search(r'\.lab \{(.*?\} *\n.*?)\} *\}', rules, re.S)[1]
     used = re.findall(r'(?<![\w.-])(caption|legend|table)\b',
-                      re.sub(r'\{[^{}]*\}', ' ', (ROOT/'backprop13/static/lab.css').read_text(encoding='utf-8')))
+                      re.sub(r'\{[^{}]*\}', ' ',
+                             (ROOT/'backprop13/static/lab.css').read_text(encoding='utf-8')))
     assert set(used) and all(re.search(rf'\b{o}\b[^{{}}]*\{{', lab) for o in set(used))
-    assert re.search(r'a:not\(\.btn\) \{ color: var\(--link\)', rules) and re.search(r'code:not\(\.sourceCode\) \{ color: inherit; background-color: var\(--box\)', rules)
+    assert re.search(r'a:not\(\.btn\) \{ color: var\(--link\)', rules)
+    assert re.search(r'code:not\(\.sourceCode\) \{ color: inherit; background-color: var\(--box\)', rules)
 
 
 # ---- where Quarto can't do its work
@@ -141,16 +151,21 @@ def test_what_to_do_is_told_in_a_sentence(clone, tmp_path, command, quarto, with
 # ---- what is published
 
 def unproved(flow, tests):
-    "Why the workflow `flow` might publish another site than the one that the workflow `tests` reads in a browser"
+    """Why the workflow `flow` might publish another site than the one that the workflow `tests`
+    reads in a browser"""
     on = flow[True]                                              # YAML reads the key `on` as true
     if set(on) != {'workflow_run'} or on['workflow_run'] != {'workflows': [tests['name']],
             'types': ['completed'], 'branches': ['main']}: yield 'when'
     build, steps = flow['jobs']['build'], flow['jobs']['build']['steps']
-    if not {"github.event.workflow_run.conclusion == 'success'", "github.event.workflow_run.event == 'push'"} <= set(build.get('if', '').split(' && ')): yield 'if'
+    if not {"github.event.workflow_run.conclusion == 'success'",
+            "github.event.workflow_run.event == 'push'"} <= set(build.get('if', '').split(' && ')):
+        yield 'if'
     checkout = next(o for o in steps if o.get('uses', '').startswith('actions/checkout@'))
     if checkout['with'].get('ref') != '${{ github.event.workflow_run.head_sha }}': yield 'another commit'
-    if [o['run'] for o in steps if 'run' in o] != ['make site'] or 'quarto' in str(flow).lower(): yield 'another site'
-    if steps[-1].get('with') != {'path': '_docs'} or flow['jobs']['deploy'].get('needs') != 'build': yield 'another folder'
+    if [o['run'] for o in steps if 'run' in o] != ['make site'] or 'quarto' in str(flow).lower():
+        yield 'another site'
+    if steps[-1].get('with') != {'path': '_docs'} or flow['jobs']['deploy'].get('needs') != 'build':
+        yield 'another folder'
 
 
 def flow(name, old='', new=''):
@@ -159,10 +174,14 @@ def flow(name, old='', new=''):
     return yaml.safe_load(text.replace(old, new))
 
 
-def test_the_site_that_the_tests_read_is_published(): assert not list(unproved(flow('deploy.yml'), flow('test.yml')))
+def test_the_site_that_the_tests_read_is_published():
+    assert not list(unproved(flow('deploy.yml'), flow('test.yml')))
 
 @pytest.mark.parametrize('old,new', [
     ('workflow_run: {', 'push: {branches: [main]}\n  workflow_run: {'), ('[test]', '[weekly]'),
     ("conclusion == 'success'", "conclusion != 'x'"), (" && github.event.workflow_run.event == 'push'", ''),
-    ('head_sha', 'head_branch'), ('      - run: make site', '      - uses: quarto-dev/quarto-actions/setup@8a96df13519ee81fd526f2dfca5962811136661b\n      - run: make site'), ('make site', 'nbdev_docs')])
+    ('head_sha', 'head_branch'),
+    ('      - run: make site',
+     '      - uses: quarto-dev/quarto-actions/setup@8a96df13519ee81fd526f2dfca5962811136661b\n    '
+     '  - run: make site'), ('make site', 'nbdev_docs')])
 def test_another_site_is_caught(old, new): assert list(unproved(flow('deploy.yml', old, new), flow('test.yml')))

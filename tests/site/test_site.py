@@ -52,8 +52,10 @@ def test_what_a_lab_keeps_is_data(monkeypatch, tmp_path):
     ('<a href="https://example.org"/>', 'a reference'), ('<a href="javascript:1"/>', 'a reference'),
     ('<image xmlns:x="http://www.w3.org/1999/xlink" x:href="//example.org/a"/>', 'a reference'),
     ('<style>@import "https://example.org"</style>', 'a style'), ('<foreignObject/>', '<foreignObject>'),
-    ('<style>@\\69mport "https://example.org"</style>', 'a style'), ('<?xml-stylesheet href="#a"?>', 'an instruction'),
-    ('<style>g {cursor: image-set("https://example.org" 1x)}</style>', 'a style'), ('<g style="fill: u\\72l(//a)"/>', 'a style'),
+    ('<style>@\\69mport "https://example.org"</style>', 'a style'),
+    ('<?xml-stylesheet href="#a"?>', 'an instruction'),
+    ('<style>g {cursor: image-set("https://example.org" 1x)}</style>', 'a style'),
+    ('<g style="fill: u\\72l(//a)"/>', 'a style'),
     ('<a href="#"><set attributeName="href" to="javascript:1"/></a>', '<set>'),
     ('<meta xmlns="http://www.w3.org/1999/xhtml" http-equiv="refresh"/>', '<meta>'),
     ('<g style="fill: url(https://example.org/a)"/>', 'a reference'), ('<g>', 'not XML')])
@@ -63,13 +65,15 @@ def test_an_svg_that_does_more_than_show_is_refused(monkeypatch, tmp_path, insid
         svg = f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>'
         return p.image('image/svg+xml', svg, {}, {}, 'alt', 'draw()')
     assert 'figure-1.svg' in draw('<defs><g id="a"/></defs><use href="#a"/><g style="clip-path: url(#a)"/>'
-                                  '<image href="data:image/png;base64,AA=="/><metadata><o xmlns="http://purl.org/dc/"/></metadata>')
+                                  '<image href="data:image/png;base64,AA=="/><metadata><o '
+                                  'xmlns="http://purl.org/dc/"/></metadata>')
     with pytest.raises(site.SiteError, match=why): draw(inside)
     assert [f.name for f in tmp_path.rglob('*.svg')] == ['figure-1.svg']
     def lab(inside):
         svg = f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>'.encode()
         return p.lab(f'<img src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}">')
-    assert re.search(r'src="a_files/lab-\d.svg" loading="lazy"', lab('<g/>'))                          # the picture of a lab
+    # the picture of a lab
+    assert re.search(r'src="a_files/lab-\d.svg" loading="lazy"', lab('<g/>'))
     with pytest.raises(site.SiteError, match=f'a lab whose picture is an SVG with.*{why}'): lab(inside)
     assert len([*tmp_path.rglob('*.svg')]) == 2
 
@@ -113,15 +117,18 @@ def test_html_is_read_as_a_browser_reads_it(monkeypatch, tmp_path):
     assert problems == ['nbs/a.ipynb links to none.ipynb, and there is no notebook nbs/none.ipynb']
     assert p.heads == [('here', 'A heading')] and {'here', 'own'} <= p.ids
     assert len(p.tree.css('article span')) == 1    # the heading has that address
-    assert len(p.tree.css('.scroll-box')) == 2 and p.tree.css_first('article > .scroll-box > table .scroll-box > table')
+    assert len(p.tree.css('.scroll-box')) == 2
+    assert p.tree.css_first('article > .scroll-box > table .scroll-box > table')
     assert [o.attrs['class'] for o in p.tree.css('article p') if not o.text().strip()] == ['kept']
 
 
 # ---- in a browser ----
 SPOILT = {'script-src-elem': '<script>ran = 1</script>',
           'script-src-attr': '<details open ontoggle="ran = 1"></details>',
-          'script-src': '<script src="spoilt.js"></script>', 'style-src-elem': '<style>main { display: none }</style>',
-          'img-src': '<img src="https://example.org/a.png" alt="">', 'base-uri': '<base href="https://example.org">'}
+          'script-src': '<script src="spoilt.js"></script>',
+          'style-src-elem': '<style>main { display: none }</style>',
+          'img-src': '<img src="https://example.org/a.png" alt="">',
+          'base-uri': '<base href="https://example.org">'}
 
 def test_the_policy_refuses_what_is_not_the_sites(browser, server):
     page, said, asked = visit(browser, server+'teaching.html')
@@ -146,7 +153,8 @@ def test_the_policy_refuses_what_is_not_the_sites(browser, server):
 def test_downloads_are_allowed(browser, server):
     page, said, _ = visit(browser, server+'minibatch_training.html')
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
-    for link, name in (('.actions a[download]', '04_minibatch_training.ipynb'), ('main a[href^="data:"]', 'xlsx')):
+    for link, name in (('.actions a[download]', '04_minibatch_training.ipynb'),
+                       ('main a[href^="data:"]', 'xlsx')):
         with page.expect_download() as file: page.locator(link).first.click()
         assert file.value.suggested_filename.endswith(name) and file.value.path().stat().st_size > 3000
     assert not said
@@ -175,7 +183,8 @@ RANK = """async ([root, file, questions]) => {
 
 QUESTIONS = {
     # the fifteen that readers of this field ask again and again
-    'why is w.g that expression': 'backprop.html#why-is-w.g-that-expression', 'why the transpose': 'derivatives.html#why-the-transpose',
+    'why is w.g that expression': 'backprop.html#why-is-w.g-that-expression',
+    'why the transpose': 'derivatives.html#why-the-transpose',
     'where does .g come from': 'backprop.html#where-does-.g-come-from',
     'I have forgotten my calculus': 'derivatives.html#i-have-forgotten-my-calculus-what-do-i-need',
     'which layout has a jacobian': 'derivatives.html#which-layout-has-a-jacobian-numerator-or-denominator',
@@ -184,35 +193,49 @@ QUESTIONS = {
     'what if a value or a weight is used twice': 'autograd.html#what-if-a-value-or-a-weight-is-used-twice',
     'why matrices when the derivation has scalars': 'derivatives.html#why-matrices-where-the-derivation-has-scalars',
     'does breakpoint work in jupyter': 'backprop.html#does-breakpoint-work-in-jupyter',
-    'where do I get MNIST': 'data.html#where-do-i-get-mnist-now', 'which versions': 'data.html#which-versions-does-it-run-on',
-    'does it run in colab': 'data.html#does-it-run-in-colab', 'where are the solutions': 'practice.html#how-it-goes',
+    'where do I get MNIST': 'data.html#where-do-i-get-mnist-now',
+    'which versions': 'data.html#which-versions-does-it-run-on',
+    'does it run in colab': 'data.html#does-it-run-in-colab',
+    'where are the solutions': 'practice.html#how-it-goes',
     'why does my gradient vanish': 'minibatch_training.html#why-does-my-gradient-vanish-or-explode-and-why-1m',
     # words of the field, which headings may say otherwise
     'vanishing gradient': 'minibatch_training.html#why-does-my-gradient-vanish-or-explode-and-why-1m',
     'why transpose': 'derivatives.html#why-the-transpose', 'broadcast': 'matmul.html#the-broadcasting-rule',
-    'learning rate': 'minibatch_training.html#the-learning-rate-too-small-right-too-large', 'einsum': 'matmul.html#einsum-name-the-axes',
+    'learning rate': 'minibatch_training.html#the-learning-rate-too-small-right-too-large',
+    'einsum': 'matmul.html#einsum-name-the-axes',
     'overfitting': 'fitting.html#see-it-overfit', 'softmax overflow': 'minibatch_training.html#logsumexp',
     'zero_grad': 'minibatch_training.html#what-breaks-without-no_grad-without-zeroing',
     'what is a tensor': 'data.html#a-picture-is-a-table-of-numbers',
     'topological order': 'autograd.html#why-topological-order-why-not-recurse',
-    'initialization': 'backprop.html#weights-and-biases-to-start-from', 'dead relu': 'minibatch_training.html#dead-relus',
-    'zero grad': 'minibatch_training.html#what-breaks-without-no_grad-without-zeroing', 'SGD': 'fitting.html#an-optimizer',
+    'initialization': 'backprop.html#weights-and-biases-to-start-from',
+    'dead relu': 'minibatch_training.html#dead-relus',
+    'zero grad': 'minibatch_training.html#what-breaks-without-no_grad-without-zeroing',
+    'SGD': 'fitting.html#an-optimizer',
     'epoch': 'minibatch_training.html#the-training-loop', 'batch': 'minibatch_training.html#the-training-loop',
     'Jacobian': 'derivatives.html#which-layout-has-a-jacobian-numerator-or-denominator',
-    'relu': 'derivatives.html#relu-and-its-hinge', 'cross entropy': 'minibatch_training.html#cross-entropy-worked-out',
+    'relu': 'derivatives.html#relu-and-its-hinge',
+    'cross entropy': 'minibatch_training.html#cross-entropy-worked-out',
     'softmax': 'minibatch_training.html#softmax', 'logsumexp': 'minibatch_training.html#logsumexp',
     'log_softmax': 'minibatch_training.html#log-softmax', 'chain rule': 'derivatives.html#the-chain-rule',
-    'mean squared error': 'derivatives.html#mean-squared-error', 'gradient descent': 'derivatives.html#why-against-the-gradient',
-    'what is a gradient': 'derivatives.html#partial-derivatives', 'nn.Module': 'backprop.html#the-same-with-nn.module',
-    'computation graph': 'backprop.html#the-graph-of-a-run', 'debugger': 'backprop.html#looking-inside-with-the-debugger',
-    'dataloader': 'fitting.html#a-data-loader', 'confusion matrix': 'minibatch_training.html#which-digits-does-it-get-wrong',
-    'shuffling': 'fitting.html#and-shuffled', 'why sum over batches': 'derivatives.html#why-the-sum-over-the-batch', 'checkpoint': 'fitting.html#keep-the-weights',
+    'mean squared error': 'derivatives.html#mean-squared-error',
+    'gradient descent': 'derivatives.html#why-against-the-gradient',
+    'what is a gradient': 'derivatives.html#partial-derivatives',
+    'nn.Module': 'backprop.html#the-same-with-nn.module',
+    'computation graph': 'backprop.html#the-graph-of-a-run',
+    'debugger': 'backprop.html#looking-inside-with-the-debugger',
+    'dataloader': 'fitting.html#a-data-loader',
+    'confusion matrix': 'minibatch_training.html#which-digits-does-it-get-wrong',
+    'shuffling': 'fitting.html#and-shuffled',
+    'why sum over batches': 'derivatives.html#why-the-sum-over-the-batch',
+    'checkpoint': 'fitting.html#keep-the-weights',
     'memory for time': 'support/notations.html#remembering-more-memory-for-time', 'gpu': 'speed.html#on-a-gpu',
     # names of the library, and what is beside the lesson
-    'lin_grad': 'reference.html#lin_grad', 'Licence': 'index.html#licence', 'labs': 'labs.html', 'lesson map': 'lesson_map.html'}
+    'lin_grad': 'reference.html#lin_grad', 'Licence': 'index.html#licence', 'labs': 'labs.html',
+    'lesson map': 'lesson_map.html'}
 
 # what the order needs: without it, other sections come first
-SPOILT_SEARCH = [('title: 10, names: 10', 'title: 1, names: 10'), ('names: 10', 'names: .1'), ('page: .8, reference: .3, support: .25', 'page: 1, reference: 1, support: 1'),
+SPOILT_SEARCH = [('title: 10, names: 10', 'title: 1, names: 10'), ('names: 10', 'names: .1'),
+                 ('page: .8, reference: .3, support: .25', 'page: 1, reference: 1, support: 1'),
                  ('1 + 3 * alike', '1 + 0 * alike'), ('(ing|ed)$', '$^'), ("now of on one or", 'or')]
 
 @pytest.fixture(scope='module')
@@ -224,7 +247,8 @@ def found(browser, server, docs):
     for i, (old, new) in enumerate([('', ''), *SPOILT_SEARCH]):
         assert not old or source.count(old) == 1, old
         texts.append(source.replace(old, new, 1))
-        first[old] = page.evaluate(RANK, [server, f'assets/search-{i}.js', [*QUESTIONS, 'qwertz', 'sofmax', 'gradient qwertz']])
+        first[old] = page.evaluate(RANK, [server, f'assets/search-{i}.js',
+                                          [*QUESTIONS, 'qwertz', 'sofmax', 'gradient qwertz']])
     assert not said, said
     page.close()
     return first
@@ -233,9 +257,11 @@ def found(browser, server, docs):
 def test_the_first_hit_answers(found, question): assert found[''][question] == QUESTIONS[question]
 
 @pytest.mark.parametrize('old,new', SPOILT_SEARCH)
-def test_a_worse_order_is_caught(found, old, new): assert [q for q, url in QUESTIONS.items() if found[old][q] != url]
+def test_a_worse_order_is_caught(found, old, new):
+    assert [q for q, url in QUESTIONS.items() if found[old][q] != url]
 
-def test_what_is_not_there_is_not_found(found): assert {found[''][q] for q in ('qwertz', 'sofmax', 'gradient qwertz')} == {None}
+def test_what_is_not_there_is_not_found(found):
+    assert {found[''][q] for q in ('qwertz', 'sofmax', 'gradient qwertz')} == {None}
 
 
 def sections(docs): return json.loads((docs/'search.json').read_text(encoding='utf-8'))
@@ -256,7 +282,8 @@ def search(page, question):
     "What the search says to a question that is typed"
     if not page.locator('#search-box').is_visible(): page.keyboard.press('/')
     page.fill('#search-input', question)
-    page.wait_for_function("q => document.querySelector('#search-said').textContent.includes(`for ${q}`)", arg=question)
+    page.wait_for_function("q => document.querySelector('#search-said').textContent.includes(`for ${q}`)",
+                           arg=question)
     return page.inner_text('#search-said')
 
 
@@ -294,7 +321,8 @@ def test_the_number_of_results_is_announced(browser, server):
     status.evaluate('e => { e.first = true }')
     assert re.fullmatch(r'[1-9]\d* results for broadcast', search(page, 'broadcast'))
     assert search(page, 'einsum').endswith('for einsum') and page.locator('#search mark').count()
-    assert search(page, 'sofmax') == 'Nothing found for sofmax. The nearest:' and 'Softmax' in page.inner_text('#search')
+    assert search(page, 'sofmax') == 'Nothing found for sofmax. The nearest:'
+    assert 'Softmax' in page.inner_text('#search')
     assert 'Try a word' in search(page, 'qwertzuiop') and not page.locator('#search a').count()
     assert status.evaluate('e => e.first && e.matches("dialog[open] *")') and not said
     page.close()
@@ -318,7 +346,8 @@ def test_a_search_that_cannot_work_says_what_to_do(browser, server, docs, missin
 def test_code_fits_a_phone_and_is_copied_as_it_is(browser, server):
     page, said, _ = visit(browser, server+'backprop.html', viewport={'width': 390, 'height': 844})
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
-    assert not page.evaluate("[...document.querySelectorAll('main pre')].filter(e => e.scrollWidth > e.clientWidth + 1).length")
+    assert not page.evaluate("[...document.querySelectorAll('main pre')].filter(e => "
+                             "e.scrollWidth > e.clientWidth + 1).length")
     wraps = """() => [...document.querySelectorAll('pre.sourceCode code > span')].filter(e => e.getClientRects()[0]?.height > 24).length"""
     assert page.evaluate(wraps) > 20
     for cell in page.locator('main pre.sourceCode').all()[:40]:
@@ -337,7 +366,8 @@ def test_code_fits_a_phone_and_is_copied_as_it_is(browser, server):
 
 
 def test_code_has_a_button_that_copies(browser, server):
-    page, said, _ = visit(browser, server+'backprop.html', viewport={'width': 1440, 'height': 900}, permissions=['clipboard-read', 'clipboard-write'])
+    page, said, _ = visit(browser, server+'backprop.html', viewport={'width': 1440, 'height': 900},
+                          permissions=['clipboard-read', 'clipboard-write'])
     block = page.locator('main div.sourceCode', has_text='def forward_and_backward(').first
     block.hover()
     block.get_by_role('button', name='Copy').click()
@@ -367,7 +397,8 @@ def test_an_answer_is_folded_until_asked_for(browser, server):
     assert 0 < asked.count() == answers.count()
     first = answers.first
     assert not first.locator('.cell-output').is_visible()
-    assert first.evaluate("d => d.previousElementSibling.matches('p.predict, form.guess') && d.children[1].matches('.cell')")
+    assert first.evaluate("d => d.previousElementSibling.matches('p.predict, form.guess') && "
+                          "d.children[1].matches('.cell')")
     first.locator('summary').focus()
     page.keyboard.press('Enter')
     assert first.locator('.cell-output').is_visible() and '14' in first.inner_text()
@@ -518,7 +549,8 @@ def test_what_is_saved_is_seen(small, browser, tmp_path):
     "A notebook or an asset, in the browser that shows the page; a broken notebook is told and breaks nothing"
     said, note = tmp_path/'said', small/'nbs/note.ipynb'
     with said.open('w') as out:
-        p = subprocess.Popen([sys.executable, small/'tools/site.py', *'serve --build --no-quarto --port 8974'.split()],
+        p = subprocess.Popen([sys.executable, small/'tools/site.py',
+                              *'serve --build --no-quarto --port 8974'.split()],
                              stdout=out, stderr=out)
     def until(f):
         end = time.time()+90
@@ -547,7 +579,8 @@ def test_what_is_saved_is_seen(small, browser, tmp_path):
         seen('Two')
         assert other.evaluate('kept') == 1
         with (small/'nbs/assets/site.css').open('a') as f: f.write('main { outline: 3px dashed }')
-        wait('() => [...document.querySelectorAll("main")].some(o => getComputedStyle(o).outlineStyle === "dashed")')
+        wait('() => [...document.querySelectorAll("main")].some(o => '
+             'getComputedStyle(o).outlineStyle === "dashed")')
         other.wait_for_function('() => !window.kept')
         with (small/'backprop13/static/lab.css').open('a') as f: f.write('/* new */')
         until(lambda: '/* new' in (small/'_docs/assets/labs/lab.css').read_text())
@@ -556,7 +589,8 @@ def test_what_is_saved_is_seen(small, browser, tmp_path):
         heard('nbs/note.ipynb links to none.ipynb, and there is no notebook')
         (small/'_quarto.yml').touch()
         heard('_quarto.yml has changed: to see that, stop this')
-        assert '_live.js' in page.content() and '_live' not in (small/'_docs/note.html').read_text() and not refused
+        assert '_live.js' in page.content() and '_live' not in (small/'_docs/note.html').read_text()
+        assert not refused
     finally:
         for o in page, other: o.close()
         p.send_signal(signal.SIGINT)

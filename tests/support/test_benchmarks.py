@@ -22,7 +22,8 @@ plain = [name for name in CONTENDERS if not any(word in name for word in ('compi
 def problem(n):
     "n random images of 6 pixels in batches of 8"
     gen = torch.Generator().manual_seed(1)
-    return Problem(torch.rand(n, 6, generator=gen), torch.randint(0, 3, (n,), generator=gen), nh=5, bs=8, lr=.5, c=3)
+    return Problem(torch.rand(n, 6, generator=gen), torch.randint(0, 3, (n,), generator=gen), nh=5, bs=8,
+                   lr=.5, c=3)
 
 @pytest.fixture
 def small(): return problem(39)                                           # a batch of 7 is last
@@ -44,7 +45,8 @@ def test_each_runs_once_in_a_round(monkeypatch):
     # one isn't counted
     assert len(turns) == 51 and all(sorted(turn) == [*'abcd'] for turn in turns)
     assert times == {name: [2.]*50 for name in 'abcd'}
-    assert len({*map(tuple, turns)}) > 15 and {turn[0] for turn in turns} == {*'abcd'}                # of 24 orders
+    # of 24 orders
+    assert len({*map(tuple, turns)}) > 15 and {turn[0] for turn in turns} == {*'abcd'}
     again, ran[:] = [*ran], []
     interleaved({name: lambda name=name: ran.append(name) for name in 'abcd'}, 50)
     assert ran == again
@@ -67,7 +69,8 @@ def test_ratios():
     got = ratios(times, 'a')                                                           # b/a: 2, 1, 0.5, 3, 5
     assert got == {'a': (1, 1, 1), 'b': (2, 1, 3)} and all(type(r) is Ratio for r in got.values())
     assert ratios(times, 'b')['a'] == (.5, pytest.approx(1/3), 1)
-    assert (got['b'].middle, got['b'].low, got['b'].high) == (2, 1, 3) and str(got['b']) == '2.00 (1.00 to 3.00)'
+    assert (got['b'].middle, got['b'].low, got['b'].high) == (2, 1, 3)
+    assert str(got['b']) == '2.00 (1.00 to 3.00)'
     assert ratios(dict(a=[2.], b=[3.]), 'a')['b'] == (1.5, 1.5, 1.5)                   # one round has no spread
     assert ratios(dict(a=[1., 1.], b=[1., 2.]), 'a')['b'] == (1.5, 1.25, 1.75)
     with pytest.raises(ValueError, match="^ratios: no 'c' among a, b$"): ratios(times, 'c')
@@ -77,11 +80,13 @@ def test_ratios():
 
 def test_a_problem(small):
     a, b = small.model(), small._replace(y=small.y).model()
-    assert [type(layer) for layer in a] == [Linear, nn.ReLU, Linear] and [tuple(p.shape) for p in a.parameters()] == [(6, 5), (5,), (5, 3), (3,)]
+    assert [type(layer) for layer in a] == [Linear, nn.ReLU, Linear]
+    assert [tuple(p.shape) for p in a.parameters()] == [(6, 5), (5,), (5, 3), (3,)]
     assert all(p.equal(q) and p is not q for p, q in zip(a.parameters(), b.parameters()))
     batches = [*small.batches()]
     assert [len(x) for x, _ in batches] == [8]*4 + [7]
-    assert torch.cat([x for x, _ in batches]).equal(small.x) and torch.cat([y for _, y in batches]).equal(small.y)
+    assert torch.cat([x for x, _ in batches]).equal(small.x)
+    assert torch.cat([y for _, y in batches]).equal(small.y)
     assert Problem(small.x, small.y)[2:] == (50, 64, .3, 10)
 
 
@@ -91,7 +96,8 @@ def by_autograd(p, epochs):
     for _ in range(epochs):
         for xb, yb in zip(p.x.double().split(p.bs), p.y.split(p.bs)):
             w1, b1, w2, b2 = weights
-            grads = torch.autograd.grad(nn.functional.cross_entropy((xb @ w1 + b1).relu() @ w2 + b2, yb), weights)
+            grads = torch.autograd.grad(nn.functional.cross_entropy((xb @ w1 + b1).relu() @ w2 + b2, yb),
+                                        weights)
             weights = [(q - p.lr*g).detach().requires_grad_() for q, g in zip(weights, grads)]
     return [q.detach().float() for q in weights]
 
@@ -139,14 +145,16 @@ def test_compiled_ones_are_compiled(small, monkeypatch):
         if 'JAX' in name: continue
         asked.clear()
         CONTENDERS[name](small).run()
-        assert asked == [dict(dynamic=False)]*5*('compiled' in name), name                     # once for each batch
+        # once for each batch
+        assert asked == [dict(dynamic=False)]*5*('compiled' in name), name
 
 
 # ---- one comparison
 
 def test_compare(small):
     found = compare(small, plain, 2)
-    assert {name: len(ts) for name, ts in found['times'].items()} == dict.fromkeys(plain, 2) and [*found['times']] == plain
+    assert {name: len(ts) for name, ts in found['times'].items()} == dict.fromkeys(plain, 2)
+    assert [*found['times']] == plain
     assert all(t > 0 for ts in found['times'].values() for t in ts) and found['missing'] == {}
     assert len(compare(small, ['the yardstick'])['times']['the yardstick']) == 7
 
@@ -189,8 +197,10 @@ def test_missing(monkeypatch):
         assert all_missing() == {}
     there |= dict(jax=False, programs=['gcc'])
     compiler, no_jax = 'torch.compile needs a C++ compiler', 'JAX is not installed (backprop13[bench])'
-    assert all_missing() == {'PyTorch, compiled': compiler, 'PyTorch, our step compiled': compiler, 'JAX, scan': no_jax}
-    assert missing('our fast network, not recorded') == 'only a GPU records' and missing('our fast network') == ''
+    assert all_missing() == {'PyTorch, compiled': compiler, 'PyTorch, our step compiled': compiler,
+                             'JAX, scan': no_jax}
+    assert missing('our fast network, not recorded') == 'only a GPU records'
+    assert missing('our fast network') == ''
 
 
 def test_what_is_missing_is_left_out(small, monkeypatch):
@@ -198,7 +208,8 @@ def test_what_is_missing_is_left_out(small, monkeypatch):
                         lambda name, device: 'not today' if name not in ('the yardstick', 'NumPy') else '')
     found = compare(small, rounds=1)
     assert [*found['times']] == ['the yardstick', 'NumPy']
-    assert found['missing'] == {name: 'not today' for name in CONTENDERS if name not in ('the yardstick', 'NumPy')}
+    assert found['missing'] == {name: 'not today' for name in CONTENDERS
+                                if name not in ('the yardstick', 'NumPy')}
 
 
 @gpu
@@ -242,7 +253,8 @@ def test_images():
 
 def test_the_machine():
     found = machine()
-    assert found['cores'] == os.cpu_count() and found['torch'] in (torch.__version__, torch.__version__.split('+')[0]) and found['processor'] and 'GPU' not in found
+    assert found['cores'] == os.cpu_count() and found['torch'] in (torch.__version__,
+        torch.__version__.split('+')[0]) and found['processor'] and 'GPU' not in found
     assert {*found} == {'processor', 'cores', 'system', 'Python', 'instructions', 'torch', 'numpy', 'jax'}
     assert (found['jax'] == 'not installed') == (not util.find_spec('jax'))
 
@@ -260,10 +272,12 @@ def test_measure(bs, nh, want, digits, monkeypatch):
     assert benchmarks.measure(bs, nh, 3, 'cpu', 4) == dict(bs=bs, nh=nh, threads=3, device='cpu',
         images=n, data=data.source, times={}, missing={})
     (threads, ((p,), kw)) = asked
-    assert threads == 3 and kw == dict(names=None, rounds=want) and p[2:] == (nh, bs, .3, 10) and p.x.equal(data.x_train[:n]) and p.y.equal(data.y_train[:n])
+    assert threads == 3 and kw == dict(names=None, rounds=want) and p[2:] == (nh, bs, .3, 10)
+    assert p.x.equal(data.x_train[:n]) and p.y.equal(data.y_train[:n])
 
 
-# what the processes of the command do before they begin: few images, few contenders, and a note of what they have
+# what the processes of the command do before they begin: few images, few contenders, and a note
+# of what they have
 SMALL = """
 import os, torch
 from backprop13.support import benchmarks as b
@@ -282,7 +296,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     tiny = [dict(bs=64, nh=50, threads=1, device='cpu'), dict(bs=8, nh=5, threads=2, device='cpu')]
     run, asked = subprocess.run, []
     def smaller(command, **kw):
-        if command[:2] != [sys.executable, '-c']: return run(command, **kw)                  # platform asks uname
+        if command[:2] != [sys.executable, '-c']:
+            return run(command, **kw)                  # platform asks uname
         asked.append(command)
         return run([*command[:2], SMALL + command[2], *command[3:]], timeout=120, **kw)
     monkeypatch.setattr(benchmarks.subprocess, 'run', smaller)
@@ -305,7 +320,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     first, *said = capsys.readouterr().out.splitlines()
     assert first == '2 comparisons, each in a process of its own'
     assert said == [f'{i} of 2: {line(r)}' for i, r in enumerate(found['results'], 1)]
-    assert re.fullmatch(r'2 of 2: batch 8, 5 hidden, threads 2: our fast network \d+\.\d\d, NumPy \d+\.\d\d', said[1])
+    assert re.fullmatch(r'2 of 2: batch 8, 5 hidden, threads 2: our fast network \d+\.\d\d, NumPy '
+                        r'\d+\.\d\d', said[1])
 
 
 def refused(capsys, *words):
@@ -336,7 +352,8 @@ def test_no_digits_in_place_of_mnist(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmarks, 'in_process', lambda *args: pytest.fail('it began to measure'))
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     for proxy in 'http_proxy', 'https_proxy': monkeypatch.setenv(proxy, 'http://127.0.0.1:9')
-    for source, why in ('', 'no mirror sent train-images'), ('synthetic', 'BACKPROP13_DATA is synthetic, wanted MNIST'):
+    for source, why in ('', 'no mirror sent train-images'), ('synthetic',
+        'BACKPROP13_DATA is synthetic, wanted MNIST'):
         monkeypatch.setenv('BACKPROP13_DATA', source)
         assert why in refused(capsys)
     asked = []
@@ -356,7 +373,8 @@ def test_a_gpu_that_is_not_there(tmp_path, monkeypatch, capsys):
 
 
 def test_a_line():
-    result = dict(bs=16, nh=50, threads=2, times={'the yardstick': [1., 2., 4.], 'a': [2., 2., 2.], 'b': [3., 6., 12.]})
+    result = dict(bs=16, nh=50, threads=2,
+                  times={'the yardstick': [1., 2., 4.], 'a': [2., 2., 2.], 'b': [3., 6., 12.]})
     assert line(result) == 'batch 16, 50 hidden, threads 2: a 1.00, b 3.00'
 
 
@@ -372,7 +390,8 @@ def test_what_is_stored(monkeypatch):
         assert {*r['times']} | {*r['missing']} == {*CONTENDERS} and not {*r['times']} & {*r['missing']}
         assert r['images'] == images(r['bs'], r['nh']) and r['data'] == 'MNIST'
         rounds = 3*7 if (r['bs'], r['nh']) == (64, 50) else 7
-        assert all(len(ts) == rounds and all(t > 0 and math.isfinite(t) for t in ts) for ts in r['times'].values())
+        assert all(len(ts) == rounds and all(t > 0 and math.isfinite(t) for t in ts)
+                   for ts in r['times'].values())
         assert line(r)
     assert all(r['missing'] == dict.fromkeys(('the yardstick, not recorded',
                                               'our fast network, not recorded'), 'only a GPU records')
@@ -386,7 +405,8 @@ def test_it_is_a_file_of_the_package():
     text = path.read_text(encoding='utf-8')
     assert text == json.dumps(load(), indent=1) + '\n' and load() == json.loads(text)
     floors = [median(r['times']['the yardstick'])/r['images'] for r in load()['results']]
-    assert max(floors) < 1e-2                                                              # seconds, not milliseconds
+    # seconds, not milliseconds
+    assert max(floors) < 1e-2
 
 
 # ---- chapter 7's record

@@ -1,4 +1,5 @@
-"The comparison of gradients from outside: many functions, our layers, and what is shown. What it must find stands in test_instruments."
+"""The comparison of gradients from outside: many functions, our layers, and what is shown. What it
+must find stands in test_instruments."""
 import ast, contextlib, io, runpy
 
 import pytest, torch
@@ -35,11 +36,13 @@ def test_integer_labels_pass_through(n, c):
 def test_nothing_of_the_callers_changes():
     model, x, targ = Model(rand(3, 2), rand(2), rand(2, 1), rand(1)), rand(4, 3), rand(4, 1)
     model(x, targ)
-    model.backward()                                               # with gradients from before, which don't count
+    # with gradients from before, which don't count
+    model.backward()
     tensors = {**held_tensors(model), 'x': x}
     before = {k: (t.clone(), t.g) for k, t in tensors.items() if hasattr(t, 'g')}
     for _ in range(2): check_op(model, constants=['targ'], x=x, targ=targ)
-    assert all(torch.equal(tensors[k], t) and tensors[k].g is g for k, (t, g) in before.items()) and 'x' in before
+    assert all(torch.equal(tensors[k], t) and tensors[k].g is g for k, (t, g) in before.items())
+    assert 'x' in before
     assert not any(t.requires_grad for t in tensors.values()) and not hasattr(targ, 'g')
 
 
@@ -51,7 +54,8 @@ class Tiny(Lin):
         for t in (inp, self.w, self.b): t.g = -1e-12*t.g
 
 def test_a_tiny_fault_is_found():
-    with pytest.raises(AssertionError, match='Tiny, gradient of inp: relative error 2.0e\\+00 against autograd'):
+    with pytest.raises(AssertionError,
+                       match='Tiny, gradient of inp: relative error 2.0e\\+00 against autograd'):
         check_op(Tiny(rand(3, 2), rand(2)), inp=rand(4, 3))
 
 
@@ -97,7 +101,8 @@ def test_all_that_is_shown_can_be_printed(coding, tmp_path, monkeypatch):
     terminal = io.TextIOWrapper(got := io.BytesIO(), coding, write_through=True)
     with contextlib.redirect_stdout(terminal): runpy.run_path(str(tmp_path/'shown.py'))
     out = got.getvalue().decode(coding)
-    ok, no, dots, letter = ('\u2713', '\u2717', '\u2026', '\u03bb') if coding == 'utf-8' else ('+', '-', '...', r'\u03bb')
+    ok, no, dots, letter = ('\u2713', '\u2717', '\u2026', '\u03bb') if coding == 'utf-8' else ('+', '-',
+        '...', r'\u03bb')
     if coding == 'cp1252': dots = '\u2026'
     for text in f'  {ok} x (2, 3)', f'  {no} exception: it raises ValueError: {letter}', f'1, 1, {dots}]', f'{letter}.xlsx', r'\ud800', f'> {dots}(2)lin()':
         assert text in out, (text, out)

@@ -1,4 +1,5 @@
-"The commands, run as a user runs them: in a process of their own, in a log or on a terminal. What all of them refuse, too"
+"""The commands, run as a user runs them: in a process of their own, in a log or on a terminal.
+What all of them refuse, too"""
 import contextlib, fcntl, gzip, io, os, pty, re, signal, struct, subprocess, sys, termios, threading, time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -89,7 +90,8 @@ def valid_dl(digits): return [(digits.x_valid, digits.y_valid)]
 def trained(tmp_path_factory, digits):
     "A run of two epochs in a log: its folder, what it printed, what it complained about"
     folder = tmp_path_factory.mktemp('run')
-    code, *said = shell(folder, 'train', '--epochs', 2, '--hidden', 20, '--lr', .05, '--weights', 'w.safetensors')
+    code, *said = shell(folder, 'train', '--epochs', 2, '--hidden', 20, '--lr', .05, '--weights',
+                        'w.safetensors')
     assert code == 0, said
     return folder, *said
 
@@ -161,7 +163,8 @@ def test_the_worst_errors_are_the_worst(trained, digits):
     wrong = [i for i in losses.argsort(descending=True).tolist() if out[i].argmax() != digits.y_valid[i]]
     assert worst.tolist() == wrong[:10] and guess.tolist() == out[worst].argmax(1).tolist()
     few = torch.tensor([*wrong[:3], *(out.argmax(1) == digits.y_valid).nonzero()[:5, 0].tolist()])
-    assert sorted(commands.worst_errors(model, digits.x_valid[few], digits.y_valid[few])[0].tolist()) == [0, 1, 2]
+    assert sorted(commands.worst_errors(model, digits.x_valid[few], digits.y_valid[few])[0].tolist()) == [0,
+        1, 2]
 
 
 def test_no_errors_no_picture(trained, digits, tmp_path, capsys):
@@ -212,7 +215,8 @@ def test_the_options_arrive(monkeypatch, digits):
     monkeypatch.setattr(commands, 'fit', lambda *args, **kwargs: seen.append((args, kwargs)))
     here('train', *'--epochs 7 --hidden 9 --bs 32 --lr .25 --workers 2 --device cpu --no-picture'.split())
     (epochs, model, _, opt, train_dl, valid_dl), kwargs = seen[0]
-    assert (epochs, opt.lr, train_dl.num_workers, valid_dl.num_workers, train_dl.batch_sampler.bs) == (7, .25, 2, 2, 32)
+    assert (epochs, opt.lr, train_dl.num_workers, valid_dl.num_workers, train_dl.batch_sampler.bs) == (7,
+        .25, 2, 2, 32)
     assert kwargs['device'] == torch.device('cpu') and [len(p) for p in model.parameters()] == [784, 9, 9, 10]
 
 
@@ -221,8 +225,10 @@ def test_the_options_arrive(monkeypatch, digits):
 def on_terminal(folder, *words):
     "Exit code and output of backprop13-train on a terminal"
     main, side = pty.openpty()
-    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack('4H', 24, 80, 0, 0))       # one of no size has no room for a bar
-    with subprocess.Popen(command('train', *words), cwd=folder, env=environment(TERM='xterm'), stdin=side, stdout=side,
+    # one of no size has no room for a bar
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack('4H', 24, 80, 0, 0))
+    with subprocess.Popen(command('train', *words), cwd=folder, env=environment(TERM='xterm'), stdin=side,
+                          stdout=side,
                           stderr=side, close_fds=True) as p:
         os.close(side)
         got = []
@@ -256,7 +262,8 @@ def stopped(folder, *words, at):
 
 
 def test_ctrl_c_keeps_what_was_learnt(tmp_path, valid_dl):
-    code, out, err = stopped(tmp_path, '--epochs', 500, '--hidden', 20, '--weights', 'w.safetensors', at='epoch 1 of')
+    code, out, err = stopped(tmp_path, '--epochs', 500, '--hidden', 20, '--weights', 'w.safetensors',
+                             at='epoch 1 of')
     assert code == 130 and err == '' and 'Stopped by Ctrl-C in ' in out, out + err
     assert 1 <= len(table(out)) < 100 and 'w.safetensors (the last good ones)' in out and 'picture' not in out
     assert evaluate(network(tmp_path/'w.safetensors'), cross_entropy, valid_dl).accuracy > .8
@@ -273,7 +280,8 @@ def test_ctrl_c_before_the_training(monkeypatch):
     assert here('train') == (130, '', 'backprop13-train: stopped by Ctrl-C\n')
 
 
-@pytest.mark.parametrize('name,home', [('train', 'support.commands'), ('grade', 'practice.submissions'), ('bench', 'support.benchmarks')])
+@pytest.mark.parametrize('name,home', [('train', 'support.commands'), ('grade', 'practice.submissions'),
+                                       ('bench', 'support.benchmarks')])
 def test_ctrl_c_while_it_imports(tmp_path, name, home):
     def imports(code):
         (tmp_path/'torch.py').write_text(code)
@@ -308,7 +316,8 @@ def test_a_reader_that_leaves_loses_no_weights(tmp_path, monkeypatch, digits):
 # ---- what goes wrong
 
 def test_a_loss_of_nan(tmp_path):
-    code, out, err = here('train', '--lr', 1e30, '--hidden', 20, '--no-picture', '--weights', tmp_path/'w.safetensors')
+    code, out, err = here('train', '--lr', 1e30, '--hidden', 20, '--no-picture', '--weights',
+                          tmp_path/'w.safetensors')
     assert code == 2 and is_sentence(err, 'train') and 'the loss became' in err and 'lower the learning rate' in err, err
     assert 'w.safetensors (the last good ones)' in out
     assert all(p.isfinite().all() for p in network(tmp_path/'w.safetensors').parameters())
@@ -316,7 +325,8 @@ def test_a_loss_of_nan(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where a command is typed: it has what an option may name by mistake, nothing there changes, and nothing is trained,
+    """Where a command is typed: it has what an option may name by mistake, nothing there
+    changes, and nothing is trained,
     graded or measured. (A link to a device: a bug that replaces it does no harm.)"""
     for name in 'd.safetensors', 'd.json', 'd.csv', 'in', 'none', 'three': (tmp_path/name).mkdir()
     (tmp_path/'file').write_text('x')
@@ -325,7 +335,8 @@ def folder(tmp_path, monkeypatch):
     for o in 'safetensors', 'json': os.mkfifo(tmp_path/f'pipe.{o}')
     for o in [*commands.SHA256][:3]: (tmp_path/'three'/o).write_bytes(b'')
     monkeypatch.chdir(tmp_path)
-    for where, o in (commands, 'fit'), (submissions, 'run_all'), (benchmarks, 'in_process'): monkeypatch.setattr(where, o, None)
+    for where, o in (commands, 'fit'), (submissions, 'run_all'), (benchmarks, 'in_process'):
+        monkeypatch.setattr(where, o, None)
     names = lambda: sorted(p.name for p in tmp_path.iterdir())
     before = names()
     yield tmp_path
@@ -341,16 +352,20 @@ def refused(name, *words, why=''):
 NONE, MISSING, LONG = 'a file, and that is none', 'wanted a folder that is there', 'refuses (File name too long)'
 def places(option, ending):
     "What can't be written"
-    rows = [('full', NONE), ('nowhere/x', f'{MISSING}; make /'), ('file/x', MISSING), ('/proc/x', '/proc refuses'), ('n'*260, LONG)]
+    rows = [('full', NONE), ('nowhere/x', f'{MISSING}; make /'), ('file/x', MISSING),
+            ('/proc/x', '/proc refuses'), ('n'*260, LONG)]
     return [(f'{option} {o}{ending}', why) for o, why in rows]
 def numbers(option, *wrong): return [(f'{option} {n}', f"got '{n}'") for n in wrong]
 DATA = [('--data nowhere', '/nowhere; set BACKPROP13_DATA'), ('--data file', '(it is a file); set')]
 BAD = dict(
     train=[
-        ('--bs 0', "--bs: got '0', wanted a whole number from 1"), ('--bs 50001', '--bs is 50001, wanted at most 50000'),
-        ('--bs x', 'a whole number'), ('--hidden 0', 'from 1'), ('--hidden 10000000000', '--hidden is 10000000000'),
+        ('--bs 0', "--bs: got '0', wanted a whole number from 1"),
+        ('--bs 50001', '--bs is 50001, wanted at most 50000'),
+        ('--bs x', 'a whole number'), ('--hidden 0', 'from 1'),
+        ('--hidden 10000000000', '--hidden is 10000000000'),
         (f'--hidden {10**19}', 'too many'), ('--epochs 0', 'from 1'), *numbers('--epochs', '1.5'),
-        *numbers('--lr', '-1', 'nan', 'inf'), ('--seed -1', 'from 0 to 4294967295'), ('--seed 4294967296', 'from 0 to'),
+        *numbers('--lr', '-1', 'nan', 'inf'), ('--seed -1', 'from 0 to 4294967295'),
+        ('--seed 4294967296', 'from 0 to'),
         ('--workers -1', 'from 0'), ('--workers 101', 'from 0 to 100'), *numbers('--device', 'abacus', 'meta'),
         ('--backward both', 'ours or autograd'), (f'--bs {"9"*5000}', "got '999"), *DATA,
         ('--data=', 'or the word synthetic'), ('--data ~nobody/x', 'there is no folder'),
@@ -362,17 +377,20 @@ BAD = dict(
         ('--picture p.png --no-picture', 'not allowed with'), ('--epoch 3', 'unrecognized arguments: --epoch'),
         ('--bs', 'expected one argument'), ('words', 'unrecognized arguments: words')],
     data=[
-        *DATA, ('--data=', 'or the word synthetic'), ('--nope', 'unrecognized arguments: --nope'), ('words', 'unrecognized'),
+        *DATA, ('--data=', 'or the word synthetic'), ('--nope', 'unrecognized arguments: --nope'),
+        ('words', 'unrecognized'),
         ('--data', 'expected one argument'), ('--data no\nwhere', '/no where; set BACKPROP13_DATA')],
     grade=[
         ('', 'required: FOLDER'), ('nowhere', 'nowhere is no folder'), ('file', 'file is no folder'),
         ('none', 'none has no submission'), ('in in', 'unrecognized'), ('in --csv', 'expected one argument'),
         ('in --csv a.txt', 'ends in .csv'), ('in --csv d.csv', NONE), *places('in --csv', '.csv'),
-        *(row for o in ('jobs', 'seconds', 'cell-seconds', 'memory') for row in numbers(f'in --{o}', '0', '-1', 'x', 'nan', '9'*20)),
+        *(row for o in ('jobs', 'seconds', 'cell-seconds', 'memory')
+          for row in numbers(f'in --{o}', '0', '-1', 'x', 'nan', '9'*20)),
         *((f'in {o}', why) for o, why in DATA)],
     bench=[
         *places('--out', '.json'), ('--out d.json', NONE), ('--out pipe.json', NONE),
-        *((f'--out{o}', 'ends in .json') for o in ('=', ' .', ' /dev/full')), ('--out', 'expected one argument'),
+        *((f'--out{o}', 'ends in .json') for o in ('=', ' .', ' /dev/full')),
+        ('--out', 'expected one argument'),
         *numbers('--rounds', '0', '-1', '1.5', 'x', '9'*20), ('--device tpu', 'cpu or cuda'),
         ('words', 'unrecognized'), ('--only {}', 'unrecognized'), DATA[0]])
 
@@ -398,7 +416,8 @@ def test_a_bad_variable(folder, monkeypatch, name, line, source, why):
 
 @pytest.mark.parametrize('name,line', [*COMMANDS, ('train', '--help'), ('bench', '--version')])
 @pytest.mark.parametrize('kind,want,why', [
-    ('closed', 2, 'stdout is closed'), ('full', 2, "stdout can't be written (No space left on device)"), ('left', 141, '')])
+    ('closed', 2, 'stdout is closed'), ('full', 2, "stdout can't be written (No space left on device)"),
+    ('left', 141, '')])
 def test_stdout_that_takes_nothing(folder, monkeypatch, digits, name, line, kind, want, why):
     "`>&-`, `> /dev/full` and `| head -0`, before the work"
     monkeypatch.setattr(commands, 'mnist', lambda *args, **kw: digits)
@@ -406,7 +425,8 @@ def test_stdout_that_takes_nothing(folder, monkeypatch, digits, name, line, kind
     monkeypatch.setattr(commands, '_verified', lambda source: (folder, digits))
     a, b = os.pipe()
     os.close(a)
-    where = dict(closed=lambda: None, full=lambda: open('/dev/full', 'w'), left=lambda: open(b, 'w', closefd=False))[kind]()
+    where = dict(closed=lambda: None, full=lambda: open('/dev/full', 'w'),
+                 left=lambda: open(b, 'w', closefd=False))[kind]()
     code, _, err = here(name, *line.split(), stdout=where)
     if where: where.close()                                       # as Python does at its end: says nothing more
     os.close(b)
@@ -415,13 +435,15 @@ def test_stdout_that_takes_nothing(folder, monkeypatch, digits, name, line, kind
 
 def test_closed_stderr(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'stderr', None)
-    with contextlib.redirect_stdout(out := io.StringIO()), pytest.raises(SystemExit) as e: commands.train(['--bs', '0'])
+    with contextlib.redirect_stdout(out := io.StringIO()), pytest.raises(SystemExit) as e:
+        commands.train(['--bs', '0'])
     assert e.value.code == 2 and out.getvalue() == '' and sys.stderr.writable()
 
 
 @pytest.mark.parametrize('name,line,size,why', [
     ('train', '--no-picture --weights w.safetensors', 1000, 'refuses (File too large)'),
-    ('train', '--no-picture --weights w.safetensors', 100_000, "w.safetensors can't be written (File too large); make room"),
+    ('train', '--no-picture --weights w.safetensors', 100_000,
+     "w.safetensors can't be written (File too large); make room"),
     ('train', '--picture p.png', 1000, 'refuses (File too large)'),
     ('grade', 'in --csv r.csv', 1000, 'refuses (File too large)'),
     ('bench', '--out r.json', 1000, 'refuses (File too large)')])
@@ -442,7 +464,8 @@ def test_a_disk_that_is_full_at_the_end(folder, monkeypatch, digits):
     monkeypatch.setattr(fitting, '_save', full)
     monkeypatch.setattr(submissions, '_save', full)
     monkeypatch.setattr(submissions, 'run_all', lambda *args: ([], []))
-    for name, file, *words in ('train', 'w.safetensors', '--no-picture', '--weights'), ('grade', 'r.csv', 'in', '--csv'):
+    for name, file, *words in ('train', 'w.safetensors', '--no-picture', '--weights'), ('grade', 'r.csv',
+        'in', '--csv'):
         code, out, err = here(name, *words, file)
         assert code == 2 and is_sentence(err, name) and f"{file} can't be written (No space left on device); make room" in err, err
 
@@ -474,19 +497,23 @@ def test_a_folder_that_is_read_only(folder, monkeypatch):
     "Refused before the training, by the default picture too"
     def refuse(**_): raise PermissionError(13, 'Permission denied')
     monkeypatch.setattr(commands.tempfile, 'NamedTemporaryFile', refuse)
-    for line in [], ['--no-picture', '--weights', 'w.safetensors']: refused('train', *line, why='refuses (Permission denied)')
+    for line in [], ['--no-picture', '--weights', 'w.safetensors']:
+        refused('train', *line, why='refuses (Permission denied)')
 
 
 def test_other_faults(monkeypatch, digits):
-    "A worker that dies and too little memory are sentences; an error of the program itself is none, and keeps its traceback"
+    """A worker that dies and too little memory are sentences; an error of the program itself is
+    none, and keeps its traceback"""
     monkeypatch.setattr(commands, 'mnist', lambda source: digits)
     def fails(e):
         def fit(*_, **__): raise e
         monkeypatch.setattr(commands, 'fit', fit)
         return here('train', '--no-picture')
     died = RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. \n...')
-    full = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ...")
-    for e, want in (died, 'DataLoader worker (pid 7) is killed by signal: Killed. '), (full, 'the memory here is too small for that; ask for less'):
+    full = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate "
+                        "memory: you tried ...")
+    for e, want in (died, 'DataLoader worker (pid 7) is killed by signal: Killed. '), (full,
+        'the memory here is too small for that; ask for less'):
         code, out, err = fails(e)
         assert code == 2 and err == f'backprop13-train: {want}\n' and 'No epoch' in out
     for e in RuntimeError('mat1 and mat2'), KeyError('x'):
@@ -499,7 +526,8 @@ def test_help_and_version(tmp_path):
         assert code == 0 and err == '' and f'usage: backprop13-{name}' in out
         assert here(name, '--version')[1] == f'backprop13-{name} {config(root)["version"]}\n'
     out = ' '.join(here('train', '--help')[1].split())
-    for o in ('test set stays closed', 'learning rate; default: 0.5', 'images; default: 3', 'layer; default: 50',
+    for o in ('test set stays closed', 'learning rate; default: 0.5', 'images; default: 3',
+              'layer; default: 50',
               'batch; default: 64', 'default: cpu', 'default: worst-errors.png', 'autograd; default: ours'):
         assert o in out, o
 
@@ -564,7 +592,8 @@ def test_no_network(tmp_path):
 
 def test_synthetic_digits_on_demand():
     code, out, err = here('data', '--data', 'synthetic')
-    assert (code, err) == (0, '') and 'Digits made by code in' in out and sizes(out) == [47040016, 60008, 7840016, 10008]
+    assert (code, err) == (0, '') and 'Digits made by code in' in out
+    assert sizes(out) == [47040016, 60008, 7840016, 10008]
 
 
 def test_training_on_synthetic_digits_in_place_of_mnist_is_said(monkeypatch, tmp_path):

@@ -74,8 +74,10 @@ def test_it_leaves_the_gradients_as_they_were():
 
 
 mutants = {
-    'a transpose forgotten': lambda s: [o._replace(answer=o.answer.replace(f'[{nh}, 1]', f'[1, {nh}]')) for o in s],
-    'another number of images': lambda s: [o._replace(answer=o.answer.replace(f'[{n}, ', f'[{n+1}, ')) for o in s],
+    'a transpose forgotten': lambda s: [o._replace(answer=o.answer.replace(f'[{nh}, 1]', f'[1, {nh}]'))
+                                        for o in s],
+    'another number of images': lambda s: [o._replace(answer=o.answer.replace(f'[{n}, ', f'[{n+1}, '))
+                                           for o in s],
     'a recorded shape': lambda s: [o._replace(shapes={**o.shapes, 'w': (1, nh)}) for o in s],
     'the visits exchanged': lambda s: s[:1] + s[12:-1] + s[1:12] + s[-1:],
     'one visit': lambda s: s[:12] + s[-1:],
@@ -109,12 +111,14 @@ def test_a_recording_holds_the_very_numbers():
         for which, want in (1, t), (2, getattr(t, 'g', None)):
             if want is None: assert names[name][which] == -1; continue
             value = run['values'][names[name][which]]
-            assert torch.equal(torch.tensor(value['numbers']).view(value['shape']), want) and value['text'] == repr(want)
+            assert torch.equal(torch.tensor(value['numbers']).view(value['shape']), want)
+            assert value['text'] == repr(want)
     assert len(run['steps'][0]['names']) == 6 and len(names) == 10
     objects = [o for o, _, _ in names.values()]
     assert len(set(objects)) == 10                                   # ten tensors, each one object
     inside = next(s for s, (f, line) in zip(run['steps'], places(run)) if f == 'lin_grad')
-    assert [inside['names'][k][0] for k in ('inp', 'out', 'w', 'b')] == [names[k][0] for k in ('l2', 'out', 'w2', 'b2')]
+    assert [inside['names'][k][0] for k in ('inp', 'out', 'w', 'b')] == [names[k][0]
+        for k in ('l2', 'out', 'w2', 'b2')]
 
 
 def test_what_a_line_sets_is_noted():
@@ -127,7 +131,8 @@ def test_what_a_line_sets_is_noted():
         y = 3
         return z
     run = watch(lambda: f(torch.zeros(2)), [f])
-    assert [s['set'] for s in run['steps'] if 'set' in s] == [['y'], ['z'], ['y', 'z'], ['x.g'], ['x.g'], ['y'], []]
+    assert [s['set'] for s in run['steps'] if 'set' in s] == [['y'], ['z'], ['y', 'z'], ['x.g'], ['x.g'],
+        ['y'], []]
     assert [s['reads'] for s in run['steps'] if 'reads' in s][:3] == [{'x': [2]}, {'y': [2]}, {'y': [2]}]
     out = run['steps'][-1]['result']['what it returns']
     assert run['values'][out[1]]['numbers'] == [2., 2.] and out[0] == run['steps'][-1]['names']['z'][0]
@@ -136,7 +141,8 @@ def test_what_a_line_sets_is_noted():
 def test_calls_within_calls():
     def down(n): return down(n - 1) if n else 0         # 3.12 comes back to an `and`
     run = watch(lambda: down(2), [down])
-    assert [f['caller'] for f in run['frames']] == [-1, 1, 3] and [s['frame'] for s in run['steps']] == [0, 0, 1, 1, 2, 2, 2, 1, 0]
+    assert [f['caller'] for f in run['frames']] == [-1, 1, 3]
+    assert [s['frame'] for s in run['steps']] == [0, 0, 1, 1, 2, 2, 2, 1, 0]
 
 
 def test_a_recording_puts_back_the_watcher():
@@ -151,7 +157,8 @@ def test_a_recording_puts_back_the_watcher():
 
 
 @pytest.mark.parametrize('f,functions,kind,says', [
-    (lambda: relu(torch.ones(65)), [relu], ValueError, 'x has 65 numbers, more than 64; watch a smaller network'),
+    (lambda: relu(torch.ones(65)), [relu], ValueError,
+     'x has 65 numbers, more than 64; watch a smaller network'),
     (lambda: relu(None), [relu], ValueError, 'the program stopped with AttributeError'),
     (lambda: 1, [relu], ValueError, 'calls none of the functions'),
     (lambda: 1, [torch.relu], TypeError, 'wanted functions written in Python')])
@@ -183,7 +190,8 @@ def test_what_is_no_address_stays():
     assert steps[1].answer == "('0x12', 'x0123456789', 'box1234567')"
 
 def test_a_long_answer_is_cut():
-    steps = [Step('', 'a', 'f', 1, '', {}), Step('h', '1\n2\n3\n4', 'f', 1, '', {}), Step('c', '', '', 0, '', {})]
+    steps = [Step('', 'a', 'f', 1, '', {}), Step('h', '1\n2\n3\n4', 'f', 1, '', {}),
+             Step('c', '', '', 0, '', {})]
     assert transcript(steps, longest=2) == 'a\n(Pdb) h\n1\n2\n… (2 more lines)\n(Pdb) c'
     assert transcript(steps, longest=4) == 'a\n(Pdb) h\n1\n2\n3\n4\n(Pdb) c'
 
@@ -195,7 +203,8 @@ def test_only_arrays_have_shapes():
     b.g = torch.ones(4)
     class Square:
         def shape(self): return (1, 1)
-    assert debugger.shapes_of(dict(a=a, b=b, c=Square(), d=1, e=Square)) == {'a': (2, 3), 'b': (4,), 'b.g': (4,)}
+    assert debugger.shapes_of(dict(a=a, b=b, c=Square(), d=1, e=Square)) == {'a': (2, 3), 'b': (4,),
+        'b.g': (4,)}
 
 
 # ---- stops
@@ -247,7 +256,8 @@ def swallows(x):
     (lambda: nameless(1), ['c'], fails, ValueError, 'never came to fails'),
     (lambda: nameless(1), ['c'], None, ValueError, 'never came to a breakpoint()'),
     (lambda: fails(1), ['c'], fails, ValueError, "the program stopped with KeyError: 'no such key'"),
-    (lambda: nameless(1), ['c'], 'nameless', TypeError, "at is 'nameless', wanted a function written in Python"),
+    (lambda: nameless(1), ['c'], 'nameless', TypeError,
+     "at is 'nameless', wanted a function written in Python"),
     (lambda: nameless(1), ['c'], len, TypeError, 'at is <built-in function len>, wanted'),
     (None, ['c'], nameless, TypeError, 'f is None, wanted a function'),
     (lambda: nameless(1), 'c', nameless, TypeError, "commands is 'c', wanted a list of strings"),
@@ -303,7 +313,8 @@ def test_debug_after_an_error_in_jupyter(jupyter):
     jupyter('def bad(a):\n    c = a - 3\n    return 1/c')
     assert 'division by zero' in jupyter('bad(3)')[1]
     prompts, said = jupyter('%debug', 'p a + c', 'u', 'q')
-    assert prompts == [IPDB]*3 and '----> 3     return 1/c' in said and '3\n' in said and '----> 1 bad(3)' in said
+    assert prompts == [IPDB]*3 and '----> 3     return 1/c' in said and '3\n' in said
+    assert '----> 1 bad(3)' in said
     jupyter('%pdb on')
     assert jupyter('bad(3)', 'p c', 'q')[0] == [IPDB]*2
 
@@ -317,5 +328,6 @@ def test_record_in_jupyter_is_as_here(jupyter):
     jupyter(code)
     said = jupyter("from backprop13.support.debugger import record, transcript\n"
                    "print(transcript(record(lambda: small(1), ['p x', 'n', 'u', 'c'], at=small)))")[1]
-    top = lambda text: re.sub(r'(> …\(1\)<lambda>\(\)\n->).*', r'\1', text)          # the line that calls it differs
+    # the line that calls it differs
+    top = lambda text: re.sub(r'(> …\(1\)<lambda>\(\)\n->).*', r'\1', text)
     assert top(said).strip() == top(want).strip()

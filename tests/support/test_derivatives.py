@@ -25,9 +25,11 @@ def test_gradients_are_the_chain_rule_and_have_no_sum_left_over_a_delta(name, ar
     op = OPERATIONS[name]
     found = gradient(op, arg)
     assert same(found, chain(op, slope(op, arg)))
-    for e in found.atoms(sp.Sum): assert not any(set(q.args) & set(e.variables) for q in e.function.atoms(delta))
+    for e in found.atoms(sp.Sum):
+        assert not any(set(q.args) & set(e.variables) for q in e.function.atoms(delta))
     assert (name_layers(found) == found) == (name not in ('network', 'classifier'))
-    if name != 'classifier': assert same(name_softmax(found), found)           # its scores are sums, which have no name
+    if name != 'classifier':
+        assert same(name_softmax(found), found)           # its scores are sums, which have no name
 
 
 @pytest.mark.parametrize('name,arg', [(name, arg) for name, op in OPERATIONS.items() for arg in op.forms])
@@ -43,9 +45,11 @@ def test_a_forgotten_transpose_or_sum_is_refused():
     # 2/n is missing
     assert not matrix_form_agrees(op._replace(forms={x: (matrix('x', n, c) - matrix('t', n, c))/c}), x)
     square = matrix('x', 3, 3), matrix('w', 3, 3), matrix('g', 3, 3)
-    op = OPERATIONS['lin']._replace(forms={x: square[2]*square[1], w: square[0]*square[2], b: matrix('g', n, nh)})
+    op = OPERATIONS['lin']._replace(forms={x: square[2]*square[1], w: square[0]*square[2],
+                                           b: matrix('g', n, nh)})
     assert not any(matrix_form_agrees(op, q) for q in (x, w, b))
-    one_row = matrix('g', n, nh)[:1, :]*matrix('w', m, nh).T                    # of the right entries, but one row only
+    # of the right entries, but one row only
+    one_row = matrix('g', n, nh)[:1, :]*matrix('w', m, nh).T
     assert not matrix_form_agrees(OPERATIONS['lin']._replace(forms={x: one_row}), x)
 
 
@@ -55,7 +59,8 @@ def test_pick_leaves_a_sum_that_stops_short():
 
 
 def test_r_and_s_are_not_an_operations_own():
-    with pytest.raises(ValueError, match='r and s ask for an entry'): slope(OPERATIONS['relu']._replace(out=x[i, r]), x)
+    with pytest.raises(ValueError, match='r and s ask for an entry'):
+        slope(OPERATIONS['relu']._replace(out=x[i, r]), x)
 
 
 def test_evaluate_counts_from_1():
@@ -85,13 +90,16 @@ def test_softmax_is_what_p_stands_for():
 
 
 def test_relu_at_0():
-    assert [gate(sp.Integer(q)) for q in (-1, 0, 1)] == [0, 0, 1] and rect(sp.Integer(-2)) == 0 and rect(sp.Integer(3)) == 3
+    assert [gate(sp.Integer(q)) for q in (-1, 0, 1)] == [0, 0, 1] and rect(sp.Integer(-2)) == 0
+    assert rect(sp.Integer(3)) == 3
     assert rect(x[i, j]).diff(x[i, j]) == gate(x[i, j])
 
 
 def test_tex_reads_as_the_lesson_writes():
     w1 = sp.IndexedBase('w1', real=True)
-    assert tex(w1[j, k]) == 'w^{(1)}_{jk}' and tex(w1) == 'w^{(1)}' and tex(t[i, 1] - x[i, 12]) == 't_{i1} - x_{i,12}'
+    assert tex(w1[j, k]) == 'w^{(1)}_{jk}' and tex(w1) == 'w^{(1)}'
+    assert tex(t[i, 1] - x[i, 12]) == 't_{i1} - x_{i,12}'
     assert tex(p[r, s] - delta(s, y[r])) == r'p_{rs} - \delta_{s y_{r}}'
-    assert tex(sp.Sum(x[i, j] + 1, (j, 1, m), (i, 1, n))) == r'\sum_{i=1}^{n} \sum_{j=1}^{m} \left(x_{ij} + 1\right)'
+    assert tex(sp.Sum(x[i, j] + 1, (j, 1, m),
+                      (i, 1, n))) == r'\sum_{i=1}^{n} \sum_{j=1}^{m} \left(x_{ij} + 1\right)'
     assert tex(matrix('x', n, m).T*matrix('g', n, nh)) == r'x^{\top} g' and tex(w) == 'w' 

@@ -1,4 +1,5 @@
-"The graph of a run: every tensor once, every use an edge, every gradient autograd's; and a picture that shows all of it."
+"""The graph of a run: every tensor once, every use an edge, every gradient autograd's; and a
+picture that shows all of it."""
 import re
 from xml.etree import ElementTree
 
@@ -12,7 +13,8 @@ from backprop13.support.graph import Graph, draw, trace
 from backprop13.training import CrossEntropy
 
 svg = '{http://www.w3.org/2000/svg}'
-def rand(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def rand(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 class Add(Module):
@@ -37,7 +39,8 @@ def network():
     return net(x, targ), net, dict(x=x, targ=targ)
 
 def two_heads():
-    stem, a, b, loss_a, loss_b, add = Lin(rand(4, 4), rand(4)), Lin(rand(4, 3), rand(3)), Lin(rand(4, 2), rand(2)), Mse(), Mse(), Add()
+    stem, a, b, loss_a, loss_b, add = Lin(rand(4, 4), rand(4)), Lin(rand(4, 3), rand(3)), Lin(rand(4, 2),
+        rand(2)), Mse(), Mse(), Add()
     h = stem(rand(6, 4, seed=1))
     out = add(loss_a(a(h), rand(6, 3)), loss_b(b(h), rand(6, 2)))
     return out, dict(stem=stem, rest=[a, b, loss_a, (loss_b, add)]), dict(h=h)
@@ -71,7 +74,8 @@ def uses(g, name): return sum(a == at(g, name) for a, _ in g.edges)
 
 def recomputed(g):
     "The last tensor of a graph, computed by PyTorch along the edges, and all tensors of the way, for autograd"
-    ops = dict(Lin=lambda x, w, b: x @ w + b, Relu=torch.relu, Mse=lambda a, b: ((a - b)**2).mean(), Add=torch.add,
+    ops = dict(Lin=lambda x, w, b: x @ w + b, Relu=torch.relu, Mse=lambda a, b: ((a - b)**2).mean(),
+               Add=torch.add,
                Residual=lambda x, w, b: x + x @ w + b)
     value = {}
     for i, n in enumerate(g.nodes):
@@ -84,7 +88,8 @@ def recomputed(g):
 
 def check(g):
     "The edges alone give each tensor's value and, by autograd, its gradient; and each tensor is there once"
-    assert len({id(n.tensor) for n in g.nodes if n.tensor is not None}) == len(tensors(g)), 'a tensor is there twice'
+    assert len({id(n.tensor) for n in g.nodes
+                if n.tensor is not None}) == len(tensors(g)), 'a tensor is there twice'
     for a, b in g.edges: assert a < b and (g.nodes[a].kind == 'call') != (g.nodes[b].kind == 'call')
     try: value = recomputed(g)
     except (TypeError, RuntimeError) as e: raise AssertionError(f'the edges are no run: {e}') from None
@@ -92,7 +97,8 @@ def check(g):
         if n.tensor is not None: assert torch.allclose(value[i], n.tensor), f'{n.name}: another value'
     value[len(g.nodes) - 1].backward()
     ours = {n.name: n.tensor.g for n in g.nodes if getattr(n.tensor, 'g', None) is not None}
-    check_grads(ours, {n.name: value[i].grad for i, n in enumerate(g.nodes) if n.name in ours and n.kind != 'call'})
+    check_grads(ours, {n.name: value[i].grad for i,
+                       n in enumerate(g.nodes) if n.name in ours and n.kind != 'call'})
     return ours
 
 
@@ -100,10 +106,12 @@ def check(g):
 def test_the_edges_are_the_run(run):
     g = traced(run)
     without = {n.name for n in g.nodes if n.kind != 'call'} - set(check(g))
-    assert all(re.match('targ', name) for name in without), without               # only targets have no gradient
+    # only targets have no gradient
+    assert all(re.match('targ', name) for name in without), without
 
 def lost_edge(g): return g._replace(edges=[e for e in g.edges
-                                           if e != (at(g, 'h'), g.edges[[a for a, _ in g.edges].index(at(g, 'h'))][1])])
+                                           if e != (at(g, 'h'), g.edges[[a for a,
+                                               _ in g.edges].index(at(g, 'h'))][1])])
 def other_edge(g): return g._replace(edges=[(at(g, 'inp') if a == at(g, 'h') else a, b) for a, b in g.edges])
 def drawn_twice(g):
     nodes, h = list(g.nodes), at(g, 'h')
@@ -153,7 +161,8 @@ def test_names_and_kinds():
     assert (kinds['x'], kinds['w2'], kinds['out3'], kinds['loss'], kinds['Mse']) == ('inputs',
         'weights', 'activations', 'loss', 'call')
     out, net, names = network()
-    mine = trace(out, net, w1=net.layers[2].w, out2=out)                        # a given name is never given again
+    # a given name is never given again
+    mine = trace(out, net, w1=net.layers[2].w, out2=out)
     assert list(tensors(mine)) == ['inp', 'w', 'b1', 'out1', 'out3', 'w1', 'b2', 'out4', 'targ', 'out2']
     layer, x = Lin(rand(2, 2), rand(2)), rand(1, 2)
     assert list(tensors(trace(layer(x), layer, w=x))) == ['w', 'w1', 'b', 'out']
@@ -162,7 +171,8 @@ def test_names_and_kinds():
 def test_a_single_layer_and_labels():
     layer, loss = Relu(), CrossEntropy()
     g = trace(layer(torch.ones(2, 3)), layer)
-    assert [tuple(n[:2]) for n in g.nodes] == [('inp', 'inputs'), ('Relu', 'call'), ('out', 'activations')] and g.edges == [(0, 1), (1, 2)]
+    assert [tuple(n[:2]) for n in g.nodes] == [('inp', 'inputs'), ('Relu', 'call'), ('out', 'activations')]
+    assert g.edges == [(0, 1), (1, 2)]
     texts = seen(draw(trace(loss(torch.ones(2, 3), torch.tensor([2, 0])), loss), values=2))
     assert '2 0' in texts and '(2,)' in texts                                   # whole numbers as such
 
@@ -188,10 +198,12 @@ def test_the_picture_shows_all(run):
     picture, found = draw(g), tensors(g)
     texts = seen(picture)
     for n in g.nodes: assert n.name in texts
-    assert sorted(t for t in texts if t[0] == '(') == sorted(str(tuple(t.shape)) for t in found.values() if t.ndim)
+    assert sorted(t for t in texts if t[0] == '(') == sorted(str(tuple(t.shape)) for t in found.values()
+        if t.ndim)
     lengths = [f'|g| {t.g.norm():.2g}' for t in found.values() if getattr(t, 'g', None) is not None]
     assert sorted(t for t in texts if '|g|' in t) == sorted(lengths)
-    there = picture.count('<path') // 2                                         # each arrow is a line and a head
+    # each arrow is a line and a head
+    there = picture.count('<path') // 2
     assert there - dashed(picture) == len(g.edges)
     assert dashed(picture) == sum(not g.nodes[a].name.startswith('targ') for a, _ in g.edges)
     rects = list(boxes(picture))
@@ -199,7 +211,8 @@ def test_the_picture_shows_all(run):
     assert len(rects) == len(g.nodes)
     for i, (x, y, w, h) in enumerate(rects):
         assert x >= 0 and y >= 0 and x + w <= width and y + h <= height
-        for u, v, s, t in rects[:i]: assert x + w <= u or u + s <= x or y + h <= v or v + t <= y, 'boxes overlap'
+        for u, v, s, t in rects[:i]:
+            assert x + w <= u or u + s <= x or y + h <= v or v + t <= y, 'boxes overlap'
     assert picture == draw(traced(run)), 'not the same twice'
 
 
@@ -232,7 +245,8 @@ def test_an_arrow_back_for_each_gradient_only():
 def test_values_on_request():
     x, layer = torch.tensor([[1.5, -2., 3.]]), Relu()
     g = trace(layer(x), layer, x=x)
-    assert '1.5 -2 …' in seen(draw(g, values=2)) and '1.5 -2 3' in seen(draw(g, values=3)) and '1.5 -2 3' not in seen(draw(g))
+    assert '1.5 -2 …' in seen(draw(g, values=2)) and '1.5 -2 3' in seen(draw(g, values=3))
+    assert '1.5 -2 3' not in seen(draw(g))
 
 
 def test_names_are_escaped():
@@ -247,7 +261,8 @@ def test_names_are_escaped():
 
 
 def dark(rgb):
-    "A colour under the site's filter for dark mode: invert(1) hue-rotate(180deg), as the filter's specification defines it"
+    """A colour under the site's filter for dark mode: invert(1) hue-rotate(180deg), as the
+    filter's specification defines it"""
     r, g, b = (1 - o for o in rgb)
     rows = (-.574, 1.43, .144), (.426, .43, .144), (.426, 1.43, -.856)
     return [min(1, max(0, x*r + y*g + z*b)) for x, y, z in rows]
@@ -285,21 +300,24 @@ def test_no_edges_cross_where_none_need_to():
 def test_a_layer_that_is_missing():
     out, net, *_ = network()
     with pytest.raises(ValueError,
-                       match=r'shape \(7, 3\) was made by a layer that is not among those given; pass every layer'):
+                       match=r'shape \(7, 3\) was made by a layer that is not among those given; '
+                             r'pass every layer'):
         trace(out, [net.loss, net.layers[2]])
     with pytest.raises(ValueError, match='not among those given'): trace(out, Relu())
 
 def test_an_output_of_no_layer():
     out, net, *_ = network()
     with pytest.raises(ValueError,
-                       match=r'no layer made the output of shape \(\); pass what a Module returned'): trace(out*2, net)
+                       match=r'no layer made the output of shape \(\); pass what a Module '
+                             r'returned'): trace(out*2, net)
     with pytest.raises(ValueError, match='got no Module'): trace(out, [])
     with pytest.raises(ValueError, match='got no outputs'): trace([], net)
     with pytest.raises(TypeError, match='got float, wanted a tensor'): trace(1.5, net)
 
 def test_a_name_for_another_tensor():
     out, net, names = network()
-    with pytest.raises(ValueError, match='x is no tensor of this run; pass the very tensor'): trace(out, net, x=names['x'][:])
+    with pytest.raises(ValueError, match='x is no tensor of this run; pass the very tensor'):
+        trace(out, net, x=names['x'][:])
 
 def test_a_layer_that_holds_what_came_of_it():
     layer, act = Lin(rand(3, 3), rand(3)), Relu()

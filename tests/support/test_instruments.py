@@ -1,6 +1,9 @@
-"""The instruments: checks, derivatives and the ledger, with seeded bugs and the property that must kill each. (What the lesson's own
-definitions must hold stands on their cards.) A bug is a change to one place of the library's source, made in memory; the whole package is
-then executed anew under another name, and the property must raise AssertionError. A crash of another kind is no kill."""
+"""The instruments: checks, derivatives and the ledger, with seeded bugs and the property that
+must kill each. (What the lesson's own
+definitions must hold stands on their cards.) A bug is a change to one place of the library's
+source, made in memory; the whole package is
+then executed anew under another name, and the property must raise AssertionError. A crash of
+another kind is no kill."""
 import contextlib, importlib, io, itertools, random, sys
 from types import SimpleNamespace
 
@@ -34,13 +37,15 @@ def lin_is_right(lib):
         x, w, b = layer_data(*s)
         check_op(lib.backprop.lin, lambda x, w, b: x @ w + b, x=x, w=w, b=b)
 
-big = [torch.tensor([[1e4, -1e4, 0.]]), torch.tensor([[-1e4, -1e4]]), torch.tensor([[800., 0., -800.]], dtype=f64)]
+big = [torch.tensor([[1e4, -1e4, 0.]]), torch.tensor([[-1e4, -1e4]]),
+       torch.tensor([[800., 0., -800.]], dtype=f64)]
 odd = [torch.tensor([[0., -inf, 3.]]), torch.tensor([[nan, 0.]]), torch.zeros(2, 3, 4)]
 
 def fails(message, f, *args, **kw):
     "`f` must raise an `AssertionError` that says `message`"
     try: f(*args, **kw)
-    except Exception as e: assert isinstance(e, AssertionError) and message in str(e), f'{e!r}\nwanted: {message}'
+    except Exception as e:
+        assert isinstance(e, AssertionError) and message in str(e), f'{e!r}\nwanted: {message}'
     else: raise AssertionError(f'{f.__name__} let pass what it must find: {message}')
 
 def errors_are_relative(lib):
@@ -51,7 +56,8 @@ def errors_are_relative(lib):
         assert lib.checks.relative_error(want*0, want) == 1 and lib.checks.relative_error(want, want*0) == inf
     assert lib.checks.relative_error(want*0, want*0) == 0
     refuses(ValueError, 'no entries', lib.checks.relative_error, want[:0], want[:0])
-    refuses(TypeError, 'wanted floating point', lib.checks.relative_error, torch.ones(3).int(), torch.ones(3).int())
+    refuses(TypeError, 'wanted floating point', lib.checks.relative_error, torch.ones(3).int(),
+            torch.ones(3).int())
 
 def shapes_and_dtypes_count(lib):
     check = lib.checks.check_grads
@@ -60,7 +66,8 @@ def shapes_and_dtypes_count(lib):
     for a, b in itertools.permutations(some, 2):
         fails(f'w: got shape {a}, wanted {b}', check, {'w': torch.ones(a)}, {'w': torch.ones(b)}, 1e9)
     for a, b in itertools.permutations([torch.float16, torch.bfloat16, torch.float32, f64], 2):
-        fails(f'w: got dtype {a}, wanted {b}', check, {'w': torch.ones(3, dtype=a)}, {'w': torch.ones(3, dtype=b)}, 1e9)
+        fails(f'w: got dtype {a}, wanted {b}', check, {'w': torch.ones(3, dtype=a)},
+              {'w': torch.ones(3, dtype=b)}, 1e9)
 
 def nan_never_passes(lib):
     for bad in (nan, inf, -inf):
@@ -108,7 +115,8 @@ def differences_are_central(lib):
     check_grads(diff(torch.exp, g, x=x), {'x': x.exp()*g}, 1e-9)
     check_grads(diff(exp_sum_log, x=x.float()), {'x': x.float().double().view(-1).softmax(0).view(4, 3)}, 1e-9)
     check_grads(diff(torch.exp, g.float(), x=x.float()), {'x': x.float().double().exp()*g.float()}, 1e-9)
-    for f in (lambda x: x, lambda x: x.view(4, 3), lambda x: 1e6*x/1e6): check_grads(diff(f, g, x=x), {'x': g}, 1e-9)
+    for f in (lambda x: x, lambda x: x.view(4, 3), lambda x: 1e6*x/1e6):
+        check_grads(diff(f, g, x=x), {'x': g}, 1e-9)
     check_grads(diff(lambda x, k: x*k, x.t(), x=x.t(), k=torch.tensor(2)), {'x': 2*x.t()}, 1e-9)
     far = rand(3) + 1e6                                               # x + h is rounded, too
     check_grads(diff(lambda x: x, far, x=far), {'x': far}, 1e-12)
@@ -147,7 +155,8 @@ def held_tensors_are_found(lib):
     names = ['layers.0.w', 'layers.0.b', 'layers.1.0.last.b']               # w is one tensor, in two places
     for _ in range(2):
         assert list(C.all_tensors(two, {'inp': x})) == ['inp', *names]
-        two(x)                                                               # what a call remembers are no weights
+        # what a call remembers are no weights
+        two(x)
     assert list(C.held_tensors(backprop.Linear(3, 2))) == ['w', 'b'] and C.held_tensors(relu_like) == {}
     twin = C.with_tensors(two, {'layers.0.w': (new := rand(3, 3, seed=9))})
     assert twin.layers[0].w is new and twin.layers[1][0]['last'].w is new and two.layers[0].w is w
@@ -165,7 +174,8 @@ def calls_go_by_name(lib):
 
 def good_layers_pass(lib):
     check, (x, w, b) = lib.checks.check_op, layer_data(4, 3, 3)
-    every = {f'{what}, {dtype}' for what in ('value', 'autograd', 'the reference') for dtype in ('float32', 'float64')}
+    every = {f'{what}, {dtype}' for what in ('value', 'autograd', 'the reference')
+             for dtype in ('float32', 'float64')}
     every |= {'central differences, float64'}
     two = Twice(backprop.Lin(w, b), backprop.Lin(w, rand(3)))
     errors = check(two, lambda inp, w, b, b2: (inp @ w + b) @ w + b2, inp=x)
@@ -181,7 +191,8 @@ def good_layers_pass(lib):
     assert check(exp_sum_log, x=x, out_g=torch.tensor(2.))['central differences, float64'] < 1e-9
     g = lib.checks.random_like(x)
     assert torch.equal(g, lib.checks.random_like(x)) and g.std() > .5
-    assert not any(torch.equal(g, rand(4, 3, seed=i)) for i in range(100))   # numbers of its own, not the inputs' again
+    # numbers of its own, not the inputs' again
+    assert not any(torch.equal(g, rand(4, 3, seed=i)) for i in range(100))
     ours = lib.checks.our_grads(backprop.Lin(w, b), one.double(), inp=x)
     check_grads(ours, {'inp': one.double() @ w.t(), 'w': x.t() @ one.double(), 'b': b*0 + 4})
     assert not any(hasattr(t, 'g') or t.requires_grad for t in (x, w, b))
@@ -206,7 +217,8 @@ def bad_layers_do_not(lib):
     judge(faulty(b=lambda g: g[None]), 'Faulty, gradient of b: got shape (1, 3), wanted (3,)')
     judge(faulty(b=lambda g: None), "got gradients of ['inp', 'w'], wanted ['b', 'inp', 'w']")
     judge(faulty(inp=lambda g: g*nan), 'Faulty, gradient of inp: relative error nan')
-    judge(faulty(w=lambda g: g + 1e-3 if g.dtype == torch.float32 else g), 'against autograd, wanted at most 1e-04')
+    judge(faulty(w=lambda g: g + 1e-3 if g.dtype == torch.float32 else g),
+          'against autograd, wanted at most 1e-04')
     class Spoils(backprop.Lin):
         def bwd(self, out, inp): super().bwd(out, inp); self.w *= 2
     judge(Spoils, 'Spoils: changed w from')
@@ -226,16 +238,19 @@ def bad_layers_do_not(lib):
         def bwd(self, out, inp, targ): super().bwd(out, inp, targ); targ.zero_()
     fails('Relabels: changed targ from', check, Relabels(), inp=x, targ=labels)
     assert labels.any()                                              # the caller's own are as they were
-    class Blind(backprop.Lin):                                       # autograd and bwd agree, and both are wrong
+    class Blind(backprop.Lin):
+        # autograd and bwd agree, and both are wrong
         def forward(self, inp): return inp.detach()*inp + 0*super().forward(inp)
         def bwd(self, out, inp): backprop.add_grad(inp, out.g*inp); self.w.g, self.b.g = self.w*0, self.b*0
     judge(Blind, 'gradient of inp: relative error 5.0e-01 against central differences, wanted at most 1e-07')
     fails('against central differences', check, lambda x: x*x.detach(), x=x)
-    judge(backprop.Lin, 'Lin, value: relative error 1.0e+00 against the reference', lambda x, w, b: (x @ w + b)/2)
+    judge(backprop.Lin, 'Lin, value: relative error 1.0e+00 against the reference', lambda x, w,
+          b: (x @ w + b)/2)
     judge(backprop.Lin, 'Lin, gradient of inp: relative error 1.0e+00 against the reference',
           lambda x, w, b: (y := x @ w + b)/2 + y.detach()/2)
     fails("got gradients of ['inp'], wanted ['inp', 'targ']", check, backprop.Mse(), inp=x, targ=x + 1)
-    fails("got gradients of ['b', 'inp', 'w'], wanted ['inp', 'w']", check, backprop.Lin(w, b), constants=['b'], inp=x)
+    fails("got gradients of ['b', 'inp', 'w'], wanted ['inp', 'w']", check, backprop.Lin(w, b),
+          constants=['b'], inp=x)
     refuses(ValueError, "no tensor is called ['y']", lambda: check(backprop.Lin(w, b), constants=['y'], inp=x))
     refuses(ValueError, 'no gradients to compare', lambda: check(relu_like, constants=['x'], x=x))
     fails('changed x from', check, lambda x: x.add_(1), x=x)
@@ -246,20 +261,24 @@ def bad_layers_do_not(lib):
 in_torch = {name: entry.torch for name, entry in ENTRIES.items() if name not in ('network', 'classifier')}
 
 def formulas_are_right(lib):
-    "The gradient that the chain rule finds for each operation, entry by entry, against autograd; and its matrix form"
+    """The gradient that the chain rule finds for each operation, entry by entry, against autograd;
+    and its matrix form"""
     D = lib.derivatives
-    refuses(ValueError, 'r and s ask for an entry', D.slope, D.OPERATIONS['relu']._replace(out=D.x[D.i, D.r]), D.x)
+    refuses(ValueError, 'r and s ask for an entry', D.slope,
+            D.OPERATIONS['relu']._replace(out=D.x[D.i, D.r]), D.x)
     short = D.sp.Sum(D.sp.KroneckerDelta(D.j, D.r)*D.x[D.i, D.j], (D.j, 1, D.k))
     assert D.pick(short) == short
     refuses(IndexError, 'count from 1', D.evaluate, D.x[0, 1], x=[[1., 2.]])
     assert D.OPERATIONS.keys() == ENTRIES.keys()
     for (name, f), sizes in itertools.product(in_torch.items(), ((3, 3, 3, 3), (2, 1, 3, 4))):
         op, at = D.OPERATIONS[name], dict(zip((D.n, D.m, D.nh, D.c), sizes))
-        tensors = {str(q): torch.arange(at[D.n]) % at[D.c] if q == D.y else rand(*(at[o] for o in shape), seed=i)
+        tensors = {str(q): torch.arange(at[D.n]) % at[D.c] if q == D.y
+                   else rand(*(at[o] for o in shape), seed=i)
                    for i, (q, shape) in enumerate((op.args | op.given).items())}
         g = rand(*(at[last] for *_, last in op.axes), seed=9) if op.axes else None
         want = autograd_grads(lambda **t: f(*t.values()), g, **tensors)
-        values = {k: t.numpy() + (k == 'y') for k, t in tensors.items()} | {str(q): size for q, size in at.items()}
+        values = {k: t.numpy() + (k == 'y') for k, t in tensors.items()} | {str(q): size for q,
+            size in at.items()}
         if op.axes: values['g'] = g.numpy()
         for arg in op.args:
             formula, got = D.gradient(op, arg), torch.zeros_like(want[str(arg)])
@@ -288,8 +307,10 @@ def formulas_are_told_apart(lib):
         assert not D.same(a, b), (a, b)
     op, mse = D.OPERATIONS['lin'], D.OPERATIONS['mse']
     for arg in op.forms: assert not D.matrix_form_agrees(op._replace(forms={arg: -op.forms[arg]}), arg)
-    for form in (mse.forms[x]*n/2, mse.forms[x]*n/4): assert not D.matrix_form_agrees(mse._replace(forms={x: form}), x)
-    assert not D.matrix_form_agrees(op._replace(forms={x: op.forms[x][:1, :]}), x)                  # one row of them
+    for form in (mse.forms[x]*n/2, mse.forms[x]*n/4):
+        assert not D.matrix_form_agrees(mse._replace(forms={x: form}), x)
+    # one row of them
+    assert not D.matrix_form_agrees(op._replace(forms={x: op.forms[x][:1, :]}), x)
     refuses(ValueError, 'no value for x', D.evaluate, x[1, 1])
 
 def the_ledger_sees(lib):
@@ -323,7 +344,8 @@ def the_ledger_sees(lib):
     fails('1 gradients for', worst, ours=dict(one=lambda g, x, w, b: [g @ w.t()]))
     assert L.disagreement(torch.full((2,), 1e-9, dtype=f64), torch.zeros(2, dtype=f64), 'x') == inf
     sizes = [tuple(q.values()) for q in L.shapes()]
-    assert len(sizes) == 40 and (1, 1, 1, 1) in sizes and all(any(q[i] == 1 and q.count(1) == 1 for q in sizes[:5]) for i in range(4))
+    assert len(sizes) == 40 and (1, 1, 1, 1) in sizes
+    assert all(any(q[i] == 1 and q.count(1) == 1 for q in sizes[:5]) for i in range(4))
     new = SimpleNamespace(__all__=['Lin', 'cube'], Lin=Nan, cube=abs, _Once=Once)
     assert L.without_row(dict(data=new)) == ['data.Lin', 'data._Once']
     assert L.without_row(dict(fit=new)) == ['fit.Lin', 'fit.cube', 'fit._Once']
@@ -352,7 +374,8 @@ mutants = {
         ('no check', 'derivatives.slope', 'if op.out.has(r, s)', 'if False'),
         ('loose check', 'derivatives.picked', ' and limit[1] == 1 and limit[2] in (n, m, nh, c)', ''),
         ('missing sum(0)', 'derivatives.chain', '*reversed(op.axes)', '*((q, a, a) for q, a, _ in op.axes)'),
-        ('gate on the wrong side', 'derivatives.rect', 'return gate(self.args[0])', 'return gate(-self.args[0])'),
+        ('gate on the wrong side', 'derivatives.rect', 'return gate(self.args[0])',
+         'return gate(-self.args[0])'),
         ('wrong place', 'derivatives.From1', 'int(q) - 1', 'int(q)'),
         ('no check', 'derivatives.From1', 'if min(at) < 0', 'if False')],
     the_formulas_slope_at_0_is_0: [
@@ -367,7 +390,8 @@ mutants = {
          '{n: 2, m: 3, nh: 2, c: 3}, {n: 3, m: 2, nh: 3, c: 2}'),
         ('no check', 'derivatives.derivation', 'if not same(a, b)', 'if False'),
         ('loose check', 'derivatives.matrix_form_agrees', 'if not agree(', 'if False and agree('),
-        ('no check', 'derivatives.matrix_form_agrees', 'if form.shape != (1,)*(2 - len(shape)) + shape', 'if False'),
+        ('no check', 'derivatives.matrix_form_agrees', 'if form.shape != (1,)*(2 - len(shape)) + shape',
+         'if False'),
         ('loose check', 'derivatives.matrix_form_agrees', 'for sizes in SIZES:', 'for sizes in SIZES[:1]:'),
         ('no check', 'derivatives.evaluate', 'if missing', 'if False')],
     the_ledger_sees: [
@@ -392,7 +416,8 @@ mutants = {
         ('loose check', 'checks.relative_error',
          '((a/largest - b/largest).norm()/(b/largest).norm())', '(a - b).norm()'),
         ('loose check', 'checks.relative_error', '(b/largest).norm())', '(a/largest).norm())'),
-        ('loose check', 'checks.relative_error', '/(b/largest).norm()', '/((a/largest).norm() + (b/largest).norm())'),
+        ('loose check', 'checks.relative_error', '/(b/largest).norm()',
+         '/((a/largest).norm() + (b/largest).norm())'),
         ('sign', 'checks.relative_error', '(a/largest - b/largest)', '(a.abs()/largest - b.abs()/largest)'),
         ('overflow', 'checks.relative_error', 'largest = b.abs().max()', 'largest = b.abs().max().clamp(1, 1)'),
         ('loose check', 'checks.relative_error', "0. if torch.equal(a, b) else float('inf')", '0.'),
@@ -437,7 +462,8 @@ mutants = {
         ('missing factor', 'checks.difference_grads', '/(right - left)', '/step'),
         ('missing factor', 'checks.difference_grads', '/(right - left)', '/(2*step)'),
         ('missing factor', 'checks.difference_grads', '*start).sum()', ').sum()'),
-        ('missing sum', 'checks.difference_grads', '((high - low)*start).sum()', '((high - low)*start).view(-1)[0]'),
+        ('missing sum', 'checks.difference_grads', '((high - low)*start).sum()',
+         '((high - low)*start).view(-1)[0]'),
         ('= for +=', 'checks.difference_grads', 'at(x - step), at(x)', 'at(x - step), at(x - step)'),
         ('shared memory', 'checks.difference_grads', 'out().clone()', 'out()'),
         ('wrong dtype', 'checks.difference_grads', 'copies(all_tensors(f, tensors), torch.float64)',
@@ -447,7 +473,8 @@ mutants = {
         ('loose check', 'checks.DIFFERENCE_TOLERANCE', '1e-7', '1e-3'),
         ('no check', 'checks.start_gradient', 'if out_g is None and not out.ndim', 'if out_g is None')],
     autograd_is_asked_right: [
-        ('missing factor', 'checks.autograd_grads', ', start, materialize', ', torch.ones_like(out), materialize'),
+        ('missing factor', 'checks.autograd_grads', ', start, materialize',
+         ', torch.ones_like(out), materialize'),
         ('no check', 'checks.autograd_grads', 'if not out.requires_grad', 'if False'),
         ('no check', 'checks.start_gradient',
          '(out_g.shape, out_g.dtype) != (out.shape, out.dtype)', 'out_g.dtype != out.dtype'),
@@ -466,7 +493,8 @@ mutants = {
         ('missing term', 'checks.all_tensors', 'if id(mine[k]) in kept', ''),
         ('no check', 'checks.all_tensors', 'if both := inputs.keys() & held.keys()', 'if both := ()')],
     calls_go_by_name: [
-        ('wrong axis', 'checks.call_op', 'return op(*bound.args, **bound.kwargs)', 'return op(*inputs.values())'),
+        ('wrong axis', 'checks.call_op', 'return op(*bound.args, **bound.kwargs)',
+         'return op(*inputs.values())'),
         ('wrong axis', 'checks.call_op', "getattr(op, 'forward', op)", 'op'),
         ('no check', 'checks.call_op', "{e}; got {list(inputs)}'", "'")],
     good_layers_pass: [
@@ -477,7 +505,8 @@ mutants = {
         ('missing factor', 'checks.our_grads', 'out.g = start', 'out.g = 2*start'),
         ('wrong dtype', 'checks.check_dtype', 'copies(all_tensors(op, inputs), dtype)',
          'copies(all_tensors(op, inputs))'),
-        ('missing term', 'checks.random_like', 'torch.Generator().manual_seed(SEED)', 'torch.default_generator'),
+        ('missing term', 'checks.random_like', 'torch.Generator().manual_seed(SEED)',
+         'torch.default_generator'),
         ('loose check', 'checks.random_like', 'manual_seed(SEED)', 'manual_seed(0)'),
         ('loose check', 'checks.SEED', 'SEED = ', 'SEED = 1 or '),
         ('missing factor', 'checks.random_like', 'torch.randn(out.shape, generator=g, dtype=torch.float64)',
@@ -549,8 +578,10 @@ def test_an_operation_without_a_mutant_is_found():
 def test_a_survivor_a_crash_and_a_stale_row_are_found():
     row = 'backprop.lin', 'return out + b'
     assert 'lin, value: relative error' in kill(lin_is_right, *row, 'return out - b')
-    with pytest.raises(pytest.fail.Exception, match='lin_is_right did not see'): kill(lin_is_right, *row, 'return b + out')
-    with pytest.raises(pytest.fail.Exception, match='which is no kill: NameError'): kill(lin_is_right, *row, 'return out + c')
+    with pytest.raises(pytest.fail.Exception, match='lin_is_right did not see'):
+        kill(lin_is_right, *row, 'return b + out')
+    with pytest.raises(pytest.fail.Exception, match='which is no kill: NameError'):
+        kill(lin_is_right, *row, 'return out + c')
     for where, old in [('backprop.lin', 'out * b'), ('backprop.lin', 'b'), ('backprop.line', 'out')]:
         with pytest.raises(AssertionError, match='stale row'): mutated(where, old, '')
     with Library(backprop=mutated(*row, 'return out - b')) as lib:

@@ -19,7 +19,8 @@ def test_four_ways_agree(name):
 def test_every_operation_has_a_row():
     assert without_row() == [] and ENTRIES.keys() == d.OPERATIONS.keys()
     assert all(entry.ours for entry in ENTRIES.values())
-    assert {name for name, m in ledger.modules().items() if ledger.is_chapter(m)} >= {'matmul', 'backprop', 'minibatch'}
+    assert {name for name, m in ledger.modules().items() if ledger.is_chapter(m)} >= {'matmul', 'backprop',
+        'minibatch'}
     for op in d.OPERATIONS.values(): assert set(op.given) <= {d.t, d.y}              # all else has a gradient
 
 
