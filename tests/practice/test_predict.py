@@ -190,10 +190,10 @@ def test_a_guess_is_typed_and_judged(backprop):
 
 def test_each_part_has_its_field(backprop):
     page = backprop()
-    form, answer = asked(page, 'a single image')
+    form, answer = asked(page, 'in the last layer')
     fields = [form.get_by_label(name, exact=True)
-              for name in ('one[:, 0].shape', 'one.squeeze(1).shape', 'one.squeeze().shape')]
-    for field, text in zip(fields, ('(1,)', '(1, 1)', '1')): field.fill(text)
+              for name in ('i.shape', 'o.shape', '(i*o).shape')]
+    for field, text in zip(fields, ('(50000, 50, 1)', '(50000, 1, 1, 1)', '(1, 50000, 50, 1)')): field.fill(text)
     fields[0].press('Enter')
     assert form.locator('.said').all_inner_texts() == ['✓ Right.',
         '✗ An axis of length one is too many.', '✗ An axis of length one is too many.']
@@ -201,8 +201,8 @@ def test_each_part_has_its_field(backprop):
     assert not answer.locator('.cell-output').is_visible()
     # the first that is wrong
     assert page.evaluate('document.activeElement.id') == fields[1].get_attribute('id')
-    fields[1].fill('[1]')
-    fields[2].fill('()')
+    fields[1].fill('[50000, 1, 1]')
+    fields[2].fill('50 000 x 50 x 1')
     page.keyboard.press('Enter')
     assert form.locator('.verdict').inner_text() == '✓ 3 of 3 right.'
     assert answer.locator('.cell-output').is_visible()
