@@ -276,8 +276,8 @@ def visit(browser, url, **settings):
     page.on('console', lambda m: m.type in ('error', 'warning') and said.append(f'{m.type}: {m.text}'))
     page.on('pageerror', lambda e: said.append(f'uncaught: {e}'))
     page.on('response', lambda r: r.status >= 400 and said.append(f'{r.status}: {r.url}'))
-    # asked for late: the next page may end it
-    page.on('requestfailed', lambda r: r.url.endswith('/favicon.svg') or said.append(f'failed: {r.url}'))
+    # what a page asked for late, the next page may end
+    page.on('requestfailed', lambda r: r.failure == 'net::ERR_ABORTED' or said.append(f'failed: {r.url}'))
     page.on('request', lambda r: (asked.append(r.url), waiting.add(r)))
     for end in 'requestfinished', 'requestfailed': page.on(end, lambda r: waiting.discard(r))
     assert page.goto(url).status == 200

@@ -331,19 +331,18 @@ def compare(
     for name, w in want.items():
         g, kind = got.get(name), _property(name)
         if g is None and w is not None:
-            what = ('gradient', f'{name} was not set') if kind == 'gradient' else (
-                'type', f'{name} is None, wanted {kind_of(w)}; is a `return` missing?')
+            what = 'type', f'{name} is None, wanted {kind_of(w)}; is a `return` missing?'
+            if kind == 'gradient': what = kind, f'{name} was not set'
         elif isinstance(w, Tensor):
             try: what = differs(g, w, name.removesuffix(LATER), kind)
             except Exception as e: what = 'type', f"{name} can't be compared: {e}"
         else:
-            seen = f'not true: {name}' if w is True else f'{name} is {g!r}, wanted {w!r}'
-            what = None if type(g) is type(w) and g == w else (kind, seen)
+            what = None if type(g) is type(w) and g == w else (
+                kind, f'not true: {name}' if w is True else f'{name} is {g!r}, wanted {w!r}')
         if what and name.endswith(LATER): what = _changed(name, what)
         if what:
             ok = f' (right: {", ".join(right)})' if right and kind == 'gradient' else ''
-            if property == 'dtype': property = what[0]      # its numbers may be wrong in any dtype
-            raise Fault(property or what[0], what[1] + ok + (where and f', for {where}'))
+            raise Fault(what[0] if property in ('', 'dtype') else property, what[1] + ok + (where and f', for {where}'))
         right += [name]*(not name.endswith(LATER))
 
 # %% ../../nbs/support/grading.ipynb #4b84c660
@@ -381,6 +380,7 @@ def differs(
     kind = 'dtype' if _by_float32(g, w) else kind
     return kind, seen + (f'; {why}' if (why := diagnose(g, w)) else '')
 
+# %% ../../nbs/support/grading.ipynb #by-float32
 def _by_float32(g, w):
     "Are these float64 numbers right to seven digits, and such as float32 can hold?"
     near = w.dtype == torch.float64 and torch.allclose(g, w, 1e-6, 0)

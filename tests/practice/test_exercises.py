@@ -438,7 +438,7 @@ def test_wanted_gradients_agree_with_differences(name):
     for trial in EXERCISES[name].trials():
         want = {k[:-2]: g for k,
                 g in EXERCISES[name].want(**trial.inputs).items() if k.endswith('.g') and k != 'out.g'}
-        kink = name == 'relu_grad' and (trial.inputs['inp'] == 0).any()
+        kink = name == 'relu_grad' and (trial.inputs['inp'] == 0).any() or 'exactly 0' in trial.what
         if kink or trial.property == 'stability': continue
         def f(**tensors): return NUMBERS[name](**{**{k: v.double() if isinstance(v, torch.Tensor)
                 and not hasattr(v, 'g') else v
