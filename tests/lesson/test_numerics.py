@@ -595,6 +595,8 @@ BUGS = [
     ('Relu', 'backprop.Relu', 'inp <= 0', '~(inp > 0)', dict(x=[nan], g=[1.])),
     ('Relu', 'backprop.backward', 'add_grad(out, torch.ones_like(out) if g is None else g)',
      'out.g = torch.ones_like(out) if g is None else g', dict(x=[[1.]], g=1.)),
+    ('Relu', 'backprop.add_grad', '(t.shape, t.dtype) != (g.shape, g.dtype)',
+     't.shape != g.shape', dict(x=[[1.]], g=DOUBLE)),
     ('lin', 'backprop.lin', 'return out + b', 'return out + b.float()', dict(**ONES, of=torch.float16)),
     ('lin', 'backprop.lin', 'if b.shape != w.shape[1:]', 'if False', dict(**ONES | dict(b=[1., 2.]))),
     ('Lin', 'backprop.Lin', 'out.g.sum(0)', 'out.g.mean(0)*len(inp)',
