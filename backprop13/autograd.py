@@ -51,8 +51,10 @@ def _sum_to(g, shape):
 
 def _pair(f, a, b, to_a, to_b):
     "An elementwise operation on two, and its rules."
-    return result(f(*_fitting(a, b)), (a, lambda g: _sum_to(to_a(g), a.shape)),
-                                     (b, lambda g: _sum_to(to_b(g), b.shape)))
+    return result(
+        f(*_fitting(a, b)),
+        (a, lambda g: _sum_to(to_a(g), a.shape)),
+        (b, lambda g: _sum_to(to_b(g), b.shape)))
 
 # %% ../nbs/06_autograd.ipynb #f2b0a868
 def _fitting(a, b):
@@ -72,16 +74,19 @@ class _Arithmetic:
     def __matmul__(a, b): return _matmul(a, b)
 
 def _matmul(a, b):
-    return result(matmul(_data(a), _data(b)), (a, lambda g: g @ b.t()),
-                                             (b, lambda g: a.t() @ g))
+    return result(
+        matmul(_data(a), _data(b)),
+        (a, lambda g: g @ b.t()),
+        (b, lambda g: a.t() @ g))
 
 # %% ../nbs/06_autograd.ipynb #144a91e5
 class _Functions:
     def exp(a): return result(a.data.exp(), (a, lambda g: g*a.exp()))
     def log(a): return result(a.data.log(), (a, lambda g: g/a))
     def where(a, cond, b): # a where `cond`, b elsewhere
-        return _pair(lambda x, y: torch.where(cond, x, y), a, b,
-                     lambda g: g.where(cond, 0.), lambda g: g.where(~cond, 0.))
+        return _pair(
+            lambda x, y: torch.where(cond, x, y), a, b,
+            lambda g: g.where(cond, 0.), lambda g: g.where(~cond, 0.))
     def masked_fill(a, mask, value): return a.where(~mask, value)
     def sum(a, dim=None, keepdim=False):
         kept, out = _reduced(torch.sum, a, dim, keepdim)
