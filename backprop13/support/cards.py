@@ -1451,29 +1451,6 @@ def by_hand_fits_the_same(m):
     equal([*ours.state_dict().values()], [p.detach() for p in model.parameters()])
     assert not ours.training
 
-# %% ../../nbs/05_fitting.ipynb #067bd8b2
-card(evaluate, also=[every_item_counts_once, modes_are_right, fit_refuses, fit_moves_all], bugs=[
-    ('missing factor', 'loss_func(preds, yb)).item()*k', 'loss_func(preds, yb)).item()'),
-    ('missing factor', 'accuracy(preds, yb).item()*k', 'accuracy(preds, yb).item()'),
-    ('missing factor', 'n += k', 'n += 1'), ('missing 1/n', 'loss/n,', 'loss,'),
-    ('missing 1/n', 'right/n', 'right'), ('missing term', 'model.eval()', 'pass'),
-    ('missing term', 'model.eval()', 'model.eval(); torch.set_grad_enabled(True)'),
-    ('wrong place', "'validation'", "'training'"), ('missing term', 'to_device(xb, device)', 'xb'),
-    ('missing term', 'to_device(yb, device)', 'yb')])
-
-# %% ../../nbs/05_fitting.ipynb #b7b36ffa
-card(fit, also=[fit_is_the_loop, the_history_is_right, modes_are_right, ctrl_c_leaves_whole_steps,
-    fit_refuses, fit_moves_all], bugs=[
-    ('missing term', 'range(1, epochs + 1)', 'range(1, epochs)'),
-    ('missing term', 'range(1, epochs + 1)', 'range(epochs)'),
-    ('wrong place', 'tuple(run.score)', 'run.score'),
-    ('wrong place', 'tuple(run.score)', 'tuple(run.score)[::-1]'),
-    ('missing term', 'History() if history is None else history', 'History()'),
-    ('missing term', 'finally: model.eval()', 'finally: pass'),
-    ('no check', 'except KeyboardInterrupt', 'except ArithmeticError'),
-    ('no check', '_check_fit(epochs, model, loss_func)', 'pass'),
-    ('missing term', 'model.to(_known(device))', '_known(device)')])
-
 # %% ../../nbs/05_fitting.ipynb #56d81a9e
 card(_Run, also=[fit_is_the_loop, ctrl_c_leaves_whole_steps, nan_goes_back, by_hand_fits_the_same], bugs=[
     ('missing term', 'self.opt.step()', 'pass'),
@@ -1534,6 +1511,29 @@ card(Sequential, also=[by_hand_fits_the_same, blocks_of_layers, our_layers_in_a_
      'except ZeroDivisionError: pass\n        else: zero_grads(*self.parameters())'),
     ('not zeroed', 'zero_grads(*self.parameters())', 'pass'), ('= for +=', 'p.grad + g', 'g'),
     ('missing term', 'in self.layers: x', 'in self.layers[1:]: x')])
+
+# %% ../../nbs/05_fitting.ipynb #067bd8b2
+card(evaluate, also=[every_item_counts_once, modes_are_right, fit_refuses, fit_moves_all], bugs=[
+    ('missing factor', 'loss_func(preds, yb)).item()*k', 'loss_func(preds, yb)).item()'),
+    ('missing factor', 'accuracy(preds, yb).item()*k', 'accuracy(preds, yb).item()'),
+    ('missing factor', 'n += k', 'n += 1'), ('missing 1/n', 'loss/n,', 'loss,'),
+    ('missing 1/n', 'right/n', 'right'), ('missing term', 'model.eval()', 'pass'),
+    ('missing term', 'model.eval()', 'model.eval(); torch.set_grad_enabled(True)'),
+    ('wrong place', "'validation'", "'training'"), ('missing term', 'to_device(xb, device)', 'xb'),
+    ('missing term', 'to_device(yb, device)', 'yb')])
+
+# %% ../../nbs/05_fitting.ipynb #b7b36ffa
+card(fit, also=[fit_is_the_loop, the_history_is_right, modes_are_right, ctrl_c_leaves_whole_steps,
+    fit_refuses, fit_moves_all], bugs=[
+    ('missing term', 'range(1, epochs + 1)', 'range(1, epochs)'),
+    ('missing term', 'range(1, epochs + 1)', 'range(epochs)'),
+    ('wrong place', 'tuple(run.score)', 'run.score'),
+    ('wrong place', 'tuple(run.score)', 'tuple(run.score)[::-1]'),
+    ('missing term', 'History() if history is None else history', 'History()'),
+    ('missing term', 'finally: model.eval()', 'finally: pass'),
+    ('no check', 'except KeyboardInterrupt', 'except ArithmeticError'),
+    ('no check', '_check_fit(epochs, model, loss_func)', 'pass'),
+    ('missing term', 'model.to(_known(device))', '_known(device)')])
 
 # %% ../../nbs/05_fitting.ipynb #13996141
 def a_failed_write_leaves_the_old(m):
