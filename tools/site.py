@@ -169,13 +169,27 @@ def bound(code, module):
     return means, inner
 
 
+def together(cells):
+    "The cells; those in a row that are folded under one summary are one, if only the last says something"
+    res, last = [], None
+    for c in cells:
+        src = text(c['source'])
+        fold = c['cell_type'] == 'code' and re.search(r'^#\| code-summary: .*$', src, re.M)
+        title = fold[0] if fold else None
+        if title and title == last and not res[-1].get('outputs'):
+            src = text(res.pop()['source']) + '\n\n' + re.sub(r'^#\|.*\n', '', src, flags=re.M)
+        res.append({**c, 'source': src})
+        last = title
+    return res
+
+
 class Page:
     "One processed notebook on its way to HTML, and to a file in `folder`"
     folder, pages = NEW, {}
 
     def __init__(self, proc):
         self.nb = proc.relative_to(PROC).as_posix()
-        cells = json.loads(proc.read_text(encoding='utf-8'))['cells']
+        cells = together(json.loads(proc.read_text(encoding='utf-8'))['cells'])
         front = [c for c in cells if c['cell_type'] == 'raw'][:1]
         self.front = yaml.safe_load(text(front[0]['source']).strip().strip('-')) if front else {}
         if not self.front.get('title'):
