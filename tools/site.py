@@ -170,16 +170,18 @@ def bound(code, module):
 
 
 def together(cells):
-    "The cells; those in a row that are folded under one summary are one, if only the last says something"
-    res, last = [], None
+    """The cells; those in a row that are folded under one summary are one. Only the last may say
+    something, and names' addresses, which stand between, come first."""
+    res, last = [], (None, 0)
     for c in cells:
-        src = text(c['source'])
-        fold = c['cell_type'] == 'code' and re.search(r'^#\| code-summary: .*$', src, re.M)
-        title = fold[0] if fold else None
-        if title and title == last and not res[-1].get('outputs'):
-            src = text(res.pop()['source']) + '\n\n' + re.sub(r'^#\|.*\n', '', src, flags=re.M)
+        src, title = text(c['source']), None
+        if c['cell_type'] == 'code' and (found := re.search(r'^#\| code-summary: .*$', src, re.M)):
+            title = found[0]
+            if title == last[0]:
+                src = text(res.pop(last[1])['source']) + '\n\n' + re.sub(r'^#\|.*\n', '', src, flags=re.M)
+        if not re.fullmatch(r'```\{=html\}\n(<span id="[^"]+"></span>)+\n```\n', src):
+            last = (None if c.get('outputs') else title), len(res)
         res.append({**c, 'source': src})
-        last = title
     return res
 
 
