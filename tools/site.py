@@ -382,12 +382,20 @@ class Page:
         # functions may call what comes later
         now = {n: o for (new, _), e in zip(means, exported) if e for n, o in new.items()}
         bare = lambda s: re.sub(r'^#\|.*|\s', '', s, flags=re.M)
+        def several(shown, at):
+            "The cells that one fold holds"
+            found = []
+            for k in range(at, len(cells)):
+                if (c := bare(cells[k])) and shown.startswith(c): found.append(k); shown = shown[len(c):]
+                if not shown: return found
+            return []
         for block in self.tree.css(BLOCK):
-            shown, inner = bare(block.text()), set()
-            # a block in the text is no cell
-            k = next((k for k in range(at, len(cells)) if bare(cells[k]) == shown), at-1)
-            for new, inner in means[at:k+1]: now = now | new
-            at = k+1
+            shown = bare(block.text())
+            found = [k for k in range(at, len(cells)) if bare(cells[k]) == shown][:1] or several(shown, at)
+            inner = set().union(*(means[k][1] for k in found))
+            if found:                                # a block in the text is no cell
+                for new, _ in means[at:found[-1]+1]: now = now | new
+                at = found[-1]+1
             res.append((now, inner))
         return res
 
