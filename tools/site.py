@@ -169,13 +169,29 @@ def bound(code, module):
     return means, inner
 
 
+def together(cells):
+    """The cells; those in a row that are folded under one summary are one. Only the last may say
+    something, and names' addresses, which stand between, come first."""
+    res, last = [], (None, 0)
+    for c in cells:
+        src, title = text(c['source']), None
+        if c['cell_type'] == 'code' and (found := re.search(r'^#\| code-summary: .*$', src, re.M)):
+            title = found[0]
+            if title == last[0]:
+                src = text(res.pop(last[1])['source']) + '\n\n' + re.sub(r'^#\|.*\n', '', src, flags=re.M)
+        if not re.fullmatch(r'```\{=html\}\n(<span id="[^"]+"></span>)+\n```\n', src):
+            last = (None if c.get('outputs') else title), len(res)
+        res.append({**c, 'source': src})
+    return res
+
+
 class Page:
     "One processed notebook on its way to HTML, and to a file in `folder`"
     folder, pages = NEW, {}
 
     def __init__(self, proc):
         self.nb = proc.relative_to(PROC).as_posix()
-        cells = json.loads(proc.read_text(encoding='utf-8'))['cells']
+        cells = together(json.loads(proc.read_text(encoding='utf-8'))['cells'])
         front = [c for c in cells if c['cell_type'] == 'raw'][:1]
         self.front = yaml.safe_load(text(front[0]['source']).strip().strip('-')) if front else {}
         if not self.front.get('title'):
@@ -366,12 +382,20 @@ class Page:
         # functions may call what comes later
         now = {n: o for (new, _), e in zip(means, exported) if e for n, o in new.items()}
         bare = lambda s: re.sub(r'^#\|.*|\s', '', s, flags=re.M)
+        def several(shown, at):
+            "The cells that one fold holds"
+            found = []
+            for k in range(at, len(cells)):
+                if (c := bare(cells[k])) and shown.startswith(c): found.append(k); shown = shown[len(c):]
+                if not shown: return found
+            return []
         for block in self.tree.css(BLOCK):
-            shown, inner = bare(block.text()), set()
-            # a block in the text is no cell
-            k = next((k for k in range(at, len(cells)) if bare(cells[k]) == shown), at-1)
-            for new, inner in means[at:k+1]: now = now | new
-            at = k+1
+            shown = bare(block.text())
+            found = [k for k in range(at, len(cells)) if bare(cells[k]) == shown][:1] or several(shown, at)
+            inner = set().union(*(means[k][1] for k in found))
+            if found:                                # a block in the text is no cell
+                for new, _ in means[at:found[-1]+1]: now = now | new
+                at = found[-1]+1
             res.append((now, inner))
         return res
 

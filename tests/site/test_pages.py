@@ -218,6 +218,24 @@ def test_what_a_cell_exports_is_the_library_s():
     assert load_tool('site').bound('def lin(x): pass', 'backprop')[0] == {'lin': ('backprop', 'lin')}
 
 
+def test_folds_in_a_row_with_one_summary_are_one():
+    def fold(summary, code, *outputs):
+        head = f'#| code-fold: true\n#| code-summary: "{summary}"\n'
+        return dict(cell_type='code', source=head + code, outputs=[*outputs])
+    address, words = (dict(cell_type='markdown', source=s)
+                      for s in ('```{=html}\n<span id="a"></span>\n```\n', 'Words'))
+    cells = [fold('A', 'x'), address, fold('A', 'y'), fold('A', 'z', 1), fold('A', 'after what is printed'),
+             words, fold('A', 'after words'), fold('B', 'another')]
+    assert load_tool('site').together(cells) == [address, fold('A', 'x\n\ny\n\nz', 1), *cells[4:]]
+
+
+def test_the_library_of_chapter_3_has_one_fold(docs):
+    html = (docs/'backprop.html').read_text(encoding='utf-8')
+    folds = re.findall(r'<summary>Code: the library.s Module.*?</details>', html, re.S)
+    code = re.sub(r'<[^>]*>', '', ''.join(folds))
+    assert len(folds) == 1 and all(o in code for o in ('def add_grad', 'class Module', 'class Relu', 'class Model'))
+
+
 # ---- in a browser ----
 def wake(page):
     "Bring every lab of the page to life, and open every answer"
