@@ -14,13 +14,14 @@ export const kind = (curve, rate) => {
 }
 
 // ---- in words
-const num = (x, most = 2) => Math.abs(x) >= 1e6 ? x.toExponential(1).replace('-', '−').replace('e+', 'e')
-  : fmt(x, [0, 1, 2, 3].find(d => d === most || Math.abs(x - Number(x.toFixed(d))) < 1e-9) ?? most)
+const num = (x, most = 2) => Math.abs(x) >= 1e6 && Number.isFinite(x) ? x.toExponential(1).replace('-', '−').replace('e+', 'e')
+  : fmt(x, [0, 1, 2, 3, 4].find(d => d === most || Math.abs(x - Number(x.toFixed(d))) < 1e-9))
+const little = x => x < 5e-5 ? 'almost nothing' : num(Number(x.toPrecision(2)), 4)
 const sign = x => x < 0 ? `(${num(x)})` : num(x)
 export const say = (bowl, rate) => bowl.map(({name, curve}) => {
   const k = kept(curve, rate), left = num(Math.abs(k))
   return `${name}: ${kind(curve, rate)}. ` + (k === 0 ? 'One step leads to the lowest place.'
-    : k > 0 ? `A step leaves ${left} of the distance, ten steps ${num(k ** 10, 3)}.`
+    : k > 0 ? `A step leaves ${left} of the distance, ten steps ${little(k ** 10)}.`
     : `Each step lands on the other side, ${k === -1 ? 'as far away' : k < -1 ? `${left} times as far away` : `at ${left} of the distance`}.`)
 }).join(' ')
 
@@ -33,7 +34,7 @@ const render = ({model, el}) => {
   const ground = s('g'), track = s('path', {class: 'track'}), marks = s('g', {class: 'weights'})
   const ahead = s('path', {class: 'ahead'}), slope = s('path', {class: 'slope'}), far = s('path', {class: 'slope far'})
   const ghost = s('circle', {r: 9, class: 'ghost'}), face = s('circle', {r: 9, class: 'face'})
-  const ball = s('g', {class: 'ball'}, s('circle', {r: 26, fill: 'transparent', stroke: 'none'}), face)
+  const ball = s('g', {class: 'ball'}, s('circle', {r: 32, fill: 'transparent', stroke: 'none'}), face)
   const pic = drawing(W, H, 'A ball on the loss, its steps so far, and where the next one leads',
     s('clipPath', {id}, s('rect', {x: 0, y: 0, width: W, height: FLOOR})), ground,
     s('g', {'clip-path': `url(#${id})`}, track, marks, ahead, slope, ghost), far, ball)
@@ -81,7 +82,7 @@ const render = ({model, el}) => {
     set(ahead, {d: line([seen.at(-1), [p, q]])})
     set(ghost, {cx: p, cy: q})
     const lean = (Y(1) - Y(0)) / (X(1) - X(0)) * g[0], run = 66 / Math.hypot(1, lean)        // the tangent, as long on every slope
-    set(slope, {d: line(two() ? [a, [p, q]] : [[a[0] - run, a[1] - run * lean], [a[0] + run, a[1] + run * lean]])})
+    set(slope, {d: off ? '' : line(two() ? [a, [p, q]] : [[a[0] - run, a[1] - run * lean], [a[0] + run, a[1] + run * lean]])})
     set(far, {d: two() ? '' : line([[here[0], FLOOR], [within(b)[0], FLOOR]])})
     sums.replaceChildren(...bowl.map(({name}, i) => h('p', {class: 'num'}, part('weights', name), ' ← ', part('weights', num(w[i])),
       ` − ${num(rate)} · `, part('gradients', sign(g[i])), ' = ', part('weights', num(next[i])))))
@@ -94,12 +95,16 @@ const render = ({model, el}) => {
   const zones = () => bands.replaceChildren(...bowl.map(band))
   // ---- steps
   const stop = () => { clearInterval(playing); playing = null }
-  const go = () => { path.push(step(bowl, path.at(-1), rate)); show(true) }
+  const go = () => {
+    const next = step(bowl, path.at(-1), rate)
+    if (next.every(Number.isFinite)) path.push(next)
+    show(true)
+  }
   const play = () => {
     if (playing) { stop(); return show() }
     if (calm.matches) { for (let i = 0; i < 10; i++) go(); return }
-    let left = 10
-    playing = setInterval(() => { if (!pic.isConnected || !--left) stop(); go() }, PACE)
+    let left = 9
+    playing = setInterval(() => { if (!--left || !pic.isConnected) stop(); go() }, PACE)
     go()
   }
   const going = button('Play', play, {class: 'play'})

@@ -46,14 +46,15 @@ def test_each_rate_is_named_by_what_happens():
 
 def test_what_it_says():
     one, two = labs.BOWLS['one'], labs.BOWLS['two']
-    assert in_node('ball', 'say', [[one, r] for r in (.05, .3, .5, .9, 1., 1.1)] + [[two, .5]]) == [
-        'w: too small. A step leaves 0.9 of the distance, ten steps 0.349.',
-        'w: right. A step leaves 0.4 of the distance, ten steps 0.',
+    assert in_node('ball', 'say', [[one, r] for r in (.05, .3, .4, .5, .9, 1., 1.1)] + [[two, .5]]) == [
+        'w: too small. A step leaves 0.9 of the distance, ten steps 0.35.',
+        'w: right. A step leaves 0.4 of the distance, ten steps 0.0001.',
+        'w: right. A step leaves 0.2 of the distance, ten steps almost nothing.',
         'w: right. One step leads to the lowest place.',
         'w: too large. Each step lands on the other side, at 0.8 of the distance.',
         'w: too large. Each step lands on the other side, as far away.',
         'w: diverges. Each step lands on the other side, 1.2 times as far away.',
-        'w₁: too small. A step leaves 0.9 of the distance, ten steps 0.349. '
+        'w₁: too small. A step leaves 0.9 of the distance, ten steps 0.35. '
         'w₂: right. One step leads to the lowest place.']
     with pytest.raises(ValueError, match='got rate 0.04, wanted one of'): labs.ball(.04)
 
@@ -153,7 +154,7 @@ def test_what_leaves_the_picture_is_said(lab):
     button(lab, 'Step')
     assert 'off the picture' in lab.inner_text() and 'lab-out' in ball(lab).get_attribute('class')
     for _ in range(4): button(lab, 'Ten steps')
-    assert 'e19' in lab.locator('.lab-sums').inner_text()
+    assert 'e20' in lab.locator('.lab-sums').inner_text()
     for _ in range(70): button(lab, 'Ten steps')
     assert 'nan' not in lab.locator('svg').first.inner_html().lower()                # far beyond any number
     button(lab, 'Start again')
