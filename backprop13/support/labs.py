@@ -314,6 +314,10 @@ def step(
                f'{len(steps) - back} backward. Here it is at {here}, and sees {sees}.')
 
 # %% ../../nbs/support/labs.ipynb #ba110002
+BOWLS = dict(one=[dict(name='w', curve=1., low=1., start=4.)],
+             two=[dict(name='w₁', curve=.1, low=1., start=6.), dict(name='w₂', curve=1., low=1., start=4.)])
+RATES = (.02, .03, .05, .07, .1, .15, .2, .3, .4, .5, .6, .7, .8, .9, 1., 1.05, 1.1, 1.2, 1.5, 2.)
+
 def ball_run(
     bowl:list, # a dict for each weight: its curve a, its lowest place m (`low`) and its start
     rate:float, # the learning rate
@@ -332,10 +336,6 @@ def ball_run(
     return tuple(torch.stack(o) for o in zip(*rows))
 
 # %% ../../nbs/support/labs.ipynb #ba110003
-BOWLS = dict(one=[dict(name='w', curve=1., low=1., start=4.)],
-             two=[dict(name='w₁', curve=.1, low=1., start=6.), dict(name='w₂', curve=1., low=1., start=4.)])
-RATES = (.02, .03, .05, .07, .1, .15, .2, .3, .4, .5, .6, .7, .8, .9, 1., 1.05, 1.1, 1.2, 1.5, 2.)
-
 def ball(
     rate:float=.05, # the learning rate to begin with, one of `RATES`
 ) -> Lab:
@@ -349,14 +349,14 @@ def ball(
         x = np.linspace(-3.2, 5.2, 80)
         ax.plot(x, (x - 1)**2, color=COLORS['loss'], lw=1)
         ax.plot(w, losses, 'o-', color=COLORS['weights'], ms=4, lw=1)
-        ax.set(title=f'{r:g}: {word}', xlabel='w', ylim=(-.6, 18), yticks=[])
+        ax.set(title=f'{r:g}: {word}', xlabel='w', xlim=(-3.4, 5.4), ylim=(-.6, 18), xticks=(-2, 1, 4), yticks=[])
     axs[0].set_ylabel('loss')
     ends = {r: ball_run(bowl, r, 10)[1][-1].item() for r in panels}
     return Lab('ball', dict(**BOWLS, rates=RATES, rate=rate), fig,
                'Seven places of a ball on a parabola, at each of four learning rates: it creeps, goes '
                'down, jumps from side to side, and climbs out.',
                'Ten steps down the loss (w − 1)² from w = 4, where it is 9: at a learning rate of '
-               + ', '.join(f'{r:g} it ends at {v:.2g}' for r, v in ends.items()) + '.')
+               + ', '.join(f'{r:g} it ends at {v:.2f}' for r, v in ends.items()) + '.')
 
 # %% ../../nbs/support/labs.ipynb #54f9d50f
 def softmax(
