@@ -292,7 +292,7 @@ def visit(browser, url, **settings):
 # ---- a lab in its page, and what a reader does there ----
 LABS = dict(broadcast='matmul', wheels='derivatives', flow='backprop', hinges='backprop', step='backprop',
             # and its chapter
-            softmax='minibatch_training', descent='minibatch_training', order='autograd')
+            softmax='minibatch_training', descent='minibatch_training', ball='minibatch_training', order='autograd')
 
 
 @pytest.fixture

@@ -116,6 +116,21 @@ def test_flow_s_weights_follow_a_finger(phone, name, hold, by, far):
         'nudge × w.g').first.inner_text().split(' × ')[0].strip('()')) == pytest.approx(far, abs=.03)
 
 
+def test_ball_and_its_rate_follow_a_finger(phone):
+    page, lab = phone('ball')
+    ball = slider(lab, 'the ball')
+    at, width = center(ball), lab.locator('svg').first.bounding_box()['width']
+    holds(page, straight(at, (-width/2, 90)))
+    assert float(ball.get_attribute('aria-valuenow')) == pytest.approx(4 - 4.41, abs=.1)       # 420 of 400 are 8.4 wide
+    rate = lab.get_by_label('learning rate η')
+    x, y = center(rate)
+    half = rate.bounding_box()['width']/2
+    assert swipe(page, straight((x - half + 40, y), (2*half - 42, 3)))[0] == 0 and rate.input_value() == '19'
+    lab.get_by_role('button', name='two weights').tap()
+    holds(page, straight(center(ball), (-60, 40)))
+    assert [float(v.split(' ')[1]) < b for v, b in zip(ball.get_attribute('aria-valuetext').split(', '), (5, 3.5))] == [True, True]
+
+
 def test_descent_is_drawn_in_and_scrubbed_by_a_finger(phone):
     page, lab = phone('descent')
     pad = lab.locator('canvas.lab-pad')
@@ -143,7 +158,7 @@ def test_step_and_broadcast_answer_a_finger(phone):
 
 
 # ---- keys ----
-@pytest.mark.parametrize('name,step', [('wheels', .01), ('flow', .01), ('hinges', None), ('softmax', .1)])
+@pytest.mark.parametrize('name,step', [('wheels', .01), ('flow', .01), ('hinges', None), ('softmax', .1), ('ball', .1)])
 def test_every_handle_knows_the_keys_of_a_slider(phone, name, step):
     page, lab = phone(name)
     handles = lab.locator('[role=slider]').all()
