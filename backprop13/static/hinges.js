@@ -87,8 +87,8 @@ const render = ({model, el}) => {
                  s('path', {d: 'M-10,0L0,-11L10,0L0,11Z', fill: 'currentColor'}))
   const pic = drawing(640, 440, 'Above, the measured points and the sum; below, the hinges that are added up',
     s('defs', {}, boxes.map((b, i) => s('clipPath', {id: `hinges${uid}${i}`}, b))), axes,
-    s('g', {'clip-path': `url(#hinges${uid}0)`}, s('g', {class: 'loss', opacity: .55}, misses), s('g', {class: 'weights'}, flat, under),
-      s('g', {class: 'inputs'}, dots), s('g', {class: 'activations'}, curve)), drops,
+    s('g', {'clip-path': `url(#hinges${uid}0)`}, s('g', {class: 'loss', opacity: .55}, misses), s('g', {class: 'weights'}, flat),
+      s('g', {class: 'inputs'}, dots), s('g', {class: 'activations'}, curve), under), drops,
     s('g', {'clip-path': `url(#hinges${uid}1)`}, pieces))
 
   // ---- the numbers ----
