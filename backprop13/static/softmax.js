@@ -55,7 +55,7 @@ const render = ({model, el}) => {
   const rows = names.map((who, i) => {
     const radio = h('input', {type: 'radio', name, checked: i === target, onchange: () => { target = i; show() }})
     const bar = s('rect', {y: 13, height: 18, fill: 'currentColor', 'fill-opacity': .3})
-    const handle = s('g', {}, s('rect', {x: -22, width: 44, height: 44, fill: 'transparent'}),
+    const handle = s('g', {}, s('rect', {x: -22, width: 44, height: 44, fill: 'transparent', stroke: 'none'}),
                      s('rect', {x: -7, y: 7, width: 14, height: 30, fill: 'currentColor'}))
     const axis = s('line', {class: 'axis', x1: '50%', x2: '50%', y1: 0, y2: '100%'})
     const svg = s('svg', {role: 'group', 'aria-label': who}, axis, bar, handle), cells = KINDS.map(kind => h('td', {class: `num ${kind}`}))
