@@ -165,11 +165,12 @@ const render = ({model, el}) => {
     h('p', {class: 'how'}, '← Axes are read, and numbered, from the end. [1] is inserted; × says how often a 1 is repeated.'),
     h('div', {class: 'sides'},
       h('div', {},
-        h('div', {class: 'scroll', tabindex: 0, role: 'group', 'aria-label': 'the rule, a column for each axis'}, rule), steps,
+        h('div', {class: 'scroll', tabindex: 0, role: 'group', 'aria-label': 'the rule, a column for each axis'}, rule), steps),
+      h('div', {}, h('div', {class: 'grids'}, ...grids), drawn,
         h('div', {class: 'scroll', tabindex: 0, role: 'group', 'aria-label': 'what each shape holds'},
-          h('table', {class: 'sums'}, h('thead', {}, h('tr', {}, h('td'), ...head)), h('tbody', {}, ...sums.map(o => o.tr))))),
-      h('div', {}, h('div', {class: 'grids'}, ...grids), drawn)))
-  fields.forEach((f, i) => { f.input.value = python(pairs[0][i]) })
+          h('table', {class: 'sums'}, h('thead', {}, h('tr', {}, h('td'), ...head)), h('tbody', {}, ...sums.map(o => o.tr)))))))
+  const first = pairs.find(pair => broadcast(...pair).shape)
+  fields.forEach((f, i) => { f.input.value = python(first[i]) })
   el.append(h('div', LAB, h('div', {class: 'broadcast'},
     h('p', {class: 'ask'}, 'What shape do two shapes make?'),
     h('div', {class: 'columns'}, ...fields.map(f => f.box)),

@@ -1,5 +1,5 @@
 // Hinges: which rectified lines make this curve? A baseline and up to eight a * relu(side * (x - at)), by hand or by descent.
-import {LAB, unique, h, s, set, drawing, draggable, button, fmt, clamp, scale, line, status} from './kit.js'
+import {LAB, unique, h, s, set, mark, drawing, draggable, button, fmt, clamp, scale, line, fitted, status} from './kit.js'
 
 const relu = z => Math.max(0, z)
 
@@ -64,7 +64,8 @@ export const gap = places => {
   return (at[i] + at[i + 1]) / 2
 }
 
-const MOST = 8, STEEP = 4, HIT = 22, LINE = {fill: 'none', stroke: 'currentColor'}
+const MOST = 8, STEEP = 4, NEW = .2, HIT = 22, LINE = {fill: 'none', stroke: 'currentColor'}
+const UNSEEN = {fill: 'none', stroke: 'transparent'}                              // for fingers
 const percent = (v, digits = 1) => fmt(100 * v, digits)
 const signed = (v, digits = 1) => (v < 0 ? '' : '+') + percent(v, digits)
 const inside = ({side, at}) => side > 0 ? `x − ${fmt(at)}` : `${fmt(at)} − x`
@@ -74,20 +75,20 @@ const round = v => Math.round(v * 1e4) / 1e4
 const render = ({model, el}) => {
   const {x: xs, p: ps, errors, chance, start} = model.get('data')
   const top = 1.15 * Math.max(...ps), low = -.12 * top
-  let state = copy(start), run = null, knobs = [], X, Y, Z, reach
+  let state = copy(start), run = null, knobs = [], chosen = 0, X, Y, Z, reach
   const uid = unique()
 
   // ---- the drawing: the curve above, below it the pieces that it is the sum of, on the same scale ----
   const dots = xs.map(() => s('circle', {r: 3.5, fill: 'currentColor'}))
   const curve = s('path', {class: 'curve', 'stroke-width': 4}), misses = s('path', {...LINE, 'stroke-width': 1})
   const boxes = [0, 1].map(() => s('rect')), axes = s('g'), pieces = s('g', {class: 'weights'}), drops = s('g')
-  const flat = s('line', {stroke: 'currentColor', 'stroke-dasharray': '5 4', opacity: .7})
+  const flat = s('line', {stroke: 'currentColor', 'stroke-dasharray': '5 4', opacity: .7}), under = s('line', {...UNSEEN, 'stroke-width': 20})
   const hold = s('g', {class: 'weights'}, s('circle', {r: HIT, fill: 'transparent', stroke: 'none'}),
                  s('path', {d: 'M-10,0L0,-11L10,0L0,11Z', fill: 'currentColor'}))
   const pic = drawing(640, 440, 'Above, the measured points and the sum; below, the hinges that are added up',
     s('defs', {}, boxes.map((b, i) => s('clipPath', {id: `hinges${uid}${i}`}, b))), axes,
     s('g', {'clip-path': `url(#hinges${uid}0)`}, s('g', {class: 'loss', opacity: .55}, misses), s('g', {class: 'weights'}, flat),
-      s('g', {class: 'inputs'}, dots), s('g', {class: 'activations'}, curve)), drops,
+      s('g', {class: 'inputs'}, dots), s('g', {class: 'activations'}, curve), under), drops,
     s('g', {'clip-path': `url(#hinges${uid}1)`}, pieces))
 
   // ---- the numbers ----
@@ -101,8 +102,8 @@ const render = ({model, el}) => {
   const mine = bar('yours', 0, true)
   const others = [...errors.map(([k, e]) => bar(k === 1 ? '1: best line' : `${k}, fixed`, e)), bar('chance', chance)]
 
-  const piece = ({a, side, at}) => {
-    const [shut, open] = side > 0 ? [0, 1] : [1, 0]
+  const piece = ({a, side, at}, half = false) => {
+    const [shut, open] = side > 0 ? [half ? at : 0, 1] : [half ? at : 1, 0]
     return line([[X(shut), Z(0)], [X(at), Z(0)], [X(open), Z(a * Math.abs(open - at))]])
   }
   const arm = ({a, side, at}) => {
@@ -113,13 +114,14 @@ const render = ({model, el}) => {
     const edges = [0, 1, ...state.hinges.map(o => o.at)].sort((a, b) => a - b), error = rms(state, xs, ps)
     set(curve, {d: line(edges.map(v => [X(v), Y(total(state, v))]))})
     set(misses, {d: xs.map((x, j) => `M${X(x).toFixed(2)},${Y(ps[j]).toFixed(2)}V${Y(total(state, x)).toFixed(2)}`).join('')})
-    set(flat, {x1: X(0), x2: X(1), y1: Y(state.base), y2: Y(state.base)})
+    for (const o of [flat, under]) set(o, {x1: X(0), x2: X(1), y1: Y(state.base), y2: Y(state.base)})
     set(hold, {transform: `translate(${X(1) + 14},${Y(clamp(state.base, low, top))})`})
     hold.tell()
     state.hinges.forEach((o, i) => {
       const k = knobs[i], [ax, ay] = arm(o), y = total(state, o.at), up = Y(clamp(y, low, top))
       set(k.path, {d: piece(o)})
-      for (const stick of k.stick) set(stick, {x1: X(o.at), y1: Z(0), x2: ax, y2: ay})
+      set(k.open, {d: piece(o, true)})
+      set(k.stick, {x1: X(o.at), y1: Z(0), x2: ax, y2: ay})
       set(k.end, {transform: `translate(${ax},${ay})`})
       set(k.foot, {transform: `translate(${X(o.at)},${Z(0)})`})
       set(k.drop, {x1: X(o.at), x2: X(o.at), y1: Z(0), y2: up})
@@ -128,6 +130,10 @@ const render = ({model, el}) => {
       k.knob.tell()
       k.tip.tell()
     })
+    knobs.forEach((k, i) => { for (const part of [k.arm, k.row]) mark(part, 'chosen', i === chosen) })
+    turning.textContent = `Turn hinge ${chosen + 1}`
+    removing.textContent = `Remove hinge ${chosen + 1}`
+    for (const b of [turning, removing]) b.hidden = !state.hinges.length
     mine.name.textContent = `yours, ${state.hinges.length}`
     set(mine.bar, {style: `width:${share(error)}`})
     mine.number.textContent = percent(error, 2)
@@ -149,25 +155,18 @@ const render = ({model, el}) => {
   const knobFor = i => {
     const o = () => state.hinges[i], name = `hinge ${i + 1}`
     const ring = {stroke: 'currentColor', 'stroke-width': 2, fill: 'var(--paper)'}
-    const hit = r => s('circle', {r, fill: 'transparent', stroke: 'none'})            // for fingers
+    const hit = r => s('circle', {...UNSEEN, r, fill: 'transparent', stroke: 'none'})
     const no = s('text', {class: 'no', y: 4.5, 'text-anchor': 'middle', stroke: 'none'}, i + 1)
     const end = s('g', {}, hit(HIT), s('circle', {r: 7, ...ring}))
-    const foot = s('g', {}, hit(HIT), s('circle', {r: 11, fill: 'currentColor'}), no)
+    const foot = s('g', {}, hit(HIT), s('circle', {class: 'foot', r: 11, fill: 'currentColor'}), no)
     const bend = s('g', {}, hit(16), s('circle', {r: 5, ...ring, stroke: 'var(--activations)'}))
-    const stick = [{stroke: 'transparent', 'stroke-width': 20}, {...LINE, 'stroke-width': 3}].map(o => s('line', o))
+    const stick = s('line', {...LINE, 'stroke-width': 3}), open = s('path', {...UNSEEN, 'stroke-width': 24})
     const k = {
-      path: s('path', {...LINE, 'stroke-width': 1.5, opacity: .6}), drop: s('line', {stroke: 'var(--soft)', 'stroke-dasharray': '2 4'}),
+      path: s('path', {...LINE, 'stroke-width': 1.5, opacity: .6}), open, drop: s('line', {stroke: 'var(--soft)', 'stroke-dasharray': '2 4'}),
       stick, end, foot, bend, tip: s('g', {}, stick, end), knob: s('g', {}, bend, foot), term: h('td', {class: 'num weights'})}
-    const turn = () => {
-      o().side *= -1
-      changed()
-      say(`Hinge ${i + 1} opens to the ${o().side > 0 ? 'right' : 'left'} now: ${k.term.textContent}.`)
-    }
-    k.row = h('tr', {}, h('th', {scope: 'row'}, h('span', {}, 'hinge '), i + 1), k.term, h('td', {},
-      button('turn', turn, {'aria-label': `turn ${name}`}), button('×', () => remove(i), {'aria-label': `remove ${name}`})))
-    k.arm = s('g', {class: 'weights'}, k.tip, k.knob)
+    k.row = h('tr', {}, h('th', {scope: 'row'}, h('span', {}, 'hinge '), i + 1), k.term)
+    k.arm = s('g', {class: 'weights', onfocusin: () => { chosen = i; show() }, onkeydown: e => { if (e.key === 'Delete') remove() }}, k.tip, k.knob)
     let free = 0       // where the pointer would have it, beyond the ends too
-    k.knob.addEventListener('pointerdown', () => { free = o().at })
     const bendAt = v => {
       o().at = round(clamp(v, 0, 1))
       changed()
@@ -177,9 +176,9 @@ const render = ({model, el}) => {
       changed()
     }
     draggable(k.knob, {label: `${name}: where it bends`, ends: () => [0, 1], value: () => round(o().at), text: v => `ink ${fmt(v)}`,
-      by: .01, to: bendAt, drag: dx => bendAt(free += dx / (X(1) - X(0)))})
+      by: .01, to: bendAt, hold: () => { free = o().at }, drag: dx => bendAt(free += dx / (X(1) - X(0)))})
     draggable(k.tip, {label: `${name}: its tilt`, ends: () => [-100 * STEEP, 100 * STEEP],
-      value: () => Math.round(1000 * o().a) / 10, text: v => `${fmt(v, 1)} points a unit of ink`, by: 2, to: v => tilt(v / 100),
+      value: () => Math.round(1000 * o().a) / 10, text: v => `${fmt(v, 1)} points a unit of ink`, by: 2, to: v => tilt(v / 100), grips: [k.open],
       drag: (dx, dy, at) => {
         const across = at.x - X(o().at), steep = (Z(0) - at.y) / (Z(0) - Z(1)) * (X(1) - X(0))
         if (Math.abs(across) > 12) o().side = Math.sign(across)                  // the arm swung over to the other side
@@ -190,13 +189,13 @@ const render = ({model, el}) => {
   // As many knobs as hinges: those there stay, so that the focus does
   const fitKnobs = () => {
     while (knobs.length > state.hinges.length) {
-      const {path, drop, arm, row} = knobs.pop()
-      for (const part of [path, drop, arm, row]) part.remove()
+      const {path, open, drop, arm, row} = knobs.pop()
+      for (const part of [path, open, drop, arm, row]) part.remove()
     }
     while (knobs.length < state.hinges.length) {
       const k = knobFor(knobs.length)
       knobs.push(k)
-      pieces.append(k.path)
+      pieces.append(k.path, k.open)
       drops.append(k.drop)
       pic.append(k.arm)
       terms.append(k.row)
@@ -204,18 +203,28 @@ const render = ({model, el}) => {
   }
   const add = () => {
     if (run) stop()
-    state.hinges.push({a: 0, side: 1, at: round(gap(state.hinges.map(o => o.at)))})
+    const o = {a: 0, side: 1, at: round(gap(state.hinges.map(o => o.at)))}
+    chosen = state.hinges.push(o) - 1
+    o.a = slopes(state, xs, ps).hinges[chosen].a > 0 ? -NEW : NEW
     fitKnobs()
     show()
-    say(`Hinge ${state.hinges.length}, at ${fmt(state.hinges.at(-1).at)}, is flat: it adds nothing until you tilt it.`)
+    say(`Hinge ${chosen + 1} bends the sum ${o.a > 0 ? 'up' : 'down'} at ${fmt(o.at)}, against its gradient. Tilt it, move it.`)
   }
-  const remove = i => {
+  const turn = () => {
+    const o = state.hinges[chosen]
+    o.side *= -1
+    changed()
+    say(`Hinge ${chosen + 1} opens to the ${o.side > 0 ? 'right' : 'left'} now: ${knobs[chosen].term.textContent}.`)
+  }
+  const remove = () => {
     if (run) stop()
-    state.hinges.splice(i, 1)
+    const gone = chosen
+    state.hinges.splice(gone, 1)
+    chosen = Math.max(0, Math.min(gone, state.hinges.length - 1))
     fitKnobs()
     show()
     adding.focus()
-    say(state.hinges.length ? `Hinge ${i + 1} is gone; those after it are counted anew.`
+    say(state.hinges.length ? `Hinge ${gone + 1} is gone; those after it are counted anew.`
       : 'No hinge, no bend: the sum is the baseline, a straight line.')
   }
 
@@ -256,18 +265,20 @@ const render = ({model, el}) => {
     show()
     requestAnimationFrame(tick)
   }
-  const adding = button('Add a hinge', add), going = button('Let gradient descent finish', go)
+  const adding = button('Add a hinge', add), turning = button('', turn), removing = button('', remove)
+  const going = button('Let gradient descent finish', go)
   const again = button('Start again', () => {
     run = null
     state = copy(start)
+    chosen = 0
     fitKnobs()
     show()
     say('The best straight line again.')
   })
 
-  // ---- one drawing unit is one pixel, so that text and knobs keep their size on a phone ----
+  // ---- one drawing unit is one pixel ----
   const place = width => {
-    const small = width < 480, high = small ? 190 : 250, below = small ? 150 : 170, left = 34, right = width - 30
+    const small = width < 480, high = small ? 190 : 210, below = 150, left = 34, right = width - 30
     X = scale([0, 1], [left, right])
     Y = scale([low, top], [high, 22])
     const middle = high + 24 + below / 2
@@ -290,7 +301,6 @@ const render = ({model, el}) => {
     show()
   }
   let loose = 0
-  hold.addEventListener('pointerdown', () => { loose = state.base })
   const lift = v => {
     state.base = round(clamp(v, low, top))
     changed()
@@ -298,28 +308,22 @@ const render = ({model, el}) => {
   X = Y = Z = v => v                                                             // until the room is known
   draggable(hold, {label: 'baseline', ends: () => [Math.round(100 * low), Math.round(100 * top)],
     value: () => Math.round(1000 * state.base) / 10, text: v => `${fmt(v, 1)} %`, by: .5, to: v => lift(v / 100),
-    drag: (dx, dy) => lift(loose += Y.back(dy) - Y.back(0))})
+    grips: [under], hold: () => { loose = state.base }, drag: (dx, dy) => lift(loose += Y.back(dy) - Y.back(0))})
   pic.append(hold)
   fitKnobs()
   const lab = h('div', LAB, h('div', {class: 'hinges'},
     h('p', {class: 'ask'}, 'Which rectified lines make this curve?'),
     pic,
-    h('div', {class: 'row'}, adding, again, going, count),
+    h('div', {class: 'row'}, adding, turning, removing, going, again, count),
     said,
     h('div', {class: 'columns'},
-      h('table', {}, h('caption', {class: 'how'}, 'the sum, in %'),
-        h('tbody', {}, h('tr', {}, h('th', {scope: 'row'}, 'baseline'), baseTerm, h('td'))), terms),
       h('table', {class: 'bars'}, h('caption', {class: 'how'}, 'off by, in percentage points (root mean square)'),
-        h('tbody', {}, [mine, ...others].map(b => b.tr)))),
-    h('p', {class: 'how'}, 'Drag a numbered hinge left or right, its arm to tilt it, the diamond to lift the baseline. Or ' +
-      'focus them and press the arrow keys (Shift: ten times as far). “Fixed”: as above, with hinges at equal distances. ' +
-      '“Chance”: how far counts scatter anyway.')))
+        h('tbody', {}, [mine, ...others].map(b => b.tr))),
+      h('table', {}, h('caption', {class: 'how'}, 'the sum, in %'),
+        h('tbody', {}, h('tr', {}, h('th', {scope: 'row'}, 'baseline'), baseTerm)), terms)),
+    h('p', {class: 'how'}, 'Drag a numbered hinge left or right, its line to tilt it, the diamond to lift the baseline; or focus them and ' +
+      'press arrow keys. “Fixed”: as above, at equal distances. “Chance”: how far counts scatter anyway.')))
   el.append(lab)
-  let room = 0
-  new ResizeObserver(([entry]) => {
-    const width = Math.round(entry.contentRect.width)
-    if (width && width !== room) place(room = width)
-  }).observe(lab.firstChild)
-  place(room = lab.firstChild.clientWidth || 640)
+  fitted(lab.firstChild, place)
 }
 export default {render}

@@ -52,34 +52,37 @@ export const slider = ({label, min, max, step, value, oninput, kind = '', text =
 export const button = (label, onclick, attrs = {}) => h('button', {type: 'button', onclick, ...attrs}, label)
 
 // Let an SVG element be dragged, and moved by keys: arrows by `by`, with shift and by the page keys ten times as far, Home and End to the
-// ends(). `value()` is the number that it stands for, `text(value)` what a screen reader says; `to(v)` sets it, within bounds. While it's
-// dragged, drag(dx, dy, at) gets distances and the pointer's place in the drawing's coordinates, y downwards. Call .tell() after changing
-// the value from elsewhere.
-export const draggable = (el, {label, ends, value, text = v => fmt(v), by, to, drag}) => {
+// ends(). `value()` is the number that it stands for, `text(value)` what a screen reader says; `to(v)` sets it, within bounds. hold() is
+// called when a pointer takes it; while it's dragged, drag(dx, dy, at) gets distances and the pointer's place in the drawing's coordinates,
+// y downwards. `grips` are other elements by which the hand may take it. Call .tell() after changing the value from elsewhere.
+export const draggable = (el, {label, ends, value, text = v => fmt(v), by, to, hold = () => {}, drag, grips = []}) => {
   set(el, {tabindex: 0, role: 'slider', 'aria-label': label})
-  mark(el, 'handle', true)
   el.tell = () => {
     const [low, high] = ends()
     set(el, {'aria-valuemin': low, 'aria-valuemax': high, 'aria-valuenow': value(), 'aria-valuetext': text(value())})
   }
   const at = e => new DOMPoint(e.clientX, e.clientY).matrixTransform(el.ownerSVGElement.getScreenCTM().inverse())
   let last = null
-  el.addEventListener('touchstart', e => e.preventDefault(), {passive: false})     // no scrolling: touch-action says so of no SVG shape
-  el.addEventListener('pointerdown', e => {
-    if (!e.isPrimary || e.button) return
-    last = at(e)
-    el.setPointerCapture(e.pointerId)
-    el.focus({preventScroll: true})
-    e.preventDefault()
-  })
-  el.addEventListener('pointermove', e => {
-    if (!last || !e.isPrimary) return
-    const now = at(e), [dx, dy] = [now.x - last.x, now.y - last.y]
-    last = now
-    drag(dx, dy, now)
-    el.tell()
-  })
-  for (const end of ['pointerup', 'pointercancel']) el.addEventListener(end, e => { if (e.isPrimary) last = null })
+  for (const part of [el, ...grips]) {
+    mark(part, 'handle', true)
+    part.addEventListener('touchstart', e => e.preventDefault(), {passive: false})   // no scrolling: touch-action says so of no SVG shape
+    part.addEventListener('pointerdown', e => {
+      if (!e.isPrimary || e.button) return
+      last = at(e)
+      part.setPointerCapture(e.pointerId)
+      el.focus({preventScroll: true})
+      e.preventDefault()
+      hold()
+    })
+    part.addEventListener('pointermove', e => {
+      if (!last || !e.isPrimary) return
+      const now = at(e), [dx, dy] = [now.x - last.x, now.y - last.y]
+      last = now
+      drag(dx, dy, now)
+      el.tell()
+    })
+    for (const end of ['pointerup', 'pointercancel']) part.addEventListener(end, e => { if (e.isPrimary) last = null })
+  }
   el.addEventListener('keydown', e => {
     if (e.ctrlKey || e.metaKey || e.altKey) return
     const [low, high] = ends(), now = value(), far = e.shiftKey ? 10 * by : by
@@ -92,6 +95,15 @@ export const draggable = (el, {label, ends, value, text = v => fmt(v), by, to, d
   })
   el.tell()
   return el
+}
+
+// Calls place(width) with an element's width in whole pixels, now and whenever it has another, so that a drawing whose unit is a pixel
+// keeps its text and its handles on a phone
+export const fitted = (el, place) => {
+  let room = 0
+  const fit = width => { if (width && width !== room) place(room = width) }
+  fit(el.clientWidth || 640)
+  new ResizeObserver(([entry]) => fit(Math.round(entry.contentRect.width))).observe(el)
 }
 
 // What every lab's outermost element has; a key pressed in a lab is not also JupyterLab's command

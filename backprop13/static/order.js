@@ -85,7 +85,7 @@ const render = ({model, el}) => {
     h('p', {class: 'ask'}, 'Who may go on next? Go backward through the graph, a node at a time.'),
     h('div', {class: 'order columns'},
       drawing(WIDTH, height, 'A graph: values are made from the top down, gradients go up', ...lines.map(o => o.path), ...boxes.map(o => o.box), ...lines.map(o => o.text)),
-      h('div', {}, words, so, button('Start again', again))),
+      h('div', {}, so, words, button('Start again', again))),
     h('p', {class: 'how'}, 'Click a node, or press Tab and Enter. On each line stands its derivative, in each node the shares of its gradient.')))
   show()
 }

@@ -96,7 +96,7 @@ class Lab(anywidget.AnyWidget):
 
 # %% ../../nbs/support/labs.ipynb #636264dd
 def broadcast(
-    *pairs, # two shapes each; it opens with the first, the others are one click away
+    *pairs, # two shapes each; it opens with the first that fits, the others are one click away
 ) -> Lab:
     "Two shapes to type: the broadcasting rule from right to left, the result and its memory."
     pairs = [[tuple(shape) for shape in pair] for pair in pairs]
@@ -364,7 +364,7 @@ def softmax(
     scores:list, # the network's output for each, from -8 to 8
     target:int, # the class that the picture shows
 ) -> Lab:
-    "Scores to drag, and the way to their loss: exp, softmax, log, product; also scaled by 100."
+    "Scores to drag, and the way to their loss: exp, softmax, log, product; also scaled and shifted."
     if len(names) != len(scores) or not 0 <= target < len(names):
         raise ValueError(f'softmax: got {len(names)} names, {len(scores)} scores, target '
                          f'{target}; pass a score for each name, and one of their numbers')

@@ -85,6 +85,8 @@ def test_what_is_no_shape_gets_a_sentence():
 def test_it_answers_pointer_and_keys(open_lab):
     lab = open_lab('broadcast')
     def said(): return lab.get_by_role('status').inner_text().replace('\u00a0', ' ')
+    assert said().startswith('(784, 10) and (10,) make (784, 10)')     # it opens with a pair that fits
+    button(lab, '(784,) and (784, 10)')
     with pytest.raises(ValueError) as e: broadcast_shape((784,), (784, 10))
     assert said() == f'ValueError: {e.value}' and lab.get_by_text('✗ clash').count() == 1
     lab.get_by_role('button', name='a[..., None]').click()             # the pointer mends it

@@ -1,5 +1,5 @@
 "The lab Hinges: its slopes are autograd's, its descent is torch.optim's, its hands and keys work"
-import random, re
+import copy, random, re
 
 import pytest, torch
 from conftest import beside, button, cells, drag, in_node, lab_data, number, press, slider
@@ -113,9 +113,9 @@ def test_it_starts_at_the_chapter_s_line_and_answers_keys(lab, data):
     slider(lab, 'baseline').focus()
     press(lab, 'ArrowDown')
     assert number(row(lab, 'baseline')) == pytest.approx(before - .5, abs=.06)
-    button(lab, 'turn hinge 1')
+    button(lab, 'Turn hinge 1')
     assert 'relu(0.03 − x)' in row(lab, 'hinge 1')
-    button(lab, 'remove hinge 1')
+    button(lab, 'Remove hinge 1')
     assert 'straight line' in lab.get_by_role('status').inner_text() and row(lab, 'yours, 0')
     button(lab, 'Start again')
     assert row(lab, 'yours, 1') == start
@@ -123,11 +123,12 @@ def test_it_starts_at_the_chapter_s_line_and_answers_keys(lab, data):
 
 def test_it_answers_the_pointer(lab, data):
     button(lab, 'Add a hinge')
-    flat_error = row(lab, 'yours, 2')
-    assert flat_error == row(lab, '1: best line') and '+0.0 · relu(x − 0.50)' in row(lab, 'hinge 2')
+    before = row(lab, 'yours, 2')
+    # a new one is tilted, and seen at once
+    assert before != row(lab, '1: best line') and '−20.0 · relu(x − 0.50)' in row(lab, 'hinge 2')
     def pull(name, dx, dy): drag(lab.page, *beside(slider(lab, name).locator('circle, path').last, (dx, dy)))
     pull('hinge 2: its tilt', -10, 30)
-    assert tilt(lab, 'hinge 2') < -20 and row(lab, 'yours') != flat_error
+    assert tilt(lab, 'hinge 2') < -40 and row(lab, 'yours') != before
     pull('hinge 2: where it bends', 50, 0)
     moved = number(re.search(r'x − (.*)\)', row(lab, 'hinge 2'))[1])
     assert .54 < moved < .62
@@ -135,6 +136,12 @@ def test_it_answers_the_pointer(lab, data):
     assert f'relu({moved:.2f} − x)' in row(lab, 'hinge 2')
     pull('baseline', 0, -20)
     assert number(row(lab, 'baseline')) > 100*data['start']['base'] + 1
+    slider(lab, 'hinge 1: its tilt').focus()                              # the buttons are for the one that was held last
+    press(lab, 'Tab', 'Delete')
+    assert 'Hinge 1 is gone' in lab.get_by_role('status').inner_text() and row(lab, 'yours, 1')
+    assert f'relu({moved:.2f} − x)' in row(lab, 'hinge 1')
+    button(lab, 'Remove hinge 1')
+    assert not lab.get_by_role('button', name=re.compile('Turn|Remove')).count()
 
 
 @pytest.mark.parametrize('motion', ('reduce', 'no-preference'))
@@ -155,7 +162,10 @@ def test_descent_finishes_and_the_error_falls(lab, data, motion):
         button(lab, 'Start again')
         begin()
     lab.locator('.lab-status', has_text='Off by').wait_for(timeout=60000)
-    hinges = data['start']['hinges'] + [dict(a=0, side=1, at=v) for v in (.5, .25, .75)]
-    state = dict(base=data['start']['base'], hinges=hinges)
+    state = copy.deepcopy(data['start'])
+    for at in .5, .25, .75:                                               # each starts a little against its gradient
+        state['hinges'].append(dict(a=0, side=1, at=at))
+        [g] = in_node('hinges', 'slopes', [[state, data['x'], data['p']]])
+        state['hinges'][-1]['a'] = -.2 if g['hinges'][-1]['a'] > 0 else .2
     [want] = in_node('hinges', 'descend', [[state, data['x'], data['p'], 10000]])
     assert row(lab, 'yours') == f"{100*want['error']:.2f}" and float(row(lab, 'yours')) < float(start)

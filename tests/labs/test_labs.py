@@ -2,7 +2,7 @@
 import json, re
 
 import pytest
-from conftest import LABS, root as ROOT, visit
+from conftest import LABS, button, root as ROOT, slider, visit
 
 from backprop13.support import labs
 from backprop13.support.figures import COLORS
@@ -22,8 +22,66 @@ def test_its_longest_numbers_fit_a_narrow_page(open_lab, name, width):
     lab = open_lab(name, viewport={'width': width, 'height': 800})
     for b in lab.locator('.lab-presets button').all(): b.click()
     if name == 'broadcast': lab.get_by_label('shape of a').fill('50000, 784, 1, 50000, 784, 1, 50000, 784')
-    else: lab.get_by_role('button', name='scale by 100').click()
+    else: slider(lab, 'times').press('End')
     assert lab.page.evaluate('document.documentElement.scrollWidth') <= width
+
+
+# ---- by hand: what is to be held is large enough, and a lab fits the screen ----
+# a lab and what isn't so yet: 'height', 'targets' or 'axe' -> why
+LATER = {('descent', 'height'): 'its slider and its pad come to one screen (issue 23)',
+         ('step', 'height'): 'its lines come to one screen (issue 23)',
+         ('step', 'targets'): 'its checkboxes get larger (issue 23)'}
+
+def later(lab, what):
+    if why := LATER.get((lab, what)): pytest.xfail(why)
+
+
+def fullest(lab, name):
+    "A reader makes the lab as long as it gets"
+    if name == 'broadcast':
+        for who, shape in ('a', '1, 784, 1, 50000, 1, 784, 1, 50000'), ('b', '50000, 1, 784, 1, 50000, 1, 784, 1'):
+            lab.get_by_label(f'shape of {who}').fill(shape)
+    if name == 'hinges':
+        for _ in range(7): button(lab, 'Add a hinge')
+    if name == 'softmax':
+        slider(lab, 'times').press('End')
+        button(lab, 'LogSumExp')
+    if name == 'order':
+        for node in lab.locator('.lab-node').all()[::-1]: node.click()
+        lab.locator('.lab-node').first.click()
+
+
+# each thing that takes the focus, with its label where it has one: its name, and its smaller side in pixels. The end of
+# what is wider than its box is scrolled to, so its box counts.
+SIZES = """lab => [...lab.querySelectorAll('button, input, select, a[href], [tabindex]')].map(e => {
+    const boxes = [e, ...(e.labels ?? [])].map(o => o.getBoundingClientRect())
+    return [e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent || e.tagName,
+            Math.max(...boxes.map(r => Math.min(r.width, r.height))), boxes[0].width] }).filter(o => o[2])"""
+
+
+@pytest.mark.parametrize('width,height,screens', [(1440, 900, 1), (390, 844, 2)])
+@pytest.mark.parametrize('name', NAMES)
+def test_a_lab_fits_the_screen_and_the_hand(open_lab, name, width, height, screens):
+    lab = open_lab(name, viewport={'width': width, 'height': height}, has_touch=width < 400, reduced_motion='reduce')
+    for act in lambda *_: None, fullest:
+        act(lab, name)
+        tall, small = lab.bounding_box()['height'], [o for o in lab.evaluate(SIZES) if o[1] < 43.9]
+        if tall > screens*height: later(name, 'height')
+        if small: later(name, 'targets')
+        assert tall <= screens*height and not small, (tall, small)
+        assert lab.page.evaluate('document.documentElement.scrollWidth') <= width
+
+
+@pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 390)])
+@pytest.mark.parametrize('name', NAMES)
+def test_axe_finds_no_fault_in_a_lab(open_lab, name, scheme, width):
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
+    lab = open_lab(name, viewport={'width': width, 'height': 900}, color_scheme=scheme, reduced_motion='reduce')
+    for act in lambda *_: None, fullest:
+        act(lab, name)
+        found = axe.run(lab.page, {'include': [[f'.lab[data-lab={name}]']]}).response['violations']
+        if found: later(name, 'axe')
+        assert not found, [(o['id'], o['nodes'][0]['html'][:200]) for o in found]
 
 
 def test_one_palette():
