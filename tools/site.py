@@ -213,14 +213,17 @@ class Page:
         return '\n\n'.join(parts) if asis else div('.cell', '\n\n'.join(parts)) if parts else ''
 
     def told(self, c):
-        "A cell as Markdown for a program that reads: no labs, and of pictures what they show"
+        "A cell as Markdown for a program that reads: of pictures and labs what they show"
         if c['cell_type'] == 'markdown': return text(c['source'])
         opt, code = cell_options(text(c['source']))
         if opt.get('include') is False: return ''
         parts = [f'```python\n{code}\n```'] if opt.get('echo') is not False and code else []
         for o in c.get('outputs', []) if opt.get('output') is not False else []:
             data = o.get('data', {})
-            if any(k.startswith('image/') for k in data): parts.append(f"Picture: {opt.get('fig-alt', '')}")
+            shown = text(data.get('text/html'))
+            lab = LexborHTMLParser(shown).css_first('.lab img') if 'data-lab=' in shown else None
+            if lab: parts.append(f"Lab, before it is moved: {lab.attrs['alt']}")
+            elif any(k.startswith('image/') for k in data): parts.append(f"Picture: {opt.get('fig-alt', '')}")
             elif 'text/markdown' in data: parts.append(text(data['text/markdown']))
             elif 'text/html' not in data and (said := text(o.get('text') or data.get('text/plain')).strip()):
                 parts.append(f'```\n{said}\n```')
@@ -461,7 +464,10 @@ class Page:
     def markdown(self):
         "The page as Markdown, whose links lead to this site's pages"
         def at(m): return f'({self.href(m[1])}' if m[1] in self.pages else m[0]
-        words = re.sub(r'(?<=\])\(([\w./]+\.ipynb)', at, re.sub(r'<!--.*?-->\n*', '', self.words, flags=re.S))
+        # neither comments nor the addresses that a page has besides its headings
+        words = re.sub(r'<!--.*?-->\n*|<a id="[^"]*"></a>\n*|^```\{=html\}\n(<span id="[^"]*"></span>)+\n```\n*', '',
+                       self.words, flags=re.S | re.M)
+        words = re.sub(r'(?<=\])\(([\w./]+\.ipynb)', at, words)
         return f"# {self.front['title']}\n\n> {self.front.get('description', '')}\n\n{words}\n"
 
     def sections(self, names):

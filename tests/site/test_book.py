@@ -1,5 +1,5 @@
-"""The lesson as a book, which tools/book.py writes: the EPUB holds all that the chapters' pages show, and the PDF
-is set where Typst is installed"""
+"""The lesson on paper. As a book, which tools/book.py writes: the EPUB holds all that the chapters' pages show, and
+the PDF is set where Typst is installed. And a page of the site, printed."""
 import json, re, subprocess, sys, zipfile
 from collections import Counter
 from posixpath import dirname, join, normpath
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from conftest import load_tool, root
+from conftest import load_tool, root, visit
 from selectolax.lexbor import LexborHTMLParser
 
 book = load_tool('book')
@@ -206,3 +206,38 @@ def test_two_aligned_equations_of_one_line_stand_apart():
     f = book.spaced
     assert f(r'\begin{aligned} a &= b & c &= d \\ e &= f & g &= h \end{aligned}').count(r'& \qquad ') == 2
     assert f(r'\begin{aligned} a &= b \\ c &= d \end{aligned}').count('qquad') == f('a & b & c').count('qquad') == 0
+
+
+# ---- a page, printed on A4
+
+PRINTED = """() => { const all = s => [...document.querySelectorAll(s)], seen = o => o.checkVisibility()
+    const wide = o => o.getBoundingClientRect().right > innerWidth + 1 || o.scrollWidth > o.clientWidth + 1
+    return {tools: all('.bar, .menu, .toc, .turn, .actions, .guess, .guesses, .held, .here, .copy').filter(seen).length,
+            folded: all('article details:not(.code-fold, .proof, .toc) > :not(summary)').filter(o => !seen(o)).length,
+            code: all('details.code-fold').filter(seen).length,
+            questions: all('main details:not([class]) > summary').filter(seen).length,
+            cut: all('main :is(pre, img, table, .katex-display, .cell-output-display)').filter(o => seen(o) && wide(o))
+                .map(o => (o.textContent || o.src).slice(-99)),
+            dark: getComputedStyle(document.body).color} }"""
+
+@pytest.mark.parametrize('name', ['matmul', 'derivatives', 'backprop', 'minibatch_training', 'fitting', 'speed'])
+def test_a_printed_page_is_whole(browser, server, name):
+    "Answers are read, code wraps, nothing is cut off, and no tools are there; in the dark, too"
+    page, _, _ = visit(browser, f'{server}{name}.html', viewport={'width': 672, 'height': 950}, color_scheme='dark')
+    assert page.evaluate(PRINTED)['tools'] and page.evaluate(PRINTED)['folded']
+    page.emulate_media(media='print')
+    said = page.evaluate(PRINTED)
+    assert said.pop('questions') >= 3
+    assert said == {'tools': 0, 'folded': 0, 'code': 0, 'cut': [], 'dark': 'rgb(29, 33, 38)'}
+    page.close()
+
+
+def test_who_prints_finds_the_answers_folded_afterwards(browser, server):
+    page, _, _ = visit(browser, f'{server}matmul.html')
+    def count(): return page.locator('main details[open]').count()
+    was = count()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert count() >= was + 8
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert count() == was
+    page.close()
