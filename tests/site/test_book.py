@@ -208,7 +208,7 @@ def test_two_aligned_equations_of_one_line_stand_apart():
     assert f(r'\begin{aligned} a &= b \\ c &= d \end{aligned}').count('qquad') == f('a & b & c').count('qquad') == 0
 
 
-# ---- a page, printed on A4
+# ---- a page, printed; 610 pixels are narrower than A4 or Letter leave, and no phone
 
 PRINTED = """() => { const all = s => [...document.querySelectorAll(s)], seen = o => o.checkVisibility()
     const wide = o => o.getBoundingClientRect().right > innerWidth + 1 || o.scrollWidth > o.clientWidth + 1
@@ -223,7 +223,7 @@ PRINTED = """() => { const all = s => [...document.querySelectorAll(s)], seen = 
 @pytest.mark.parametrize('name', ['matmul', 'derivatives', 'backprop', 'minibatch_training', 'fitting', 'speed'])
 def test_a_printed_page_is_whole(browser, server, name):
     "Answers are read, code wraps, nothing is cut off, and no tools are there; in the dark, too"
-    page, _, _ = visit(browser, f'{server}{name}.html', viewport={'width': 672, 'height': 950}, color_scheme='dark')
+    page, _, _ = visit(browser, f'{server}{name}.html', viewport={'width': 610, 'height': 950}, color_scheme='dark')
     assert page.evaluate(PRINTED)['tools'] and page.evaluate(PRINTED)['folded']
     page.emulate_media(media='print')
     said = page.evaluate(PRINTED)
