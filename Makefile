@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV = .venv
 BIN = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/
-.PHONY: help serve site test lab outputs readme practice bench walk setup clean
+.PHONY: help serve site book test lab outputs readme practice bench walk setup clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' Makefile
@@ -12,6 +12,10 @@ serve: setup  ## build the site, serve it on a local port, and show in the brows
 
 site: setup  ## build the site into _docs/
 	@$(BIN)python tools/site.py build
+
+book:  ## write the chapters as a book into _book/, an EPUB and a PDF
+	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' book
+	@$(BIN)python tools/site.py book
 
 test: setup  ## check everything that CI checks
 	@$(BIN)python tools/check.py
@@ -46,4 +50,4 @@ setup:  ## make .venv with everything installed, or bring it up to date; PYTHON=
 	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' dev
 
 clean:  ## remove what the other commands made, apart from .venv
-	rm -rf _docs _proc build dist .pytest_cache node_modules nbs/nbdev.yml nbs/assets/katex nbs/assets/fonts nbs/assets/labs
+	rm -rf _docs _book _proc build dist .pytest_cache node_modules nbs/nbdev.yml nbs/assets/katex nbs/assets/fonts nbs/assets/labs

@@ -21,7 +21,7 @@ def tree(folder):
         if (folder/'.git').exists() and shutil.which('git') else None
     if git and git.returncode == 0: files = {folder/o for o in git.stdout.split('\0') if o}
     else:
-        skip = {'__pycache__', 'node_modules', 'build', 'dist', '_docs', '_proc', '.git', '.venv',
+        skip = {'__pycache__', 'node_modules', 'build', 'dist', '_docs', '_book', '_proc', '.git', '.venv',
                 '.venv-ci', '.pytest_cache',
                 '.ipynb_checkpoints'}
         def generated(f):

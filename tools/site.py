@@ -1,6 +1,7 @@
 """The website: `python tools/site.py build` renders it into _docs/, `python tools/site.py serve`
 serves it on this machine; with `--build` (make serve) it renders first, and then anew each page
-whose notebook is saved. The search and the other pages stay as they were.
+whose notebook is saved. The search and the other pages stay as they were. `python tools/site.py book`
+writes the lesson as a book into _book/ (tools/book.py).
 
 With Quarto on the PATH, `build` calls nbdev_docs. Without it, the same notebooks, processed by
 nbdev as for Quarto, go through pandoc and tools/template.html: the same _quarto.yml, page addresses
@@ -9,7 +10,7 @@ MiniSearch; both are local, and so is everything else that a page asks for: the 
 content-security policy refuses the rest, and scripts and styles within a page, too. Quarto writes
 such scripts itself, so its pages
 have no policy."""
-import argparse, ast, base64, functools, html, json, os, re, shutil, struct, subprocess, sys, time
+import argparse, ast, base64, functools, html, json, os, re, shutil, struct, subprocess, sys, tempfile, time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,12 +21,13 @@ from xml.etree import ElementTree
 import yaml
 from selectolax.lexbor import LexborHTMLParser
 
+from book import written
 from dialect import differences
 from live import serve
 from settings import SettingsError, cell_options, ini, rows, site
 
 ROOT = Path(__file__).resolve().parent.parent
-NBS, PROC, DOCS = ROOT/'nbs', ROOT/'_proc', ROOT/'_docs'
+NBS, PROC, DOCS, BOOK = ROOT/'nbs', ROOT/'_proc', ROOT/'_docs', ROOT/'_book'
 STATIC = ROOT/'backprop13/static'
 LOCAL_KATEX, LOCAL_FONTS, LOCAL_LABS = (NBS/'assets'/n for n in ('katex', 'fonts', 'labs'))
 NAMES = ROOT/'tools/names.yml'     # other names of headings, by which learners look for them
@@ -189,8 +191,8 @@ class Page:
     "One processed notebook on its way to HTML, and to a file in `folder`"
     folder, pages = NEW, {}
 
-    def __init__(self, proc):
-        self.nb = proc.relative_to(PROC).as_posix()
+    def __init__(self, proc, home=None):
+        self.nb = proc.relative_to(home or PROC).as_posix()
         cells = together(json.loads(proc.read_text(encoding='utf-8'))['cells'])
         front = [c for c in cells if c['cell_type'] == 'raw'][:1]
         self.front = yaml.safe_load(text(front[0]['source']).strip().strip('-')) if front else {}
@@ -227,14 +229,17 @@ class Page:
         return '\n\n'.join(parts) if asis else div('.cell', '\n\n'.join(parts)) if parts else ''
 
     def told(self, c):
-        "A cell as Markdown for a program that reads: no labs, and of pictures what they show"
+        "A cell as Markdown for a program that reads: of pictures and labs what they show"
         if c['cell_type'] == 'markdown': return text(c['source'])
         opt, code = cell_options(text(c['source']))
         if opt.get('include') is False: return ''
         parts = [f'```python\n{code}\n```'] if opt.get('echo') is not False and code else []
         for o in c.get('outputs', []) if opt.get('output') is not False else []:
             data = o.get('data', {})
-            if any(k.startswith('image/') for k in data): parts.append(f"Picture: {opt.get('fig-alt', '')}")
+            shown = text(data.get('text/html'))
+            lab = LexborHTMLParser(shown).css_first('.lab img') if 'data-lab=' in shown else None
+            if lab: parts.append(f"Lab, before it is moved: {lab.attrs['alt']}")
+            elif any(k.startswith('image/') for k in data): parts.append(f"Picture: {opt.get('fig-alt', '')}")
             elif 'text/markdown' in data: parts.append(text(data['text/markdown']))
             elif 'text/html' not in data and (said := text(o.get('text') or data.get('text/plain')).strip()):
                 parts.append(f'```\n{said}\n```')
@@ -483,7 +488,10 @@ class Page:
     def markdown(self):
         "The page as Markdown, whose links lead to this site's pages"
         def at(m): return f'({self.href(m[1])}' if m[1] in self.pages else m[0]
-        words = re.sub(r'(?<=\])\(([\w./]+\.ipynb)', at, re.sub(r'<!--.*?-->\n*', '', self.words, flags=re.S))
+        # neither comments nor the addresses that a page has besides its headings
+        words = re.sub(r'<!--.*?-->\n*|<a id="[^"]*"></a>\n*|^```\{=html\}\n(<span id="[^"]*"></span>)+\n```\n*', '',
+                       self.words, flags=re.S | re.M)
+        words = re.sub(r'(?<=\])\(([\w./]+\.ipynb)', at, words)
         return f"# {self.front['title']}\n\n> {self.front.get('description', '')}\n\n{words}\n"
 
     def sections(self, names):
@@ -513,6 +521,7 @@ def config():
     c, q = ini(ROOT), site(ROOT)
     return {'public': 'repo-actions' in q['website'], 'from': q['format']['html']['from'],
             'branch': c['branch'], 'site': c['title'], 'copyright': c['copyright'],
+            'author': c['author'], 'said': c['description'],
             'base': c['doc_host']+c['doc_baseurl']+'/', 'git': c['git_url']}
 
 
@@ -569,6 +578,27 @@ def read_alike(pandoc, books=None):
     return [f'{texts[k][0]}: Jupyter shows {a!r}, the site would show {b!r}: write it so that both read it alike, '
             'for instance with an empty line before what begins there'
             for k, a, b in differences([s for _, s in texts], pandoc, config()['from'])]
+
+
+def prepared(nb, home):
+    "The page of one notebook, which nbdev prepares in the folder `home`"
+    from nbdev.processors import FilterDefaults
+    from nbdev.serve_drv import exec_nb
+    (proc := home/nb).parent.mkdir(parents=True, exist_ok=True)
+    exec_nb(NBS/nb, proc, FilterDefaults)
+    return Page(proc, home)
+
+
+def book(out):
+    "Write the chapters as a book into the folder `out`"
+    os.chdir(ROOT)
+    os.environ['BACKPROP13_SITE'] = 'pandoc'
+    chapters = [(t, nb) for t, nb in sidebar(site(ROOT)['website']['sidebar']['contents']) if re.match(r'\d', nb)]
+    with tempfile.TemporaryDirectory() as folder:
+        Page.folder = Path(folder)
+        rows = [(t, prepared(nb, Page.folder/'proc')) for t, nb in chapters]
+        for f in written(rows, Page.folder, out, run, pandoc_path(), config()):
+            print(f'{os.path.relpath(f, ROOT)}, {f.stat().st_size/1e6:.1f} MB')
 
 
 def build(use_quarto=True):
@@ -644,12 +674,7 @@ class Plain:
     def again(self, nb):
         """Make the page of one notebook anew, straight into the site that is served; returns what
         is wrong with it, as sentences"""
-        from nbdev.processors import FilterDefaults
-        from nbdev.serve_drv import exec_nb
-        (proc := PROC/nb).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            exec_nb(NBS/nb, proc, FilterDefaults)
-            self.render(page := Page(proc))
+        try: self.render(page := prepared(nb, PROC))
         finally: shutil.rmtree(PROC)
         Page.pages[nb], problems = page, []
         self.write([page], problems)
@@ -686,9 +711,11 @@ class Plain:
 
 
 def main():
-    ap = argparse.ArgumentParser(description='Build the website into _docs/, or serve it on this machine.')
+    ap = argparse.ArgumentParser(description='Build the website into _docs/, serve it here, or write the book.')
     sub = ap.add_subparsers(dest='cmd', required=True)
     b = sub.add_parser('build', help='render every notebook')
+    k = sub.add_parser('book', help='write the chapters as an EPUB, and as a PDF where Typst is installed')
+    k.add_argument('--out', type=Path, default=BOOK, help='the folder to write into (_book)')
     s = sub.add_parser('serve', help='serve _docs/ on 127.0.0.1')
     for p in (b, s):
         p.add_argument('--no-quarto', action='store_true', help='render with pandoc even where Quarto is installed')
@@ -696,6 +723,7 @@ def main():
     s.add_argument('--build', action='store_true', help='build first')
     a = ap.parse_args()
     try:
+        if a.cmd == 'book': return book(a.out.resolve())
         plain = build(not a.no_quarto) if a.cmd == 'build' or a.build else None
         if a.cmd == 'build': return
         if not (DOCS/'index.html').exists():

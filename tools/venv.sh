@@ -1,5 +1,5 @@
 #!/bin/sh
-# tools/venv.sh PYTHON VENV EXTRA: make VENV with the project and its EXTRA (dev, lab or bench) installed, unless that is done; and
+# tools/venv.sh PYTHON VENV EXTRA: make VENV with the project and its EXTRA (dev, jupyterlab, bench or book) installed, unless that is done; and
 # tell git, in this clone's own settings, how to merge notebooks.
 set -eu
 python=$1; venv=$2; extra=$3

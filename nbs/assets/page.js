@@ -80,7 +80,13 @@ for (const ask of predicts) {
 const opened = () => document.querySelector(':target')?.closest('details.reveal')?.setAttribute('open', '')
 addEventListener('hashchange', opened)
 opened()
-addEventListener('beforeprint', () => document.querySelectorAll('details.reveal').forEach(d => { d.open = true }))
+// who prints reads the answers, then the page is as it was
+const folded = []
+addEventListener('beforeprint', () => document.querySelectorAll('main details:is(.reveal, :not([class])):not([open])').forEach(d => {
+  d.open = true
+  folded.push(d)
+}))
+addEventListener('afterprint', () => folded.splice(0).forEach(d => { d.open = false }))
 
 // ---- guess the shapes: on a chapter's page all other cells that print nothing but shapes ask for them, at the reader's wish ----
 const chapter = /^\s*\d/.test(document.querySelector('.menu a[aria-current], a.sidebar-link.active')?.textContent)

@@ -667,7 +667,7 @@ def oldest(folder, temp):
 
 
 # programs, whose newest will do
-NOT_OURS = 'notebook_requirements', 'dev_requirements', 'jupyterlab_requirements', 'bench_requirements'
+NOT_OURS = [f'{o}_requirements' for o in ('notebook', 'dev', 'jupyterlab', 'bench', 'book')]
 
 def test_the_oldest_versions_are_those_that_settings_names(part, tmp_path):
     def floors(): return {r.name: {f'=={s.version}' for s in r.specifier} for k in lists(part)

@@ -134,7 +134,8 @@ def test_the_page_of_labs_leads_to_each(pages, docs):
 
 
 def test_chapters_are_there_as_markdown(docs, pages, order):
-    "With each of its headings, and links that lead to this site's pages; llms.txt names them"
+    """With each of its headings, and links that lead to this site's pages, and labs as what they show; llms.txt
+    names them"""
     listed = re.findall(r'\]\(([^)]+)\)', (docs/'llms.txt').read_text(encoding='utf-8'))
     assert all((docs/o).is_file() for o in listed)
     books = sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))
@@ -148,6 +149,9 @@ def test_chapters_are_there_as_markdown(docs, pages, order):
         assert [h for h in heads if '`' not in h and h not in said] == [], page
         assert '```python' in said and '<script' not in said and not re.search(r'\]\([\w/.]+\.ipynb',
             said), page
+        assert not re.search('^(<a id|<span id|<!--|```.*=html)', said, re.M), page
+        labs = (docs/f'{page}.html').read_text(encoding='utf-8').count(' data-lab=')
+        assert len(re.findall('^Lab, before it is moved: .{30}', said, re.M)) == labs, page
 
 
 def test_the_reference_holds_every_exported_name(pages, docs):
