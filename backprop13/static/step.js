@@ -253,7 +253,7 @@ const render = ({model, el}) => {
   const commands = {
     b: () => { at = trail.pop() ?? lines[Math.max(0, lines.indexOf(at) - 1)]; show() },
     n: move('n'), s: move('s'), c: move('c'), p: () => prompt.focus(),
-    Home: () => go(lines[0]), End: () => go(last), PageUp: by(-5), PageDown: by(5),
+    Home: () => go(lines[0]), End: () => go(last), PageUp: by(5), PageDown: by(-5),
   }
   const LABEL = {b: 'back', n: 'next line', s: 'step into', c: 'continue'}
   const keys = Object.fromEntries(Object.entries(LABEL).map(([key, label]) =>
