@@ -153,7 +153,7 @@ const render = ({model, el}) => {
   const {run, roots, notes, back, stops} = model.get('data'), calm = matchMedia('(prefers-reduced-motion: reduce)')
   const lines = run.steps.flatMap((_, i) => teaches(run, i) ? [i] : []), last = lines.at(-1), trail = []
   const all = state(run, roots, run.steps.length - 1), pass = drawn(run, all)
-  let at = lines[0], again = 'n', moving = null
+  let at = lines[0], again = 'n', moving = null, seen
 
   // the code of the calls that led here, with the debugger's arrow
   const code = h('div', {class: 'code', tabindex: 0, role: 'group', 'aria-label': 'the code; keys: n, s, c, b, p'})
@@ -162,13 +162,15 @@ const render = ({model, el}) => {
   const showCode = () => code.replaceChildren(...calls(run, at).map((j, depth, stack) => {
     const name = fn(run, j), part = excerpt(run, name)
     return h('div', {class: 'lines', role: 'group', 'aria-label': name}, part.map(([k, words], n) => {
-      const here = k === run.steps[j].line && n > 0, inner = depth === stack.length - 1, [, body, comment = ''] = /^(.*?)(?:\s+(#.*))?$/.exec(words)
+      const [, body, comment = ''] = /^(.*?)(?:\s+(#.*))?$/.exec(words)
+      const here = k === run.steps[j].line && n > 0, inner = depth === stack.length - 1
       const stop = n === 1 && stops.includes(name) && !here
       return h('div', {class: `line ${here ? inner ? 'here' : 'calling' : ''} ${n && k > part[n - 1][0] + 1 ? 'gap' : ''}`,
                        'aria-current': here && inner && 'step'},
         h('span', {class: `arrow ${stop ? 'bad' : ''}`, 'aria-label': stop && 'a stop', role: stop && 'img'},
           here ? inner ? '->' : '>' : stop ? '●' : ''),
-        h('span', {class: 'no'}, String(k)), h('span', {class: 'body'}, body), h('span', {class: 'comment'}, comment))
+        h('span', {class: 'no'}, String(k)), h('span', {class: 'body'}, body.replace(/^ {4}/, '  ')),
+        h('span', {class: 'comment'}, comment))
     }))
   }))
 
@@ -181,9 +183,10 @@ const render = ({model, el}) => {
             tr: h('tr', {class: kind}, h('th', {scope: 'row', class: 'num'}, name), here, h('td', {class: 'num'}, tuple(shape)), v, g)}
   })
   const local = {here: h('td', {class: 'num'}), shape: h('td', {class: 'num'}), v: cell('here')}
-  const high = list => list.reduce((sum, o) => sum + o.size, 0), half = kept.findIndex((_, k) => 2 * high(kept.slice(0, k + 1)) > high(kept))
-  const table = rows => h('table', {}, h('thead', {}, h('tr', {}, h('td'), ['here', 'shape', 'value', '.g'].map(o => h('th', {scope: 'col'}, o)))),
-    h('tbody', {}, rows))
+  const high = list => list.reduce((sum, o) => sum + o.size, 0)
+  const half = kept.findIndex((_, k) => 2 * high(kept.slice(0, k + 1)) > high(kept))
+  const heads = () => ['here', 'shape', 'value', '.g'].map(o => h('th', {scope: 'col'}, o))
+  const table = rows => h('table', {}, h('thead', {}, h('tr', {}, h('td'), heads())), h('tbody', {}, rows))
   const tensors = h('div', {class: 'tensors', role: 'group', 'aria-label': 'the tensors'}, table(kept.slice(0, half).map(o => o.tr)),
     table([...kept.slice(half).map(o => o.tr), h('tr', {class: 'activations local'}, h('td'), local.here, local.shape, local.v, h('td'))]))
   const put = (td, value, final, fresh) => {
@@ -225,6 +228,7 @@ const render = ({model, el}) => {
   // the line of words, the strip
   const words = status(), why = h('p', {class: 'why'}), tell = (text, answer = false) => {
     words.textContent = text
+    why.textContent = ''
     mark(words, 'answer', answer)
   }
   const strip = slider({label: 'step', min: 0, max: lines.length - 1, step: 1, value: 0, oninput: k => go(lines[k]),
@@ -234,7 +238,8 @@ const render = ({model, el}) => {
     const now = state(run, roots, at), old = state(run, roots, was), fresh = new Set(Object.keys(now).filter(o => now[o] !== old[o]))
     showCode()
     showTensors(now, fresh)
-    if (net) showNet(now, fresh)
+    seen = [now, fresh]
+    if (net) showNet(...seen)
     tell(say(run, at))
     why.textContent = notes[bare(source(run, Math.max(0, before(run, at))))] ?? ''
     strip.show(k)
@@ -281,9 +286,10 @@ const render = ({model, el}) => {
     h('div', {class: 'row top'}, h('p', {class: 'ask'}, 'What does each line compute, and what does it leave behind?'), strip),
     h('div', {class: `step-grid ${net ? '' : 'plain'}`}, code, h('div', {class: 'row keys'}, Object.values(keys)),
       net && h('div', {class: 'flow'}, net.pic), h('div', {class: 'said'}, words, why), typed, tensors))
-  el.append(h('div', LAB, lab, h('p', {class: 'how'}, 'The line at -> runs next; a frame marks what has just been computed. n halts at ●, too. ' +
-    'A dotted line stands for checks. Keys act while the focus is in here; Esc leaves the field. Biases are not drawn.')))
+  el.append(h('div', LAB, lab, h('p', {class: 'how'}, 'The line at -> runs next; a frame marks what has just been computed. ' +
+    'n halts at ●, too. A dotted line: lines left out. Keys act while the focus is in here; Esc leaves the field.' +
+    (net ? ' Biases are not drawn.' : ''))))
   show()
-  if (net) net.follow(net.pic.parentNode, show)
+  if (net) net.follow(net.pic.parentNode, () => draw(...seen, 1))
 }
 export default {render}
