@@ -244,7 +244,6 @@ const render = ({model, el}) => {
     why.textContent = notes[bare(source(run, Math.max(0, before(run, at))))] ?? ''
     strip.show(k)
     for (const b of [keys.n, keys.s, keys.c]) b.setAttribute('aria-disabled', String(at === last))
-    keys.b.setAttribute('aria-disabled', String(at === lines[0]))
   }
   const go = i => {
     if (i === at) return
