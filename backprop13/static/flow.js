@@ -1,7 +1,8 @@
 // Flow: what does each weight do to the loss? A small network, forward and backward: values run to the loss, gradients come back.
-import {LAB, h, s, set, mark, drawing, draggable, slider, status, button, fmt, clamp, scale, line} from './kit.js'
+import {LAB, h, s, set, drawing, draggable, slider, status, button, clamp, scale, line} from './kit.js'
+import {EIGHT, UNIT, inFront, num, write, text, diagram} from './diagram.js'
 
-// ---- the passes of lin, relu, lin, mse. Weight 2j + k leads from pixel j to hidden unit k, weight 6 + k from there to the output
+// ---- the passes of lin, relu, lin, mse
 export const run = (x, y, w) => {
   const n = x.length, units = [0, 1]
   const l1 = x.map(row => units.map(k => row.reduce((sum, v, j) => sum + v * w[2 * j + k], 0)))
@@ -13,8 +14,7 @@ export const run = (x, y, w) => {
   return {...pass, g: w.map((_, e) => terms(pass, e).reduce((sum, [a, b]) => sum + a * b, 0))}
 }
 // The value in front of weight `e` and the gradient behind it, image by image
-export const terms = ({x, l1G, l2, outG}, e) =>
-  x.map((row, i) => e < 6 ? [row[e >> 1], l1G[i][e & 1]] : [l2[i][e - 6], outG[i]])
+export const terms = (pass, e) => inFront(pass, e).map((v, i) => [v, e < 6 ? pass.l1G[i][e & 1] : pass.outG[i]])
 const lossAt = ({x, y, w}, e, by) => run(x, y, w.map((v, i) => i === e ? v + by : v)).loss
 // From which nudge to which, within ±1, nudge × gradient is within a tenth of what the loss changes by
 export const reach = (pass, e) => [-1, 1].map(sign => {
@@ -31,10 +31,9 @@ export const reach = (pass, e) => [-1, 1].map(sign => {
 const LAST = 8, BACK = 5, PACE = 1800          // steps of both passes, the first of the backward pass, and milliseconds for each
 const STEPS = ['pixels', ...['l1', 'relu', 'out', 'loss'].map(o => `forward: ${o}`),
                ...['out.g', 'w2.g', 'relu', 'w1.g'].map(o => `backward: ${o}`)]
-const UNIT = ['first', 'second'], EIGHT = [0, 1, 2, 3, 4, 5, 6, 7]
+// At which step each part of the two passes is there
+const STAGE = {l1: 1, l2: 2, out: 3, loss: 4, lossG: BACK, outG: BACK, l2G: 6, w2G: 6, l1G: 7, inpG: LAST, w1G: LAST}
 const NAMES = EIGHT.map(e => e < 6 ? `from pixel ${(e >> 1) + 1} to the ${UNIT[e & 1]} unit` : `from the ${UNIT[e - 6]} unit to out`)
-// A number with as few digits as it has, at most so many behind the point
-export const num = (x, most = 2) => fmt(x, [0, 1, 2, 3].find(d => d === most || Math.abs(x - Number(x.toFixed(d))) < 1e-9) ?? most)
 const sign = x => x < 0 ? `(${num(x)})` : num(x)
 const and = list => list.length > 1 ? `${list.slice(0, -1).join(', ')} and ${list.at(-1)}` : list[0]
 const sum = pairs => pairs.map(([a, b]) => `${sign(a)} × ${sign(b)}`).join(' + ')
@@ -69,105 +68,9 @@ export const judge = ([low, high], was, pass, by) => {
 
 const render = ({model, el}) => {
   const data = model.get('data'), start = [...data.w1.flat(), ...data.w2], calm = matchMedia('(prefers-reduced-motion: reduce)')
-  let w = [...start], images = [0], t = LAST, playing = null, over = null, pass, hold, G
-  const write = (node, text) => { if (node.textContent !== text) node.textContent = text }        // or it would be read aloud again
+  let w = [...start], images = [0], t = LAST, playing = null, over = null, pass, hold
   const compute = () => { pass = run(images.map(i => data.x[i]), images.map(i => data.y[i]), w) }
-
-  // ---- the diagram: cells, each with a value and its gradient, image by image; edges, and on them the weights
-  const text = (kind, attrs, ...words) => s('text', {class: kind, 'text-anchor': 'middle', stroke: 'none', ...attrs}, ...words)
-  const cell = kind => {
-    const rect = s('rect', {rx: 4, class: 'cell'}), v = text('value'), g = text('gradients')
-    return {rect, v, g, all: s('g', {class: kind}, rect, v, g)}
-  }
-  const cells = (kind, n = 2) => [cell, cell].slice(0, n).map(f => f(kind))
-  const pixels = [0, 1, 2].map(() => cells('inputs')), hidden = UNIT.map(() => [cells('activations'), cells('activations')])
-  const out = cells('activations'), target = cells('inputs'), loss = cells('loss', 1)
-  const lists = [...pixels, ...hidden.flat(), out, target], gates = UNIT.map(() => [s('path'), s('path')])
-  const tags = ['pixel 1', 'pixel 2', 'pixel 3', 'y', 'l1', 'relu', 'l2', 'out', 'loss'].map(o => text('tick', {}, o))
-  const edges = [...EIGHT, 8, 9].map(() => ({                         // the ninth leads from out to the loss, the tenth from y
-    thick: s('line', {class: 'thick'}), thin: s('line'), hit: s('line', {class: 'hit'}), dot: s('circle', {fill: 'currentColor'})}))
-  const chips = EIGHT.map(() => {
-    const v = text('weights', {y: -2, 'font-weight': 600}), g = text('gradients', {y: 14})
-    const touch = s('rect', {x: -24, y: -23, width: 48, height: 46, fill: 'transparent', stroke: 'none'})
-    const face = s('rect', {class: 'face', x: -23, y: -19, width: 46, height: 38, rx: 6, stroke: 'var(--rule)'})
-    return {v, g, el: s('g', {class: 'chip'}, touch, face, v, g)}
-  })
-  const pic = drawing(600, 346, 'Three pixels, two hidden units, the output and the loss', edges.flatMap(o => [o.thick, o.thin]),
-    edges.slice(0, 8).map(o => o.hit), edges.map(o => o.dot), [...lists, loss].flat().map(c => c.all), gates.flat(), tags,
-    chips.map(c => c.el))
-  // Where all stands; a unit is a pixel. at(a, c) is `a` along the flow and `c` across it: to the right, on a phone downwards
-  const place = width => {
-    const lean = width < 540, at = (a, c) => lean ? [width / 2 + c, a] : [a, 184 + c]
-    const [P, d, pixel, unit, o, end, long, rim, side] = lean ? [(width - 52) / 2, (width - 52) / 5.35, 46, 218, 374, 446, 36, 22, 26]
-      : [134, 48, 32, .46 * width, .77 * width, width - 32, 52, 26, 22]
-    const share = 1 - 2 * d / P, H = d / 2 / share, deep = long + (lean ? 8 : 10), mid = deep - long / 2, ps = [-P, 0, P], us = [-H, H]
-    const ends = e => e < 6 ? [at(pixel + rim, ps[e >> 1]), at(unit - deep, us[e & 1])]
-      : e < 8 ? [at(unit + deep, us[e - 6]), at(o - long / 2, 0)]
-      : e < 9 ? [at(o + long / 2, 0), at(end - rim, 0)] : [at(end, 96 - side), at(end, side)]
-    G = {lean, unit: (k, stage, off) => at(unit + stage * mid, us[k] + off), out: off => at(o, off), loss: at(end, 0),
-         boxes: [...ps.map(c => at(pixel, c)), at(end, 96)], ends: edges.map((_, e) => ends(e))}
-    set(pic, {viewBox: `0 0 ${width} ${lean ? 472 : 346}`})
-    const above = [0, -28], aside = [-42, 5], names = [
-      ...G.boxes.map((p, i) => [p, lean || i < 3 ? above : aside]), ...[-1, 0, 1].map(i => [at(unit + i * mid, 0), [0, 5]]),
-      [at(o, 0), lean ? [-72, 5] : [0, -42]], [G.loss, lean ? [-48, 5] : above]]
-    names.forEach(([[x, y], [dx, dy]], i) => set(tags[i], {x: x + dx, y: y + dy}))
-    edges.forEach(({hit, thin}, e) => {
-      const [[x1, y1], [x2, y2]] = G.ends[e], f = e < 6 ? share : .5
-      for (const o of [hit, thin]) set(o, {x1, y1, x2, y2})
-      if (e < 8) set(chips[e].el, {transform: `translate(${x1 + f * (x2 - x1)},${y1 + f * (y2 - y1)})`})
-    })
-  }
-  const fill = (c, [x, y], value, g, width = 52, height = 36) => {
-    set(c.rect, {x: x - width / 2, y: y - height / 2, width, height})
-    set(c.v, {x, y: y + (g == null ? 5 : -1)})
-    set(c.g, {x, y: y + 14})
-    write(c.v, value)
-    write(c.g, g ?? '')
-  }
-  const showCells = () => {
-    const {x, y, l1, l2, outG, l1G, l2G} = pass, n = x.length, get = (k, v) => t >= k ? num(v) : ''
-    for (const list of [...lists, ...gates]) set(list[1].all ?? list[1], {display: n < 2 && 'none'})
-    for (let i = 0; i < n; i++) {
-      const off = i - (n - 1) / 2, shift = off * (G.lean ? 52 : 36);
-      [...x[i], y[i]].forEach((v, j) => {
-        const c = [...pixels, target][j][i], [px, py] = G.boxes[j]
-        if (G.lean) fill(c, [px + off * 52 / n, py], num(v), null, 52 / n, 44)
-        else fill(c, [px, py + off * 44 / n], num(v), null, 52, 44 / n)
-        if (j < 3) set(c.rect, {style: `fill-opacity: ${.03 + .4 * v}`})                    // its ink
-      })
-      UNIT.forEach((_, k) => {
-        const open = l1[i][k] > 0, [before, after] = hidden[k], spot = stage => G.unit(k, stage, shift)
-        fill(before[i], spot(-1), get(1, l1[i][k]), get(7, l1G[i][k]))
-        fill(after[i], spot(1), get(2, l2[i][k]), get(6, l2G[i][k]))
-        mark(after[i].all, 'shut', t >= 2 && !open)
-        set(gates[k][i], {transform: `translate(${spot(0)}) rotate(${G.lean ? 90 : 0})`, d: open ? 'M-8,0H7M1,-6L8,0L1,6' : 'M0,-16V16',
-                          class: open ? 'gate activations' : 'gate closed bad', visibility: t < 2 && 'hidden'})
-      })
-      fill(out[i], G.out(shift), get(3, pass.out[i]), get(BACK, outG[i]))
-    }
-    fill(loss[0], G.loss, get(4, pass.loss), t > BACK - 1 ? '1' : '', 52, 44)
-  }
-  const showEdges = e => {
-    const seen = t === LAST || over !== null           // the edge, with the value in front of it and the gradient behind
-    edges.forEach(({thick, thin, dot}, k) => {
-      const [[x1, y1], [x2, y2]] = G.ends[k], [there, home] = k < 6 ? [1, 8] : k < 8 ? [3, 6] : [4, BACK]
-      const g = Math.abs(k < 8 ? pass.g[k] : k < 9 ? pass.outG.reduce((sum, v) => sum + Math.abs(v), 0) : 0)
-      const value = k < 8 ? Math.max(...terms(pass, k).map(([v]) => Math.abs(v * w[k]))) : 1
-      const gone = clamp(t - home + 1, 0, 1), come = clamp(t - there + 1, 0, 1), back = gone > 0, f = back ? 1 - gone : come
-      set(thick, {x1: x2 + gone * (x1 - x2), y1: y2 + gone * (y1 - y2), x2, y2, 'stroke-width': Math.min(26, 2.4 * g),
-                  visibility: !(gone && g) && 'hidden'})
-      set(thin, {class: `thin ${come === 1 ? 'reached' : ''} ${k === e && seen ? 'chosen' : ''}`, 'stroke-dasharray': !value && '3 5'})
-      set(dot, {cx: x1 + f * (x2 - x1), cy: y1 + f * (y2 - y1), r: 3 + 2 * Math.sqrt(Math.min(9, back ? g : value)),
-                class: back ? 'gradients' : 'activations', visibility: !(f > 0 && f < 1 && (!back || k < 9)) && 'hidden'})
-    })
-    chips.forEach(({el, v, g}, k) => {
-      write(v, num(w[k]))
-      write(g, t >= (k < 6 ? 8 : 6) ? num(pass.g[k]) : '')
-      mark(el, 'chosen', k === e && seen)
-    })
-    const front = e < 6 ? pixels[e >> 1] : hidden[e - 6][1], behind = e < 6 ? hidden[e & 1][0] : out
-    for (const c of lists.flat()) for (const [name, list] of Object.entries({front, behind})) mark(c.all, name, seen && list.includes(c))
-  }
+  const net = diagram(), {chips, edges, cells} = net
 
   // ---- what the gradient foretells of a nudge, and what is measured
   const [title, why] = [0, 1].map(() => h('p', {class: 'how'})), eq = h('p', {class: 'eq num'}), caption = h('caption', {class: 'how'})
@@ -222,8 +125,9 @@ const render = ({model, el}) => {
   const strip = slider({label: 'step', min: 0, max: LAST, step: 1, value: LAST, oninput: k => goTo(k), text: k => STEPS[k]})
   const show = () => {
     const e = over ?? hold.e, k = Math.ceil(t)
-    showCells()
-    showEdges(e)
+    const seen = t === LAST || over !== null           // the edge, with the value in front of it and the gradient behind
+    net.show(pass, part => clamp(t - STAGE[part] + 1, 0, 1), seen ? {
+      chosen: [e], front: [e < 6 ? cells.inp[e >> 1] : cells.l2[e - 6]], behind: [e < 6 ? cells.l1[e & 1] : cells.out[0]]} : {})
     compare(e)
     write(words, say(pass, k))
     write(going, playing ? 'Pause' : calm.matches ? 'Next step' : 'Play')
@@ -236,7 +140,7 @@ const render = ({model, el}) => {
     const mine = playing = {}, from = t < LAST ? t : 0
     let began = null
     const tick = now => {
-      if (playing !== mine || !pic.isConnected) return
+      if (playing !== mine || !net.pic.isConnected) return
       const gone = from + (now - (began ??= now)) / PACE
       t = Math.min(LAST, Math.floor(gone) + Math.min(1, gone % 1 * 2))              // half of each step is for reading
       if (gone >= LAST) playing = null
@@ -272,7 +176,6 @@ const render = ({model, el}) => {
     el.addEventListener('focus', () => { if (e() !== hold.e) begin() })
     el.addEventListener('keydown', o => { if (['Enter', ' '].includes(o.key)) { o.preventDefault(); play() } })
   }
-  place(600)
   anew()
   handle(now, () => hold.e, 'the weight in the plot', dx => dx / (X(1) - X(0)))
   chips.forEach(({el}, e) => {
@@ -286,15 +189,12 @@ const render = ({model, el}) => {
   const lab = h('div', LAB, h('div', {class: 'flow'},
     h('div', {class: 'row top'}, h('p', {class: 'ask'}, 'What does each weight do to the loss?'),
       h('div', {class: 'row pair', role: 'group', 'aria-label': 'which images'}, choose.map(c => c.el))),
-    pic, h('div', {class: 'row'}, going, again, strip), words,
+    net.pic, h('div', {class: 'row'}, going, again, strip), words,
     h('div', {class: 'columns'},
       h('div', {}, title, eq, why, h('table', {}, caption, h('tbody', {}, rows.map(o => o.tr))), verdict), plot),
     h('p', {class: 'how'}, 'Point at an edge. Drag a weight, or focus it and press the arrow keys (page keys: ten times as far), ' +
       'Enter to play. Purple is a gradient, its edge as thick as it is large. Biases are 0 and not drawn. In a pair image 1 comes first.')))
   el.append(lab)
-  let room = 0
-  const fit = width => { if (width && width !== room) { place(room = width); show() } }
-  new ResizeObserver(([entry]) => fit(Math.round(entry.contentRect.width))).observe(lab.firstChild)
-  fit(lab.firstChild.clientWidth)
+  net.follow(lab.firstChild, show)
 }
 export default {render}

@@ -27,19 +27,20 @@ from ..backprop import Model
 def lab_names() -> list: # sorted
     "The names of all labs: the files of static/, apart from what they share."
     here = (files('backprop13')/'static').iterdir()
-    return sorted(f.name[:-3] for f in here if f.name.endswith('.js') and f.name != 'kit.js')
+    return sorted(f.name[:-3] for f in here if f.name.endswith('.js') and f.name not in ('kit.js', 'diagram.js'))
 
 # %% ../../nbs/support/labs.ipynb #3e29b101
 def lab_module(
     name:str, # of the lab, as wheels
 ) -> str: # JavaScript
-    "One module: the shared kit, then the lab; `ValueError` if there is no such lab."
+    "One module: the files that the lab imports, then the lab; `ValueError` if there is no such lab."
     static = files('backprop13')/'static'
     if name not in lab_names():
         raise ValueError(f"lab_module: there is no lab '{name}'; there are {', '.join(lab_names())}")
-    kit, lab = ((static/f'{n}.js').read_text(encoding='utf-8') for n in ('kit', name))
-    lab = '\n'.join(o for o in lab.splitlines() if not o.endswith("from './kit.js'"))
-    return kit.replace('export const', 'const') + lab + '\n'
+    def code(n): return (static/f'{n}.js').read_text(encoding='utf-8')
+    imports = r"import .* from '\./(\w+)\.js'\n"
+    shared = re.findall(imports, code(name))
+    return re.sub(imports, '', ''.join(code(n) for n in (*shared, name)))
 
 # %% ../../nbs/support/labs.ipynb #17b285b6
 def still(
@@ -271,23 +272,22 @@ def still_step(
     run:dict, i:int, # a recording, and one of its stops
     roots:dict, # object -> (its name in the first function, its colour)
 ):
-    "A stop as a picture: the function's code, and the tensors that it sees."
-    now, line = run['steps'][i], run['steps'][i]['line']
-    source = run['sources'][run['frames'][now['frame']]['function']]
-    first = max(0, line - 3)
-    fig, ax = plt.subplots(figsize=(6.2, 3))
+    "A stop as a picture: the function's lines that compute something, and the tensors that it sees."
+    now, name = run['steps'][i], lambda s: run['frames'][s['frame']]['function']
+    lines = sorted({s['line'] for s in run['steps'] if s.get('reads') and name(s) == name(now)})
+    fig, ax = plt.subplots(figsize=(6.2, 2.8))
     ax.axis('off')
     put = lambda x, y, text, **kw: ax.text(x, y, text, family='monospace', va='top', **kw)
-    for k, text in enumerate(source[first:first + 7]):
-        here = '->' if first + k + 1 == line else '  '
-        put(0, 1 - .07*k, f'{here} {first + k + 1:2} {text[:64]}', fontsize=8)
+    for k, line in enumerate(lines):
+        text = run['sources'][name(now)][line - 1].split('  #')[0]
+        put(0, 1 - .07*k, f"{'->' if line == now['line'] else '  '} {line:2} {text}", fontsize=8)
     for k, (name, (o, value, g)) in enumerate(now['names'].items()):
         color = roots.get(str(o), ('', 'activations'))[1]
         for below, what, v, c in (0, name, value, color), (1, f'{name}.g', g, 'gradients'):
             if v < 0: continue
             shape, text = tuple(run['values'][v]['shape']), run['values'][v]['text']
             text = text.removeprefix('tensor(').removesuffix(')').replace('\n       ', '\n')
-            put(.26*k, .43 - .38*below, f'{what} {shape}\n{text}', fontsize=7.5, color=COLORS[c])
+            put(.26*k, .9 - .07*len(lines) - .3*below, f'{what} {shape}\n{text}', fontsize=7.5, color=COLORS[c])
     return fig
 
 # %% ../../nbs/support/labs.ipynb #2b4aa7b6

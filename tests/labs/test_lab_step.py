@@ -4,7 +4,7 @@ import bdb, itertools, json, random, re
 
 import pytest, torch
 import torch.nn.functional as F
-from conftest import button, drag, in_node, lab_data, number, press, slider
+from conftest import cells, drag, in_node, lab_data, number, press, slider
 
 from backprop13.support import debugger, labs
 from backprop13.backprop import forward_and_backward, lin, lin_grad, mse, relu
@@ -108,24 +108,61 @@ def walk(moves, k, last, draw, weights):
 
 
 @pytest.mark.parametrize('k', range(len(STOPS)))
-def test_it_moves_and_says_as_pdb_does(run, moves, k):
+def test_it_moves_as_pdb_does(run, moves, k):
     draw, last = random.Random(k), len(run['steps']) - 1
-    halted = in_node('step', 'halted', [[run, i] for i in range(last + 1)])
-    where = in_node('step', 'where', [[run, i] for i in range(last + 1)])
+    def place(i): return run['frames'][run['steps'][i]['frame']]['function'], run['steps'][i]['line']
+    calls = in_node('step', 'calls', [[run, i] for i in range(last + 1)])
     for weights in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] + [(3, 3, 1)]*6:
         path = walk(moves, k, last, draw, weights)
         steps = held(program_of(run), [o for c, _ in path for o in (c, 'w')] + ['q'], STOPS[k])
-        assert steps[0].answer == halted[1]
-        said = {i: answer for i,
-                answer in zip([i for _, i in path for _ in 'mw'], [s.answer for s in steps[1:]])}
-        assert set(said) >= {i for _, i in path if i < last}
+        assert (steps[0].function, steps[0].line) == place(1)
         for (command, i), move, asked in zip(path, steps[1::2], steps[2::2]):
             if i == last and command == 'c': break                                # pdb has left the program
-            assert (command, move.answer) == (move.command, halted[i]) and (move.function, move.line) == (
-                run['frames'][run['steps'][i]['frame']]['function'], run['steps'][i]['line'])
-            # without the caller of the program
-            assert asked.answer.split('\n', 2)[2] == where[i]
+            assert (command, move.function, move.line) == (move.command, *place(i))
+            there = re.findall(r'…\((\d+)\)(\w+)\(\)', asked.answer)[1:]         # without the caller of the program
+            assert [(name, int(line)) for line, name in there] == [place(j) for j in calls[i]]
         if weights == (0, 1, 0): assert [i for _, i in path] == list(range(2, last + 1))
+
+
+LINES = dict(
+    lin=['out = matmul(x, w)', 'return out + b'], relu=['return x.masked_fill(x <= 0, 0)'],
+    mse=['return (output - targ).square().mean()'],
+    lin_grad=['inp.g = matmul(out.g, w.t())', 'w.g = matmul(inp.t(), out.g)', 'b.g = out.g.sum(0)'])
+WALK = [('l1 = lin(inp, w1, b1)', 'lin'), ('l2 = relu(l1)', 'relu'), ('out = lin(l2, w2, b2)', 'lin'),
+        ('loss = mse(out, targ)', 'mse'), ('out.g = 2/out.numel()*(out - targ)', ''), ('lin_grad(l2, out, w2, b2)', 'lin_grad'),
+        ('l1.g = l2.g.masked_fill(l1 <= 0, 0)', ''), ('lin_grad(inp, l1, w1, b1)', 'lin_grad'), ('return loss', '')]
+
+def taught(run): return [i for i, yes in enumerate(in_node('step', 'teaches', [[run, i] for i in range(len(run['steps']))])) if yes]
+
+def text(run, i):
+    name = run['frames'][run['steps'][i]['frame']]['function']
+    return bare(run['sources'][name][run['steps'][i]['line'] - 1])
+
+def bare(line): return re.sub(r'\s+#.*$', '', line.strip()).removeprefix('try: ')
+
+
+def test_only_lines_that_compute_something_are_stops(run):
+    want = [o for line, inner in WALK for o in (line, *LINES.get(inner, []))]
+    assert [text(run, i) for i in taught(run)] == want
+    code = in_node('step', 'excerpt', [[run, name] for name in run['sources']])
+    assert [rows[0][1] for rows in code[:3]] == ['def forward_and_backward(inp, targ, w1, b1, w2, b2):', 'def lin(x, w, b):', 'def relu(x):']
+    for name, rows in zip(run['sources'], code):
+        assert [bare(o) for _, o in rows[1:]] == LINES.get(name, [o for o, _ in WALK])
+        assert all(run['sources'][name][k - 1] == o for k, o in rows[1:])
+
+
+@pytest.mark.parametrize('key', 'snc')
+def test_a_key_goes_on_to_the_next_of_them(run, key):
+    at, path, stops = taught(run)[0], [], taught(run)
+    while at != stops[-1]:
+        [at] = in_node('step', 'lesson', [[run, ['lin_grad'], at, key]])
+        path.append(text(run, at))
+    assert path == dict(
+        s=[text(run, i) for i in stops[1:]],
+        n=[o for line, inner in WALK for o in (line, *LINES['lin_grad']*(inner == 'lin_grad'))][1:],
+        c=[LINES['lin_grad'][0]]*2 + ['return loss'])[key]
+    # at the last one it stays
+    assert in_node('step', 'lesson', [[run, [], at, key]]) == [at]
 
 
 def test_it_answers_as_pdb_does(run):
@@ -167,19 +204,20 @@ def test_the_numbers_shown_are_the_recorded_ones(run):
 
 
 def test_each_stop_in_words(run):
-    said = in_node('step', 'say', [[run, i] for i in range(len(run['steps']))])
-    visits = [i for i, s in enumerate(run['steps']) if 'inp.g' in s.get('set', []) and s['line'] == 9]
+    stops = taught(run)
+    said = dict(zip(stops, in_node('step', 'say', [[run, i] for i in stops])))
+    def at(line): return [said[i] for i in stops if text(run, i) == line]
     n, m, nh = *run['values'][run['steps'][0]['names']['inp'][1]]['shape'], len(numbers(run, 'b1'))
-    assert [said[i] for i in visits] == [f'inp.g = out.g @ w.t(): ({n}, 1) @ (1, {nh}) gives ({n}, {nh}).',
-                                         f'inp.g = out.g @ w.t(): ({n}, {nh}) @ ({nh}, {m}) gives ({n}, {m}).']
-    assert said[visits[0] - 1] == f'At the first line of lin_grad: inp is l2 ({n}, {nh}), out ({n}, 1), w is w2 ({nh}, 1) and b is b2 (1,).'
-    assert f'lin_grad is called: inp ({n}, {m}), out is l1 ({n}, {nh}), w is w1 ({m}, {nh}) and b is b1 ({nh},).' in said
-    assert f'out.g = 2/out.numel()*(out - targ): out ({n}, 1) and targ ({n}, 1) give out.g ({n}, 1).' in said
-    assert f'lin returns a tensor of shape ({n}, {nh}).' in said
-    assert 'if b.dtype != w.dtype: no. Nothing is set.' in said
-    for i, step in enumerate(run['steps']):
-        assert said[i][-1] == '.' and 'undefined' not in said[i] and 'null' not in said[i]
-        for k in step.get('set', []): assert re.search(rf'\b{re.escape(k)}\b', said[i]), (k, said[i])
+    assert at('w.g = matmul(inp.t(), out.g)') == [
+        f'inp.g = out.g @ w.t(): ({n}, 1) @ (1, {nh}) gives ({n}, {nh}).',
+        f'inp.g = out.g @ w.t(): ({n}, {nh}) @ ({nh}, {m}) gives ({n}, {m}).']
+    assert at('inp.g = matmul(out.g, w.t())')[0] == \
+        f'At the first line of lin_grad: inp is l2 ({n}, {nh}), out ({n}, 1), w is w2 ({nh}, 1) and b is b2 (1,).'
+    assert at('lin_grad(l2, out, w2, b2)') == [f'out.g = 2/out.numel()*(out - targ): out ({n}, 1) and targ ({n}, 1) give out.g ({n}, 1).']
+    # the checks between are left out
+    assert at('return out + b')[0] == f'out = x @ w: ({n}, {m}) @ ({m}, {nh}) gives ({n}, {nh}).'
+    assert at('return loss') == [f'lin_grad(inp, l1, w1, b1) sets inp.g ({n}, {m}), w1.g ({m}, {nh}) and b1.g ({nh},).']
+    for text_of in said.values(): assert text_of[-1] == '.' and not re.search('undefined|null|NaN', text_of)
 
 
 def test_a_name_is_that_of_the_same_tensor_not_of_an_equal_one():
@@ -190,22 +228,74 @@ def test_a_name_is_that_of_the_same_tensor_not_of_an_equal_one():
                    [[run, i, 'a'] for i, s in enumerate(run['steps']) if 'a' in s['names']]) == ['y']*3
 
 
+# ---- the tensors and the diagram
+
+@pytest.fixture(scope='module')
+def small():
+    "A recording on Flow's network, and its run there"
+    data = labs.flow().data
+    given = data['x'][:1], data['y'][:1], data['w1'], data['w2']
+    x, y, w1, w2 = (torch.tensor(o, dtype=torch.float) for o in given)
+    args = [x, y[:, None], w1, torch.zeros(2), w2[:, None], torch.zeros(1)]
+    run = debugger.watch(lambda: forward_and_backward(*args), FUNCTIONS)
+    roots = {str(o): [k, ''] for k, (o, *_) in run['steps'][-1]['names'].items()}
+    return run, roots, labs.flow_run(*given)
+
+
+def test_the_tensors_come_in_the_order_of_the_passes(run, small):
+    small, roots, _ = small
+    assert in_node('step', 'order', [[small, roots]]) == [['inp', 'w1', 'b1', 'l1', 'l2', 'w2', 'b2', 'out', 'targ', 'loss']]
+    stops = taught(small)
+    states = in_node('step', 'state', [[small, roots, i] for i in stops])
+    came = [k for a, b in zip([{}] + states, states) for k in b if k not in a]
+    assert came == ['inp', 'targ', 'w1', 'b1', 'w2', 'b2', 'l1', 'l2', 'out', 'loss', 'out.g', 'l2.g', 'w2.g', 'b2.g', 'l1.g',
+                    'inp.g', 'w1.g', 'b1.g']
+    # a value is there as soon as the line that made it has run, in whichever function
+    first = {k: next(text(small, i) for i, s in zip(stops, states) if k in s) for k in came[6:]}
+    assert first == {'l1': 'l2 = relu(l1)', 'l2': 'out = lin(l2, w2, b2)', 'out': 'loss = mse(out, targ)',
+                     'loss': 'out.g = 2/out.numel()*(out - targ)', 'out.g': 'lin_grad(l2, out, w2, b2)',
+                     'l2.g': 'w.g = matmul(inp.t(), out.g)', 'w2.g': 'b.g = out.g.sum(0)', 'b2.g': 'l1.g = l2.g.masked_fill(l1 <= 0, 0)',
+                     'l1.g': 'lin_grad(inp, l1, w1, b1)', 'inp.g': 'w.g = matmul(inp.t(), out.g)', 'w1.g': 'b.g = out.g.sum(0)',
+                     'b1.g': 'return loss'}
+
+
+def test_the_diagram_s_numbers_are_those_of_flow_s_run(small):
+    run, roots, flow = small
+    [now] = in_node('step', 'state', [[run, roots, len(run['steps']) - 1]])
+    [got] = in_node('step', 'drawn', [[run, now]])
+    want = {k: flow[k] for k in ('x', 'l1', 'l2', 'out', 'loss')} | {f'{k}G': flow[k].g for k in ('l1', 'l2', 'out')}
+    want |= dict(y=flow['targ'], w=torch.cat([flow['w1'].flatten(), flow['w2'].flatten()]),
+                 g=torch.cat([flow['w1'].g.flatten(), flow['w2'].g.flatten()]))
+    assert set(got) == set(want)
+    for k, v in want.items(): torch.testing.assert_close(torch.tensor(got[k]).double().view(v.shape), v)
+    [theirs] = in_node('flow', 'run', [[got['x'], got['y'], got['w']]])
+    assert got.keys() <= theirs.keys()                       # the same drawing takes both
+    # another network has none
+    assert in_node('step', 'drawn', [[run, {k: v for k, v in now.items() if k != 'w1'}], [run, now | {'w1': now['w2']}]]) == [None, None]
+
+
 # ---- on the page
 
+def cell(lab, name): return lab.locator(f'td[data-name="{name}"]')
+
 def table(lab, name):
-    "The numbers shown beside a name"
-    rows = lab.locator(f'.lab-block[data-name="{name}"] tr')
-    return torch.tensor([[number(c) for c in r.locator('td').all_inner_texts()] for r in rows.all()])
+    "The numbers shown beside a name; none if they aren't there yet"
+    return torch.tensor([[number(c) for c in row.split()] for row in cell(lab, name).inner_text().splitlines()])
 
 def same(lab, name, want):
     want = want.view(-1, want.shape[-1] if want.ndim else 1)
-    torch.testing.assert_close(table(lab, name), want, rtol=0, atol=1e-6)
+    torch.testing.assert_close(table(lab, name), want, rtol=0, atol=1e-4)
+
+def fresh(lab): return lab.locator('td.lab-set').evaluate_all('cells => cells.map(c => c.dataset.name)')
 
 
 @pytest.fixture
-def lab(open_lab): return open_lab('step', viewport={'width': 1000, 'height': 900})
+def lab(open_lab): return open_lab('step', viewport={'width': 1000, 'height': 900}, reduced_motion='reduce')
 
-def where(lab): return lab.locator('.lab-stack').inner_text().replace('\n', ' ')
+def where(lab):
+    "The calls that led here, each with its line"
+    return ' > '.join(lab.locator('.lab-calling, .lab-here').evaluate_all(
+        "all => all.map(e => `${e.parentNode.getAttribute('aria-label')} ${e.querySelector('.lab-no').textContent}`)"))
 def line(lab): return lab.locator('.lab-line.lab-here').inner_text()
 def said(lab): return lab.locator('.lab-status').inner_text()
 
@@ -215,33 +305,32 @@ def test_the_keys(lab, run, grads):
         lab.page.keyboard.type(question)
         press(lab, 'Enter')
         return said(lab)
+    def here(name): return cells(lab, name).first.inner_text()
+    n, m, nh = *numbers(run, 'inp').shape, len(numbers(run, 'b1'))
     lab.locator('.lab-code').click()
-    before = lab.locator('.lab-log').inner_text()
     press(lab, 'c', 'b')                                                           # undoes the whole of c
-    assert where(lab) == 'forward_and_backward, line 10'
+    assert where(lab) == 'forward_and_backward 10' and cell(lab, 'l1').inner_text() == '' and here('l2') == ''
     press(lab, 'c')
-    assert 'forward_and_backward, line 16' in where(lab) and 'lin_grad, line 8' in where(lab)
-    assert 'inp.g = matmul(out.g, w.t())' in line(lab)
+    assert where(lab) == 'forward_and_backward 16 > lin_grad 8' and 'inp.g = matmul(out.g, w.t())' in line(lab)
+    assert [here(k) for k in ('inp', 'l2', 'w2', 'w1', 'out')] == ['', 'inp', 'w', '', 'out']
     press(lab, 'n')
-    same(lab, 'inp.g', grads['l2'])
+    same(lab, 'l2.g', grads['l2'])
     same(lab, 'out.g', grads['out'])
-    new = lab.locator('.lab-block.lab-set')
-    assert new.get_attribute('data-name') == 'inp.g' and 'just set' in new.inner_text()
-    press(lab, 'w')
-    assert 'forward_and_backward > lin_grad' in said(lab) and before in lab.locator('.lab-log').inner_text()
+    assert fresh(lab) == ['l2.g']
     press(lab, 'c')                                                                # the second visit
-    assert 'forward_and_backward, line 18' in where(lab)
-    press(lab, 'n', times=3)
-    for name, outer in dict(inp='inp', out='l1', w='w1', b='b1').items(): same(lab, f'{name}.g', grads[outer])
+    assert where(lab) == 'forward_and_backward 18 > lin_grad 8' and set(fresh(lab)) == {'w2.g', 'b2.g', 'l1.g'}
+    press(lab, 'n', times=2)
     press(lab, 'p')
-    assert answer('w.g') == run['values'][run['steps'][47]['names']['w'][2]]['text']
-    assert answer('p inp.shape, out.shape, b.g').startswith('(torch.Size([4, 3]), torch.Size([4, 2]), tensor([')
-    press(lab, 'Escape', 'ArrowLeft')
-    assert lab.locator('.lab-block[data-name="b.g"]').count() == 0
-    press(lab, 'c')
+    assert answer('w.g') == run['values'][next(s for s in reversed(run['steps']) if 'w' in s['names'])['names']['w'][2]]['text']
+    assert answer('p inp.shape, out.shape, b.shape') == f'(torch.Size([{n}, {m}]), torch.Size([{n}, {nh}]), torch.Size([{nh}]))'
+    assert answer('p loss').startswith('The recording knows inp, out, w, b in lin_grad')
+    press(lab, 'Escape', 'n')
     for k in grads: same(lab, f'{k}.g', grads[k])
-    same(lab, 'loss', numbers(run, 'loss'))
-    assert where(lab) == 'forward_and_backward, line 19'
+    for k in ('l1', 'out', 'loss'): same(lab, k, numbers(run, k))
+    assert where(lab) == 'forward_and_backward 19' and fresh(lab) == ['b1.g']
+    press(lab, 'ArrowLeft')
+    assert cell(lab, 'b1.g').inner_text() == '' and fresh(lab) == ['w1.g']
+    press(lab, 'ArrowRight')
     end = lab.inner_text()
     lab.page.evaluate('document.activeElement.blur()')
     # without the focus they do nothing
@@ -252,38 +341,45 @@ def test_the_keys(lab, run, grads):
 def test_the_buttons_and_the_strip(lab, run):
     def go(*names):
         for name in names: lab.get_by_role('button', name=name).click()
+    stops = len(taught(run))
+    n, m = numbers(run, 'inp').shape
     go('step into')
-    assert 'lin, line 1' in where(lab) and 'lin is called: x is inp (4, 3)' in said(lab)
-    go('next line', 'next line')
-    same(lab, 'out', numbers(run, 'inp') @ numbers(run, 'w1'))
-    go('back', 'back', 'back')
-    assert where(lab) == 'forward_and_backward, line 10'
-    lab.get_by_label('relu', exact=True).check()
-    go('continue')
-    assert 'relu, line 5' in where(lab)
-    same(lab, 'x', numbers(run, 'l1'))
+    assert where(lab) == 'forward_and_backward 10 > lin 7' and f'At the first line of lin: x is inp ({n}, {m})' in said(lab)
     go('next line')
-    same(lab, 'what it returns', numbers(run, 'l2'))
+    same(lab, 'here', numbers(run, 'inp') @ numbers(run, 'w1'))                    # x @ w has no name outside
+    go('back', 'back')
+    assert where(lab) == 'forward_and_backward 10'
+    go('next line')
+    same(lab, 'l1', numbers(run, 'l1'))
     strip = slider(lab, 'step')
     box = strip.bounding_box()
     drag(lab.page, *((box['x'] + box['width']*o, box['y'] + box['height']/2) for o in (.2, 1)))
     def at(): return strip.get_attribute('aria-valuetext')
-    assert where(lab) == 'forward_and_backward, line 19' and at() == '58 of 58, backward'
+    assert where(lab) == 'forward_and_backward 19' and at() == f'{stops} of {stops}, backward'
     press(lab, 'ArrowLeft', times=2)
-    assert at() == '56 of 58, backward' and 'lin_grad, line 11' in where(lab)
-    press(lab, 'ArrowLeft', times=55)
-    assert at() == '1 of 58, forward' and 'forward_and_backward is called' in lab.inner_text()
+    assert at() == f'{stops - 2} of {stops}, backward' and where(lab) == 'forward_and_backward 18 > lin_grad 9'
+    # the strip and the code know the same keys
+    for focus in strip, lab.locator('.lab-code'):
+        focus.focus()
+        press(lab, 'End')
+        end = at()
+        press(lab, 'PageDown')
+        assert 1 < int(at().split()[0]) < stops
+        press(lab, 'PageUp')
+        assert at() == end == f'{stops} of {stops}, backward'
+        press(lab, 'Home')
+        assert at() == f'1 of {stops}, forward' and where(lab) == 'forward_and_backward 10'
 
 
-def test_every_stop_fits_a_phone(lab):
-    lab.page.set_viewport_size({'width': 360, 'height': 740})
+@pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 390)])
+def test_without_a_fault_in_axe_s_eyes(open_lab, scheme, width):
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
+    lab = open_lab('step', viewport={'width': width, 'height': 900}, color_scheme=scheme, reduced_motion='reduce')
     lab.locator('.lab-code').focus()
-    fits = """e => document.documentElement.scrollWidth <= innerWidth &&
-        [...e.querySelectorAll('.lab-block, .lab-keys, .lab-status, .lab-slider')]
-            .every(b => b.getBoundingClientRect().right <= innerWidth)"""
-    for _ in range(60):
-        press(lab, 's')
-        assert lab.evaluate(fits), where(lab)
+    for keys in 's', 'cn', 'nnn':
+        press(lab, *keys)
+        found = axe.run(lab.page, {'include': [['.lab[data-lab=step]']]}).response['violations']
+        assert not [(o['id'], [n['html'] for n in o['nodes']][:3]) for o in found]
 
 
 def test_notes_that_belong_to_no_line_are_refused(run, data):

@@ -114,7 +114,8 @@ def test_the_page_s_styles_stay_out_of_a_lab(browser, server, name):
     switches = {'vscode-light', 'vscode-dark'}
     assert classes(site) >= {'guess', 'plain-site'} and not {c for c in classes(site) if c.startswith('lab-')}
     assert all(c.startswith('lab-') for c in classes(lab_css) - switches) and len(classes(lab_css)) > 60
-    page, said, _ = visit(browser, f'{server}{LABS[name]}.html', viewport={'width': 1200, 'height': 900})
+    page, said, _ = visit(browser, f'{server}{LABS[name]}.html', viewport={'width': 1200, 'height': 900},
+                          reduced_motion='reduce')
     page.evaluate("name => document.querySelectorAll('.lab').forEach(e => e.dataset.lab === name "
                   "|| e.remove())", name)
     page.locator('.lab').first.scroll_into_view_if_needed()
