@@ -371,6 +371,66 @@ def test_the_buttons_and_the_strip(lab, run):
         assert at() == f'1 of {stops}, forward' and where(lab) == 'forward_and_backward 10'
 
 
+READ = """lab => [...lab.querySelectorAll('g:has(> .lab-cell)')].filter(g => getComputedStyle(g).display !== 'none')
+    .map(g => [...g.querySelectorAll('text')].map(t => t.textContent))"""
+
+def test_the_line_the_tensors_and_the_picture_move_together(lab, run, data, small):
+    flow, stops = small[2], taught(run)
+    for k in ('inp', 'targ', 'w1', 'w2'):                                       # the network that Flow shows
+        torch.testing.assert_close(numbers(run, k).double().flatten(), flow[dict(inp='x').get(k, k)].flatten())
+    states = in_node('step', 'state', [[run, data['roots'], i] for i in stops])
+    lab.locator('.lab-code').focus()
+    for i, was, now in zip(stops, [states[0]] + states, states):
+        def both(name, *at):
+            return [flow[name][at].item() if name in now else None, flow[name].g[at].item() if f'{name}.g' in now else None]
+        got = [[number(s) if s else None for s in pair] for pair in lab.evaluate(READ)]
+        assert got == [[v, None] for v in flow['x'][0].tolist()] + [both(k, 0, j) for j in (0, 1) for k in ('l1', 'l2')] + [
+            both('out', 0, 0), [2, None], [flow['loss'].item() if 'loss' in now else None, None]], text(run, i)
+        chips = lab.locator('.lab-chip').evaluate_all("all => all.map(o => o.querySelector('text.lab-gradients').textContent)")
+        assert chips == [f'{v:g}' if f'{k}.g' in now else '' for k in ('w1', 'w2') for v in flow[k].g.flatten().tolist()]
+        new = [k for k in now if k not in was]
+        assert set(fresh(lab)) - {'here'} == set(new)
+        size = dict(l1=2, l2=2, out=1, loss=1)
+        assert lab.locator('.lab-front').filter(visible=True).count() == sum(size.get(k, 0) for k in new)
+        assert lab.locator('.lab-behind').filter(visible=True).count() == sum(size.get(k[:-2], 0) for k in new if k.endswith('.g'))
+        assert lab.locator('.lab-chip.lab-chosen').count() == 6*('w1.g' in new) + 2*('w2.g' in new)
+        press(lab, 's')
+
+
+def test_what_is_new_moves(open_lab):
+    lab = open_lab('step', viewport={'width': 1440, 'height': 900})
+    dots = lab.locator('svg > circle').filter(visible=True)
+    lab.locator('.lab-code').focus()
+    press(lab, 'n')
+    lab.page.wait_for_function("() => [...document.querySelectorAll('.lab[data-lab=step] svg > circle')]"
+                               ".filter(c => getComputedStyle(c).visibility !== 'hidden').length === 6")
+    lab.page.wait_for_function("() => [...document.querySelectorAll('.lab[data-lab=step] .lab-front')].length === 4")
+    assert cell(lab, 'l1').inner_text() == ' 1.5 −0.5'
+    lab.page.wait_for_function("() => [...document.querySelectorAll('.lab[data-lab=step] svg > circle')]"
+                               ".every(c => getComputedStyle(c).visibility === 'hidden')")
+
+
+PLACES = """e => [...e.querySelectorAll('.lab-code, .lab-keys, .lab-said, .lab-prompt, tr, td:not(:nth-child(2)), svg')]
+    .map(o => { const r = o.getBoundingClientRect(); return [r.x, r.y + scrollY, r.width, r.height].map(Math.round) })"""
+
+@pytest.mark.parametrize('width,height,screens', [(1440, 900, 1), (768, 900, 1), (390, 844, 2), (360, 740, 2.2)])
+def test_all_stays_in_its_place_and_nothing_is_clipped(open_lab, width, height, screens):
+    lab = open_lab('step', viewport={'width': width, 'height': height}, reduced_motion='reduce')
+    lab.locator('.lab-code').focus()
+    places, tall = lab.evaluate(PLACES), lab.evaluate('e => e.getBoundingClientRect().height')
+    assert tall <= screens*height
+    fits = """e => document.documentElement.scrollWidth <= innerWidth && [...e.querySelectorAll('.lab-line *, .lab-line, td, th, button, .lab-said p')]
+        .filter(o => o.getClientRects().length).every(o => o.scrollWidth <= o.clientWidth + 1 || getComputedStyle(o).display === 'inline')"""
+    for _ in range(21):
+        assert lab.evaluate(fits) and lab.evaluate(PLACES) == places, where(lab)
+        inside = "e => [...e.querySelectorAll('.lab-line span')].every(o => o.getBoundingClientRect().right <= o.closest('.lab-lines').getBoundingClientRect().right)"
+        assert lab.evaluate(inside), where(lab)
+        press(lab, 's')
+    for part in lab.locator('button, input').all():
+        box = part.bounding_box()
+        assert min(box['width'], box['height']) >= 44, part.inner_text()
+
+
 @pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 390)])
 def test_without_a_fault_in_axe_s_eyes(open_lab, scheme, width):
     axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
