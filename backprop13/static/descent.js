@@ -4,10 +4,17 @@ import {LAB, unique, h, s, set, drawing, slider, button, fmt, clamp, scale, line
 
 // ---- the network ----
 // Two whole numbers of 4 bits in each byte, the first in its lower half
-export const halves = b => Int8Array.from({length: 2 * b.length}, (_, i) => b[i >> 1] << (i % 2 ? 24 : 28) >> 28)
+export const halves = b => {
+  const out = new Int8Array(2 * b.length)
+  for (let i = 0; i < b.length; i++) { out[2 * i] = b[i] << 28 >> 28; out[2 * i + 1] = b[i] << 24 >> 28 }
+  return out
+}
 // A snapshot's tensors as numbers: each is [whole numbers in base64, their scale, how many bits each has]
-export const unpack = net => net.map(([text, size, bits = 8]) =>
-  Float64Array.from(bits === 4 ? halves(bytes(text)) : new Int8Array(bytes(text).buffer), q => q * size))
+export const unpack = net => net.map(([text, size, bits = 8]) => {
+  const out = Float64Array.from(bits === 4 ? halves(bytes(text)) : new Int8Array(bytes(text).buffer))
+  for (let i = 0; i < out.length; i++) out[i] *= size
+  return out
+})
 // x @ w + b for one x of m numbers; w is (m, n), row by row
 export const lin = (x, w, b) => {
   const n = b.length, out = Float64Array.from(b)
@@ -190,7 +197,7 @@ const render = ({model, el}) => {
   const nets = stored.map(unpack)
   const digits = kept.map(([text, label]) => {
     const image = bytes(text)
-    return {image, label, beliefs: nets.map(net => read(net, image))}
+    return {image, label, beliefs: curve && nets.map(net => read(net, image))}
   })
   const pad = new Uint8ClampedArray(PAD * PAD), says = status()
   let now = last, timer = null, own = true, chosen = 2, pen = [PAD / 2, PAD / 2], down = false, image = null, beliefs = null
