@@ -603,11 +603,11 @@ class Plain:
     def render(self, page): page.render(self.pandoc, self.nav, self.menu)
 
     def card(self):
-        "Make the picture that others see where a page is linked to"
+        "Make the picture that others see where a page is linked to, from that of the home page's lab"
         from backprop13.support.home import social_card
         home = Page.pages['index.ipynb']
-        picture = NEW/home.tree.css_first('.lab img').attrs['src']
-        card = social_card(home.front['title'], home.front['description'], picture.read_bytes())
+        if not (img := home.tree.css_first('.lab img')): return
+        card = social_card(home.front['title'], home.front['description'], (NEW/img.attrs['src']).read_bytes())
         (NEW/'assets/card.png').write_bytes(card)
 
     def lists(self, pages):

@@ -40,6 +40,7 @@ def _product(ax, image, w1):
                           (3.7, (1, 2.2), 'activations', '', .3, .4)): _draw_matrix(ax, x, size, *how)
     ax.set(xlim=(-.3, 5), ylim=(-1.3, 1.3))
 
+# %% ../../nbs/support/home.ipynb #1fca09bf
 def _tangent(ax, image, w1):
     "A curve and its slope at a point"
     x = [i/20 for i in range(-10, 45)]
@@ -67,6 +68,7 @@ def _units(ax, image, w1):
     ax.imshow(parts, cmap=LinearSegmentedColormap.from_list('', colors), vmin=-top, vmax=top)
     ax.set(xlim=(-15, 105))
 
+# %% ../../nbs/support/home.ipynb #d488abae
 def _shorter(ax, image, w1):
     "A loop that gets shorter"
     for k, lines in enumerate(('weaweagl', 'waglg', 'wag', 'g')):
@@ -93,6 +95,7 @@ def _times(ax, image, w1):
     ax.barh(range(len(times)), times, height=.6, color=COLORS['activations'])
     ax.set(xlim=(-.1*times[0], 1.1*times[0]), ylim=(len(times), -1))
 
+# %% ../../nbs/support/home.ipynb #38aa4440
 def _ring(ax, image, w1):
     "Workers in a ring"
     at = [(0, 1), (2, 1), (2, -1), (0, -1)]
@@ -102,9 +105,18 @@ def _ring(ax, image, w1):
         ax.scatter(*p, s=230, marker='s', color=COLORS['inputs'])
     ax.set(xlim=(-2.2, 4.2), ylim=(-1.7, 1.7))
 
-# %% ../../nbs/support/home.ipynb #e7201ce1
+# %% ../../nbs/support/home.ipynb #66f30950
 _DRAW = _digit, _product, _tangent, _network, _units, _shorter, _graph, _times, _ring
 
+def _picture(draw, image, w1):
+    "What `draw` draws, as an `<img>`"
+    fig, ax = plt.subplots(figsize=(2.5, 1.25))
+    draw(ax, image, w1)
+    ax.axis('off'); ax.set_aspect('auto' if draw in (_shorter, _times, _tangent) else 'equal')
+    src, width, height = still(fig)
+    return f'<img src="{src}" alt="{draw.__doc__}" width="{width}" height="{height}">'
+
+# %% ../../nbs/support/home.ipynb #e7201ce1
 class chapters:
     "The list of chapters: with pictures where HTML is shown, elsewhere as Markdown"
     def __init__(self,
@@ -114,14 +126,7 @@ class chapters:
     ):
         use_style()
         self.folder = folder
-        self.pictures = [self.picture(draw, image, w1) for draw in _DRAW]
-
-    def picture(self, draw, *given):
-        fig, ax = plt.subplots(figsize=(2.5, 1.25))
-        draw(ax, *given)
-        ax.axis('off'); ax.set_aspect('auto' if draw in (_shorter, _times, _tangent) else 'equal')
-        src, width, height = still(fig)
-        return f'<img src="{src}" alt="{draw.__doc__}" width="{width}" height="{height}">'
+        self.pictures = [_picture(draw, image, w1) for draw in _DRAW]
 
     def _repr_html_(self):
         rows = (f'<li><a href="{self.folder}{file}.ipynb">{picture}<strong>{i} · {escape(title)}</strong> '
