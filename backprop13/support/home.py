@@ -15,7 +15,7 @@ from .figures import COLORS, _draw_matrix, plt, use_style
 # %% ../../nbs/support/home.ipynb #9917a8d2
 CHAPTERS = [
     ('00_data', 'The data', 10, 'turn a picture into the numbers that a network takes'),
-    ('01_matmul', 'Matrix multiplication', 40, 'say which shapes multiply, and what broadcasting makes of the others'),
+    ('01_matmul', 'Matrix multiplication', 40, 'say which shapes multiply, and how others broadcast'),
     ('02_derivatives', 'Derivatives', 45, 'work out a gradient on paper, and write it down for a whole layer'),
     ('03_backprop', 'Backpropagation', 120, 'write a backward pass by hand, and check it against PyTorch'),
     ('04_minibatch_training', 'Minibatch training', 90, 'train the network above, in fifteen lines'),
@@ -53,7 +53,8 @@ def _tangent(ax, image, w1):
 def _network(ax, image, w1):
     "Values forward, gradients as thick as they are large"
     places = [[(x, 2) for x in (0, 2, 4)], [(x, 1) for x in (1, 3)], [(2, 0)]]
-    for (a, b), g in zip([(a, b) for p, q in zip(places, places[1:]) for a in p for b in q], (9, 1, 4, 2, 0, 3, 7, 2)):
+    edges = [(a, b) for p, q in zip(places, places[1:]) for a in p for b in q]
+    for (a, b), g in zip(edges, (9, 1, 4, 2, 0, 3, 7, 2)):
         ax.plot(*zip(a, b), color=COLORS['gradients'], lw=g, alpha=.4, zorder=1, solid_capstyle='butt')
         ax.plot(*zip(a, b), color='#666', lw=1, zorder=1)
     for row, color in zip(places, ('inputs', 'activations', 'loss')):
@@ -62,7 +63,8 @@ def _network(ax, image, w1):
 
 def _units(ax, image, w1):
     "What six units look for"
-    parts = torch.nn.functional.pad(w1.T[:6].reshape(2, 3, 28, 28), (1, 1, 1, 1)).permute(0, 2, 1, 3).reshape(60, 90)
+    parts = torch.nn.functional.pad(w1.T[:6].reshape(2, 3, 28, 28), (1, 1, 1, 1))
+    parts = parts.permute(0, 2, 1, 3).reshape(60, 90)
     colors = [COLORS['inputs'], 'white', COLORS['weights']]
     top = parts.abs().quantile(.99).item()
     ax.imshow(parts, cmap=LinearSegmentedColormap.from_list('', colors), vmin=-top, vmax=top)
