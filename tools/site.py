@@ -254,12 +254,13 @@ class Page:
             return div(f".cell-output .cell-output-{o['name']}", fence(s, '.output'))
         if kind == 'error':
             return div('.cell-output .cell-output-error', fence(f"{o['ename']}: {o['evalue']}", '.output'))
-        for mime in ('text/markdown', 'text/html', 'image/svg+xml', 'image/png', 'image/jpeg', 'text/latex',
+        for mime in ('text/html', 'text/markdown', 'image/svg+xml', 'image/png', 'image/jpeg', 'text/latex',
                      'text/plain'):
             if mime in data: break
         else: return ''
         s = text(data[mime])
-        if mime == 'text/html': s = raw(self.lab(s) if '<div class="lab" data-lab=' in s else s)
+        if mime == 'text/html':
+            s = raw(self.lab(s) if '<div class="lab" data-lab=' in s or ' src="data:image/' in s else s)
         elif mime.startswith('image/'): s = self.image(mime, s, o, opt, next(alts, None), code)
         elif mime == 'text/latex' and not s.lstrip().startswith('$'): s = f'$${s.strip()}$$'
         elif mime == 'text/plain': s = fence(s, '.output')
@@ -272,11 +273,12 @@ class Page:
         return relpath(file, dirname(self.out))
 
     def lab(self, s):
-        "A lab's HTML, its picture and its data in files of their own, which load when they are needed"
-        self.n += 1
-        file = f'{self.files}/lab-{self.n}'
+        "HTML with the pictures and the data of its labs in files of their own, which load when they are needed"
+        file = f'{self.files}/lab-{self.n + 1}'
         tree = LexborHTMLParser(s, is_fragment=True)
         for img in tree.css('img[src^="data:image/"]'):
+            self.n += 1
+            file = f'{self.files}/lab-{self.n}'
             kind, _, text = img.attrs['src'].removeprefix('data:image/').partition(';base64,')
             blob = base64.b64decode(text)
             if kind == 'svg+xml' and (why := active(blob.decode())):
@@ -314,7 +316,9 @@ class Page:
 
     def render(self, pandoc, nav, menu):
         "The page's HTML: through pandoc and the template"
-        var = {'root': relpath('.', dirname(self.out) or '.')+'/', 'sidebar': menu(self), 'actions': self.actions()}
+        var = {'root': relpath('.', dirname(self.out) or '.')+'/', 'sidebar': menu(self),
+               'address': config()['base']+self.out, 'card': config()['base']+'assets/card.png'}
+        var |= {'home': 'home'} if self.nb == 'index.ipynb' else {'actions': self.actions()}
         for i, (title, nb) in enumerate(nav):
             number = re.match(r'\d+(?= · )', title)
             if nb == self.nb and number: var['chapter'] = number[0]
@@ -326,6 +330,7 @@ class Page:
         description = self.front.get('description', '')
         meta = {'title': self.front['title'], 'description': description, 'lang': 'en', **config()}
         how = '-t html5 --katex --toc --toc-depth=3 --wrap=none --columns=9999'.split()
+        if 'home' in var: how.remove('--toc')
         args = [pandoc, '-f', config()['from'], *how, f"--template={ROOT/'tools/template.html'}"]
         self.tree = LexborHTMLParser(run(
             args+[a for k, v in var.items() for a in ('-V', f'{k}={v}')], f'nbs/{self.nb}: pandoc',
@@ -341,7 +346,7 @@ class Page:
 
     def actions(self):
         """The list of what a reader can do with the page's notebook; what needs the repository only
-        once it is public"""
+        once it is public. The home page has buttons of its own."""
         rows = [('Download the notebook', Path(self.nb).name, ' download')]
         c = config()
         if c['public']:
@@ -640,6 +645,7 @@ class Plain:
             pages = [Page(f) for f in sorted(PROC.rglob('*.ipynb'))]
             Page.pages = {p.nb: p for p in pages}
             list(pool.map(self.render, pages))
+            self.card()
             problems = reading.result()
         self.write(pages, problems)
         self.lists(pages)
@@ -649,6 +655,14 @@ class Plain:
         print(f'{len(pages)} pages in {DOCS.name}/')
 
     def render(self, page): page.render(self.pandoc, self.nav, self.menu)
+
+    def card(self):
+        "Make the picture that others see where a page is linked to, from that of the home page's lab"
+        from backprop13.support.home import social_card
+        home = Page.pages['index.ipynb']
+        if not (img := home.tree.css_first('.lab img')): return
+        card = social_card(home.front['title'], home.front['description'], (NEW/img.attrs['src']).read_bytes())
+        (NEW/'assets/card.png').write_bytes(card)
 
     def lists(self, pages):
         "Write what the search reads, and llms.txt, which names the pages to a program"
@@ -667,6 +681,7 @@ class Plain:
         for p in pages: p.tidy()
         typeset(pages, self.katex, problems)
         for p in pages:
+            if not p.tree.css_first('.math'): p.tree.css_first('link[href$="katex.min.css"]').decompose()
             p.write(p.out, p.tree.html.encode())
             if p.md_out: p.write(p.md_out, p.markdown().encode())
             shutil.copy(NBS/p.nb, (p.folder/p.out).parent)

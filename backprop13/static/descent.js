@@ -1,10 +1,20 @@
 // Descent: what does training change, step by step? A recorded run to scrub through: every snapshot is a whole network, and reads
-// digits in the page.
+// digits in the page. Where the data has no curve of losses it is cut down to the pad, the ten bars and the slider (labs.digit).
 import {LAB, unique, h, s, set, drawing, slider, button, fmt, clamp, scale, line, status, bytes} from './kit.js'
 
 // ---- the network ----
-// A snapshot's tensors as numbers: each is [whole numbers of 8 bits in base64, their scale]
-export const unpack = net => net.map(([text, size]) => Float64Array.from(new Int8Array(bytes(text).buffer), q => q * size))
+// Two whole numbers of 4 bits in each byte, the first in its lower half
+export const halves = b => {
+  const out = new Int8Array(2 * b.length)
+  for (let i = 0; i < b.length; i++) { out[2 * i] = b[i] << 28 >> 28; out[2 * i + 1] = b[i] << 24 >> 28 }
+  return out
+}
+// A snapshot's tensors as numbers: each is [whole numbers in base64, their scale, how many bits each has]
+export const unpack = net => net.map(([text, size, bits = 8]) => {
+  const out = Float64Array.from(bits === 4 ? halves(bytes(text)) : new Int8Array(bytes(text).buffer))
+  for (let i = 0; i < out.length; i++) out[i] *= size
+  return out
+})
 // x @ w + b for one x of m numbers; w is (m, n), row by row
 export const lin = (x, w, b) => {
   const n = b.length, out = Float64Array.from(b)
@@ -77,6 +87,7 @@ export const limit = values => Float64Array.from(values, Math.abs).sort()[Math.f
 const FINE = 4, PAD = SIDE * FINE, PEN = 5.5                   // the pad is finer than an image: scaling smooths its strokes
 const percent = (p, digits = 1) => `${fmt(100 * p, digits)}\u00a0%`
 const picture = (side, attrs = {}) => h('canvas', {width: side, height: side, ...attrs})
+const how = text => h('p', {class: 'how'}, text)
 // Paint value(i), from -1 to 1: below zero in the first colour, above in the second, stronger for larger; zero leaves the paper
 const paint = (canvas, value, below, above) => {
   const {width, height} = canvas, ctx = canvas.getContext('2d'), image = ctx.createImageData(width, height), {data} = image
@@ -87,63 +98,109 @@ const paint = (canvas, value, below, above) => {
   ctx.putImageData(image, 0, 0)
 }
 
-const WIDTH = 360, HEIGHT = 190, LEFT = 44, BOTTOM = HEIGHT - 34
-// Curves over the steps on a logarithmic axis, and a mark that .show(i) moves to the snapshot i
-const chart = ({label, steps, curve, dots, ends, ticks, text, kind}) => {
-  const log = k => Math.log10(1 + k), x = scale([0, log(steps.at(-1))], [LEFT, WIDTH - 12]), y = scale(ends, [BOTTOM, 26])
+const WIDTH = 360, HEIGHT = 142, LEFT = 44, TOP = 24, BOTTOM = HEIGHT - 20
+// Curves over the steps on a logarithmic axis, and a mark that .show(i) moves to the snapshot i, whose value stands above
+const chart = ({label, steps, curve, dots, ends, ticks, text, said, kind}) => {
+  const log = k => Math.log10(1 + k), x = scale([0, log(steps.at(-1))], [LEFT, WIDTH - 12]), y = scale(ends, [BOTTOM, TOP])
   const at = ([k, v]) => [x(log(k)), y(v)]
-  const mark = s('line', {y1: 26, y2: BOTTOM, stroke: 'var(--ink)', 'stroke-width': 1.5, 'stroke-dasharray': '4 3'})
+  const mark = s('line', {y1: TOP, y2: BOTTOM, stroke: 'var(--ink)', 'stroke-width': 1.5, 'stroke-dasharray': '4 3'})
   const dot = s('circle', {r: 6, fill: 'var(--paper)', stroke: 'currentColor', 'stroke-width': 3})
-  const places = dots.map((v, i) => at([steps[i], v]))
+  const places = dots.map((v, i) => at([steps[i], v])), value = s('tspan', {'font-weight': 700})
   const marks = places.map(([cx, cy]) => s('circle', {cx, cy, r: 3.5, fill: 'currentColor'}))
   const tick = (px, py, anchor, words) => s('text', {class: 'tick', x: px, y: py, 'text-anchor': anchor}, words)
   const pic = drawing(WIDTH, HEIGHT, label,
-    s('text', {x: 0, y: 14}, label),
-    s('path', {class: 'axis', d: `M${LEFT},26V${BOTTOM}H${WIDTH - 12}`}),
+    s('text', {x: 0, y: 13}, `${label}: `, value),
+    s('path', {class: 'axis', d: `M${LEFT},${TOP}V${BOTTOM}H${WIDTH - 12}`}),
     ...ticks.map(v => tick(LEFT - 6, y(v) + 4, 'end', text(v))),
-    ...[0, 10, 100, 1000].filter(k => k <= steps.at(-1)).map(k => tick(x(log(k)), BOTTOM + 17, 'middle', fmt(k, 0))),
-    tick(WIDTH - 12, BOTTOM + 32, 'end', 'step, on an axis of log(1 + step)'),
+    ...[0, 10, 100, 1000].filter(k => k <= steps.at(-1)).map(k => tick(x(log(k)), BOTTOM + 16, 'middle', k ? fmt(k, 0) : 'step 0')),
     s('g', {class: kind}, curve && s('path', {class: 'curve', 'stroke-opacity': .5, 'stroke-width': 1.5, d: line(curve.map(at))}),
       s('path', {class: 'curve', 'stroke-width': 2.5, d: line(places)}), ...marks, mark, dot))
   return Object.assign(pic, {show: i => {
     const [px, py] = places[i]
     set(mark, {x1: px, x2: px})
     set(dot, {cx: px, cy: py})
+    value.textContent = said(dots[i])
   }})
 }
 
-const render = ({model, el}) => {
-  const {steps, nets: stored, curve, valid, digits: kept} = model.get('data'), last = steps.length - 1
-  const nets = stored.map(unpack), units = nets[0][1].length
-  const digits = kept.map(([text, label]) => {
-    const image = bytes(text)
-    return {image, label, beliefs: nets.map(net => read(net, image))}
-  })
+// What only the whole lab has: the run's curves, the first layer, the digits to choose, and what the network of each step reads
+const history = ({steps, nets, curve, valid, digits, goTo, putDigit, color, paintInk}) => {
+  const last = steps.length - 1, units = nets[0][1].length
   const change = nets.map(([w]) => w.map((v, i) => v - nets[0][0][i]))
   const shades = {weights: nets.map(([w]) => w), change}, sizes = {weights: limit(nets[last][0]), change: limit(change[last])}
-  const pad = new Uint8ClampedArray(PAD * PAD)
-  let now = 0, what = 'weights', timer = null, own = true, pen = [PAD / 2, PAD / 2], down = false, image = null, beliefs = null
+  let what = 'weights', shown = last
 
-  // the run
-  const says = status(), top = Math.ceil(Math.max(...curve.map(p => p[1]), ...valid.map(v => v[0])))
+  const top = Math.ceil(Math.max(...curve.map(p => p[1]), ...valid.map(v => v[0])))
   const charts = [
-    chart({label: 'loss: minibatches thin, validation bold', kind: 'loss', steps, curve, dots: valid.map(v => v[0]),
-           ends: [0, top], ticks: Array.from({length: top + 1}, (_, i) => i), text: v => fmt(v, 0)}),
-    chart({label: 'accuracy on validation images', kind: 'activations', steps, dots: valid.map(v => v[1]), ends: [0, 1],
-           ticks: [0, .5, 1], text: v => percent(v, 0)})]
-  const NAMES = ['step', 'loss', 'accuracy'], numbers = NAMES.map(() => h('td', {class: 'num'}))
+    chart({label: 'Loss, of minibatches thin, on validation images', kind: 'loss', steps, curve, dots: valid.map(v => v[0]),
+           ends: [0, top], ticks: Array.from({length: top + 1}, (_, i) => i), text: v => fmt(v, 0), said: v => fmt(v)}),
+    chart({label: 'Accuracy on validation images', kind: 'activations', steps, dots: valid.map(v => v[1]), ends: [0, 1],
+           ticks: [0, .5, 1], text: v => percent(v, 0), said: v => percent(v, 2)})]
 
-  // the first layer
   const pictures = Array.from({length: units}, () => picture(SIDE)), ends = [-1, 1].map(() => h('span', {class: 'num'}))
   const grid = h('div', {class: 'units', role: 'img'}, ...pictures)
   const choices = {weights: 'the weights', change: 'what training has changed'}
   const buttons = Object.entries(choices).map(([name, text]) => button(text, () => { what = name; showUnits() }))
+  const showUnits = () => {
+    const [below, above, w, size] = [color('inputs'), color('weights'), shades[what][shown], sizes[what]]
+    pictures.forEach((canvas, j) => paint(canvas, i => w[i * units + j] / size, below, above))
+    ends.forEach((end, i) => { end.textContent = fmt(i ? size : -size) })
+    Object.keys(choices).forEach((name, i) => set(buttons[i], {'aria-pressed': String(name === what)}))
+    const largest = fmt(w.reduce((a, v) => Math.max(a, Math.abs(v)), 0), 3)
+    set(grid, {'aria-label': `Of the first layer at step ${steps[shown]}, ${choices[what]}: an image for each of ${units} units. ` +
+      `The largest number is ${largest}.`})
+  }
 
   // digits, each a button that puts it on the pad
   const tiles = digits.map(({label}, k) => {
     const canvas = picture(SIDE, {role: 'img', 'aria-label': `a ${label}`}), words = h('span', {class: 'num'})
     return {canvas, words, el: h('button', {type: 'button', class: 'tile', onclick: () => putDigit(k)}, canvas, words)}
   })
+  const stages = steps.map((step, i) => {
+    const guess = h('b', {class: 'num'}), sure = h('span', {})
+    return {guess, sure, el: button('', () => goTo(i))}
+  })
+  stages.forEach(({guess, sure, el}, i) => el.append(h('small', {}, fmt(steps[i], 0)), ' ', guess, ' ', sure))
+
+  const show = now => {
+    shown = now
+    charts.forEach(c => c.show(now))
+    showUnits()
+    tiles.forEach(({words}, k) => {
+      const p = digits[k].beliefs[now], guess = argmax(p), right = guess === digits[k].label
+      words.replaceChildren(`${right ? '✓' : '✗'} ${guess} `, h('span', {}, percent(p[guess], 0)))
+      set(words, {class: right ? 'num' : 'num bad'})
+    })
+  }
+  const showBeliefs = (beliefs, now) => stages.forEach(({guess, sure, el}, i) => {
+    guess.textContent = beliefs ? argmax(beliefs[i]) : '–'
+    sure.textContent = beliefs ? percent(Math.max(...beliefs[i]), 0) : '–'
+    set(el, {'aria-pressed': String(i === now)})
+  })
+  const pick = k => tiles.forEach((t, i) => set(t.el, {'aria-pressed': String(i === k)}))
+  const recolor = () => {
+    showUnits()
+    tiles.forEach(({canvas}, k) => paintInk(canvas, digits[k].image))
+  }
+  const parts = {
+    stages: h('div', {class: 'stages'}, ...stages.map(t => t.el)),
+    layer: h('div', {class: 'layer'}, how('The first layer, an image for each unit: ink on orange raises its sum, on blue lowers it.'), grid,
+             h('div', {class: 'row'}, ...buttons, h('span', {class: 'legend'}, ends[0], h('span', {class: 'ramp'}), ends[1]))),
+    tiles: h('div', {}, how('Images that it was not trained on, the guess, and how sure it is. Choose one to put it on the pad.'),
+             h('div', {class: 'tiles'}, ...tiles.map(t => t.el))),
+    charts: h('div', {class: 'charts'}, ...charts)}
+  return {show, showBeliefs, pick, recolor, parts}
+}
+
+const render = ({model, el}) => {
+  const {steps, nets: stored, curve, valid, digits: kept} = model.get('data'), last = steps.length - 1
+  const nets = stored.map(unpack)
+  const digits = kept.map(([text, label]) => {
+    const image = bytes(text)
+    return {image, label, beliefs: curve && nets.map(net => read(net, image))}
+  })
+  const pad = new Uint8ClampedArray(PAD * PAD), says = status()
+  let now = last, timer = null, own = true, chosen = 2, pen = [PAD / 2, PAD / 2], down = false, image = null, beliefs = null
 
   // the pad, and what each network reads there
   const keys = unique(), board = picture(PAD, {class: 'pad', tabindex: 0, role: 'application', 'aria-describedby': keys,
@@ -154,11 +211,6 @@ const render = ({model, el}) => {
     return {bar, num, el: h('tr', {}, h('th', {scope: 'row'}, d), h('td', {class: 'amount activations'}, bar), num)}
   })
   const verdict = h('p', {class: 'verdict'})
-  const stages = steps.map((step, i) => {
-    const guess = h('b', {class: 'num'}), sure = h('span', {})
-    return {guess, sure, el: button('', () => { stop(); goTo(i) })}
-  })
-  stages.forEach(({guess, sure, el}, i) => el.append(guess, ' ', sure, ' ', h('small', {}, `step ${fmt(steps[i], 0)}`)))
 
   // colours as red, green and blue; black until the lab is in the page
   const probe = Object.fromEntries(['inputs', 'weights', 'ink'].map(name => [name, h('span', {class: name, hidden: true})]))
@@ -166,28 +218,15 @@ const render = ({model, el}) => {
   const colors = () => ['inputs', 'weights', 'ink'].map(color).join()
   const paintInk = (canvas, values) => { const c = color('ink'); paint(canvas, i => values ? values[i] / 255 : 0, c, c) }
 
-  const showUnits = () => {
-    const [below, above, w, size] = [color('inputs'), color('weights'), shades[what][now], sizes[what]]
-    pictures.forEach((canvas, j) => paint(canvas, i => w[i * units + j] / size, below, above))
-    ends.forEach((end, i) => { end.textContent = fmt(i ? size : -size) })
-    Object.keys(choices).forEach((name, i) => set(buttons[i], {'aria-pressed': String(name === what)}))
-    const largest = fmt(w.reduce((a, v) => Math.max(a, Math.abs(v)), 0), 3)
-    set(grid, {'aria-label': `Of the first layer at step ${steps[now]}, ${choices[what]}: an image for each of ${units} units. ` +
-      `The largest number is ${largest}.`})
-  }
   const showBeliefs = () => {
-    const p = beliefs?.[now], step = fmt(steps[now], 0)
+    const p = beliefs?.[now]
     bars.forEach(({bar, num, el}, d) => {
       bar.style.width = p ? `${100 * p[d]}%` : 0
       num.textContent = p ? percent(p[d]) : '–'
       set(el, {class: p && argmax(p) === d ? 'guess' : null})
     })
-    verdict.textContent = p ? `The network of step ${step} reads a ${argmax(p)}.` : 'The pad is empty.'
-    stages.forEach(({guess, sure, el}, i) => {
-      guess.textContent = beliefs ? argmax(beliefs[i]) : '–'
-      sure.textContent = beliefs ? percent(Math.max(...beliefs[i]), 0) : '–'
-      set(el, {'aria-pressed': String(i === now)})
-    })
+    verdict.textContent = p ? `${now ? `After ${fmt(steps[now], 0)} steps` : 'Untrained,'} it reads a ${argmax(p)}.` : 'The pad is empty.'
+    more?.showBeliefs(beliefs, now)
   }
   const showPad = () => {
     image = normalize(pad)
@@ -197,26 +236,16 @@ const render = ({model, el}) => {
     set(seen, {'aria-label': image ? 'The drawing as the network gets it, 28 by 28 pixels' : 'Nothing is drawn yet'})
     showBeliefs()
   }
-  const show = () => {
-    charts.forEach(c => c.show(now));
-    [fmt(steps[now], 0), fmt(valid[now][0]), percent(valid[now][1], 2)].forEach((v, i) => { numbers[i].textContent = v })
-    showUnits()
-    tiles.forEach(({words}, k) => {
-      const p = digits[k].beliefs[now], guess = argmax(p), right = guess === digits[k].label
-      words.textContent = `${right ? '✓' : '✗'} ${guess} ${percent(p[guess], 0)}`
-      set(words, {class: right ? 'num' : 'num bad'})
-    })
-    showBeliefs()
-  }
   const goTo = i => {
     now = i
     scrub.show(i)
-    show()
-    says.textContent = `Step ${fmt(steps[i], 0)}: ${percent(valid[i][1])} of the validation images are read rightly.`
+    more?.show(i)
+    showBeliefs()
+    says.textContent = `${i ? `After ${fmt(steps[i], 0)} steps` : 'Untrained,'} it reads ${percent(valid[i][1])} of images that it never saw.`
   }
   const stop = () => { clearInterval(timer); timer = null; play.textContent = 'Play' }
-  const scrub = slider({label: 'step', min: 0, max: last, step: 1, value: 0, text: i => fmt(steps[i], 0),
-                        oninput: i => { stop(); goTo(i) }})
+  const scrub = slider({label: curve ? 'step' : 'steps of training', min: 0, max: last, step: 1, value: last,
+                        text: i => fmt(steps[i], 0), oninput: i => { stop(); goTo(i) }})
   const play = button('Play', () => {
     if (timer) return stop()
     if (now === last) goTo(0)
@@ -232,15 +261,15 @@ const render = ({model, el}) => {
     const p = beliefs?.[now]
     says.textContent = p ? `The drawing reads as ${argmax(p)}, ${percent(p[argmax(p)])}.` : 'The pad is empty.'
   }
-  const pick = k => tiles.forEach((t, i) => set(t.el, {'aria-pressed': String(i === k)}))
-  const clear = () => { pad.fill(0); own = true; pick(null) }
+  const clear = () => { pad.fill(0); own = true; more?.pick(null) }
   const putDigit = k => {
     clear()
     for (let y = 0; y < PAD; y++) for (let x = 0; x < PAD; x++) {
       pad[y * PAD + x] = digits[k].image[Math.floor(y / FINE) * SIDE + Math.floor(x / FINE)]
     }
     own = false
-    pick(k)
+    chosen = k
+    more?.pick(k)
     showPad()
     tell()
   }
@@ -255,6 +284,7 @@ const render = ({model, el}) => {
   }
   let held = false
   board.addEventListener('pointerdown', e => {
+    if (!e.isPrimary || e.button) return
     held = true
     board.setPointerCapture(e.pointerId)
     board.focus({preventScroll: true})
@@ -262,14 +292,15 @@ const render = ({model, el}) => {
     pen = at(e)
     draw(pen)
   })
-  board.addEventListener('pointermove', e => { if (held) draw(at(e)) })
-  for (const end of ['pointerup', 'pointercancel']) board.addEventListener(end, () => { if (held) tell(); held = false; place() })
+  board.addEventListener('pointermove', e => { if (held && e.isPrimary) draw(at(e)) })
+  for (const end of ['pointerup', 'pointercancel']) board.addEventListener(end, e => { if (held && e.isPrimary) { tell(); held = false; place() } })
   board.addEventListener('keydown', e => {
-    const by = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[e.key]
-    if (!by && e.key !== ' ') return
+    const far = 10 * FINE, by = {ArrowLeft: [-FINE, 0], ArrowRight: [FINE, 0], ArrowUp: [0, -FINE], ArrowDown: [0, FINE],
+                                 PageUp: [0, -far], PageDown: [0, far], Home: [-PAD, 0], End: [PAD, 0]}[e.key]
+    if (!by && e.key !== ' ' || e.ctrlKey || e.metaKey || e.altKey) return
     e.preventDefault()
     if (!by) down = !down
-    const to = by ? pen.map((v, i) => clamp(v + FINE * by[i], 0, PAD)) : pen
+    const to = by ? pen.map((v, i) => clamp(v + by[i], 0, PAD)) : pen
     if (down) { draw(to); tell() }
     pen = to
     place()
@@ -277,50 +308,41 @@ const render = ({model, el}) => {
   })
   board.addEventListener('blur', () => { down = false; place() })
 
-  const how = text => h('p', {class: 'how'}, text), head = text => h('p', {class: 'head'}, text)
-  el.append(h('div', LAB, h('div', {class: 'descent'},
-    h('p', {class: 'ask'}, 'What does training change, step by step?'), ...Object.values(probe),
-    h('div', {class: 'run'}, play, scrub), says,
-    h('div', {class: 'columns'}, ...charts),
-    h('table', {class: 'now'}, h('caption', {class: 'how'}, 'this network, on the validation images'),
-      h('tr', {}, ...NAMES.map(name => h('th', {scope: 'col'}, name))), h('tr', {}, ...numbers)),
-    head('The first layer: what each unit looks for'),
-    h('div', {class: 'row'}, ...buttons, h('span', {class: 'legend'}, ends[0], h('span', {class: 'ramp'}), ends[1])),
-    grid,
-    how('Ink on an orange pixel raises the unit’s sum, ink on a blue one lowers it. One scale for all units and steps.'),
-    head('Images that it was not trained on: the guess, and how sure it is'),
-    h('div', {class: 'tiles'}, ...tiles.map(t => t.el)),
-    how('Choose one to put it on the pad.'),
-    head('Draw a digit'),
-    h('div', {class: 'columns'},
-      h('div', {class: 'desk'}, h('div', {class: 'paper'}, board, cursor),
-        h('div', {}, button('Clear', () => { clear(); showPad(); tell() }), how('The network gets:'), seen)),
-      h('div', {}, h('table', {class: 'bars'}, h('caption', {class: 'how'}, 'probability of each digit'), ...bars.map(b => b.el)),
-        verdict)),
-    how('What the network of each step reads there, and how sure it is:'),
-    h('div', {class: 'stages'}, ...stages.map(t => t.el)),
-    h('p', {class: 'how', id: keys}, 'Draw with pointer or finger. By keyboard: focus the pad, move with the arrow ' +
-      'keys, and press space to put the pen down or to lift it.'))))
+  const more = curve && history({steps, nets, curve, valid, digits, color, paintInk, putDigit, goTo: i => { stop(); goTo(i) }})
+  const wipe = button('Clear', () => { clear(); showPad(); tell() })
+  const paper = h('div', {class: 'paper'}, board, cursor)
+  const table = h('table', {class: 'bars'}, h('caption', {class: 'how'}, 'probability of each digit'), ...bars.map(b => b.el))
+  const hint = h('p', {class: 'how', id: keys}, 'By keyboard: arrows, Home, End and the page keys move the pen, space puts it down or lifts it.')
+  el.append(h('div', LAB, h('div', {class: more ? 'descent' : 'descent digit'}, ...more ? [
+    h('p', {class: 'ask'}, 'What does training change, step by step?'),
+    h('div', {class: 'run'}, play, scrub), more.parts.stages, says,
+    h('div', {class: 'desk'},
+      h('div', {class: 'draw'}, how('Draw a digit:'), paper, h('div', {class: 'row'}, wipe, h('span', {class: 'how'}, 'it gets'), seen)),
+      h('div', {}, table, verdict), more.parts.layer),
+    more.parts.tiles, more.parts.charts, hint] : [
+    h('p', {class: 'ask'}, 'Draw a digit. What does the network read?'),
+    h('div', {class: 'desk'}, paper, table),
+    h('div', {class: 'row'}, wipe, button('Another digit', () => putDigit((chosen + 1) % digits.length)), verdict),
+    scrub, h('div', {class: 'row ends'}, h('span', {}, 'untrained'), h('span', {}, 'trained')), says, hint], ...Object.values(probe))))
 
   // the pictures' colours follow the page's switch and the system's, and are known once the lab is in the page
   let painted = ''
   const recolor = () => {
     if (painted === colors()) return
     painted = colors()
-    showUnits()
-    tiles.forEach(({canvas}, k) => paintInk(canvas, digits[k].image))
+    more?.recolor()
     paintInk(board, pad)
     paintInk(seen, image)
   }
   const again = new MutationObserver(recolor), there = new ResizeObserver(recolor)
   const dark = matchMedia('(prefers-color-scheme: dark)')
   for (const e of [document.documentElement, document.body]) again.observe(e, {attributes: true})
-  there.observe(grid)
+  there.observe(board)
   dark.addEventListener('change', recolor)
-  putDigit(2)
+  putDigit(chosen)
   place()
-  show()
-  says.textContent = 'Press Play, or pull the step to the right.'
+  goTo(now)
+  says.textContent = more ? 'Press Play, or pull the step to the left.' : 'Pull the steps to the left: so it began.'
   return () => { stop(); again.disconnect(); there.disconnect(); dark.removeEventListener('change', recolor) }
 }
 export default {render}

@@ -31,6 +31,15 @@ const near = new IntersectionObserver(entries => {
   }
 }, {rootMargin: '600px'})
 document.querySelectorAll('.lab').forEach(el => near.observe(el))
+// a link to the pad takes the hand there
+addEventListener('click', e => {
+  if (!e.target.closest?.('a[href="#draw-a-digit"]')) return
+  const pad = document.querySelector('.lab-pad')
+  if (!pad) return
+  e.preventDefault()
+  pad.scrollIntoView({block: 'center'})
+  pad.focus({preventScroll: true})
+})
 
 // ---- guesses: a form with a field for each answer of a cell; `solved` is called when all of them are right ----
 const mayGuess = cell => {

@@ -56,7 +56,7 @@
     // which of its hundred parts have been on the screen, as '0110…', since a link may lead past all the others
     const seenOf = (far, path) => far[path]?.length === 100 ? far[path] : '0'.repeat(100)
     const read = () => { try { return JSON.parse(kept('read')) ?? {} } catch { return {} } }
-    const chapters = [...document.querySelectorAll('.menu a')].filter(a => /^\d/.test(a.textContent))
+    const chapters = [...document.querySelectorAll('.menu a, .chapters a')].filter(a => /^\d/.test(a.textContent))
     const tell = () => {
       const far = read()
       for (const a of chapters) {

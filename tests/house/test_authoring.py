@@ -94,7 +94,7 @@ FAULTS = [
                'nbs/index.ipynb, cell ',
                'nbs/teaching.ipynb, cell ', 'nbs/support/files.ipynb, cell ',
                'nbs/00_digits.ipynb has no row']),
-    (deleted, ['_quarto.yml has a row for nbs/08_parallel.ipynb', 'nbs/index.ipynb, cell ',
+    (deleted, ['_quarto.yml has a row for nbs/08_parallel.ipynb', 'nbs/07_speed.ipynb, cell ',
                'tests/lesson/test_parallel.py imports backprop13.parallel, which no notebook exports',
                'tests/lesson/test_repeatable.py imports backprop13.parallel']),
     (command_gone, ['settings.ini has a command of backprop13.gone, which no notebook exports: '

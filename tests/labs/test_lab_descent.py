@@ -1,10 +1,12 @@
 """The lab Descent: its networks are PyTorch's on the same bytes, drawings are made ready as MNIST
 was, hands and keys reach the same"""
-import base64
+import base64, json
 
 import numpy as np, pytest, torch
 from torch.nn import functional as F
-from conftest import button, drag, in_node, lab_data, press, slider
+from conftest import button, drag, in_node, lab_data, press, slider, visit
+
+from backprop13.support import labs
 
 
 @pytest.fixture(scope='module')
@@ -12,11 +14,20 @@ def run():
     "The recorded run that the chapter stores"
     return lab_data('04_minibatch_training.ipynb', 'descent')
 
+@pytest.fixture(scope='module')
+def small():
+    "That of the home page: fewer snapshots, fewer bits"
+    return lab_data('index.ipynb', 'descent')
+
+
+def whole(text, bits):
+    "Stored numbers, one or two in each byte"
+    b = np.frombuffer(base64.b64decode(text), np.int8)
+    return torch.tensor(b if bits == 8 else np.stack([b << 4 >> 4, b >> 4], 1).flatten())
 
 def tensors(net):
     "w1, b1, w2, b2 of a stored snapshot, in float64, ready for F.linear"
-    w1, b1, w2, b2 = (torch.frombuffer(bytearray(base64.b64decode(t)), dtype=torch.int8).double()*scale
-                      for t, scale in net)
+    w1, b1, w2, b2 = (whole(t, *bits or [8]).double()*scale for t, scale, *bits in net)
     return w1.view(784, -1).T, b1, w2.view(-1, 10).T, b2
 
 def probs(net, images):
@@ -40,6 +51,28 @@ def test_every_network_reads_every_digit_as_pytorch_does(run):
     assert (last == labels).sum() == 10 and sorted(labels[:10]) == list(range(10))
 
 
+def test_the_home_page_s_networks_do_too(small):
+    "All its digits are read rightly in the end, and guessed in the beginning"
+    got = in_node('descent', 'readStored', [[net, text] for net in small['nets'] for text, _ in small['digits']])
+    want = torch.cat([probs(net, images(small)) for net in small['nets']])
+    torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), want, rtol=1e-9, atol=1e-12)
+    labels, n = [t for _, t in small['digits']], len(small['digits'])
+    assert want[-n:].argmax(1).tolist() == labels and sorted(labels) == list(range(10))
+    assert sum(a == b for a, b in zip(want[:n].argmax(1).tolist(), labels)) < 4
+    assert small['steps'][0] == 0 and len(small['steps']) == len(small['nets']) == len(small['valid']) == 5
+    assert len(json.dumps(small, separators=(',', ':'))) < 150_000
+
+
+def test_four_bits_are_packed_and_found_again():
+    q = torch.arange(-8, 8).char()
+    assert in_node('descent', 'halves', [[labs._pairs(q).tolist()]]) == [q.tolist()]
+    assert whole(labs._text(labs._pairs(q)), 4).tolist() == q.tolist()
+    w = torch.randn(784, 50, generator=torch.Generator().manual_seed(1))
+    for bits, top in (4, 7), (8, 127):
+        got, scale = labs.few_bits(w, bits)
+        assert got.abs().max() == top and (got*scale - w).abs().max() <= scale*.501
+
+
 def test_its_layers_are_pytorch_s():
     g = torch.Generator().manual_seed(1)
     draw = lambda *size: torch.randn(*size, generator=g, dtype=torch.float64)
@@ -57,8 +90,9 @@ def test_its_layers_are_pytorch_s():
         assert got == pytest.approx(F.linear(x, w.T, b).tolist(), rel=1e-9)
 
 
-def test_the_accuracy_shown_is_that_of_the_rounded_networks(run, digits):
-    data = digits
+@pytest.mark.parametrize('stored', ['run', 'small'])
+def test_the_accuracy_shown_is_that_of_the_rounded_networks(request, digits, stored):
+    run, data = request.getfixturevalue(stored), digits
     if data.source != 'MNIST': pytest.skip('the recorded run is of the real digits')
     x = (data.x_valid*255).round()
     for net, (loss, right) in zip(run['nets'], run['valid']):
@@ -161,19 +195,22 @@ def agrees(lab, run, i):
 
 def plain(text): return text.replace('\u00a0', ' ')
 def spaced(n): return f'{n:,}'.replace(',', ' ')
-def numbers(lab): return [plain(t) for t in lab.locator('.lab-now td').all_inner_texts()]
-def scrub(lab, *keys):
-    slider(lab, 'step').focus()
+def numbers(lab):
+    return [plain(slider(lab, 'step').get_attribute('aria-valuetext')),
+            *(plain(t) for t in lab.locator('.lab-charts tspan').all_text_contents())]
+def scrub(lab, *keys, name='step'):
+    slider(lab, name).focus()
     press(lab, *keys)
 
 
 def test_keys_scrub_and_the_digits_are_read_as_python_reads_them(lab, run):
-    scrub(lab)
+    assert numbers(lab)[0] == spaced(run['steps'][-1])                        # it opens trained
+    agrees(lab, run, 11)
+    scrub(lab, 'Home')
     labels = torch.tensor([t for _, t in run['digits']])
     for i, (step, (loss, right)) in enumerate(zip(run['steps'], run['valid'])):
         if i: press(lab, 'ArrowRight')
         assert numbers(lab) == [spaced(step), f'{loss:.2f}', f'{100*right:.2f} %']
-        assert plain(slider(lab, 'step').get_attribute('aria-valuetext')) == spaced(step)
         p = probs(run['nets'][i], images(run))
         for k, text in enumerate(lab.locator('.lab-tile .lab-num').all_inner_texts()):
             mark, guess, sure, _ = plain(text).split()
@@ -187,6 +224,7 @@ def test_the_weights_are_drawn(lab, run):
         "c => Array.from(c.getContext('2d').getImageData(0, 0, 28, 28).data)"), (784, 4))
     def opacity(w): return 255*np.clip(np.abs(w)/size(), 0, 1)
     def size(): return float(lab.locator('.lab-legend .lab-num').last.inner_text())       # of two digits
+    scrub(lab, 'Home')
     early, late = (tensors(run['nets'][i])[0][7].numpy() for i in (0, 11))
     first = unit()
     assert np.abs(first[:, 3] - opacity(early)).max() < 255*.03
@@ -225,7 +263,7 @@ def test_the_keyboard_draws_and_takes_a_stored_digit(lab, run):
     lab.locator('.lab-tile').nth(4).focus()
     press(lab, 'Enter')
     assert np.array_equal(ink(lab, 'seen'), images(run)[4].view(28, 28).numpy())         # as it was stored
-    agrees(lab, run, 0)
+    agrees(lab, run, 11)
     lab.locator('canvas.lab-pad').focus()
     press(lab, *['ArrowUp']*9, 'Space')
     assert 'Pen down' in lab.locator('.lab-status').inner_text()
@@ -237,8 +275,133 @@ def test_the_keyboard_draws_and_takes_a_stored_digit(lab, run):
 
 
 def test_play_stops_at_the_end(lab, run):
-    scrub(lab, *['ArrowRight']*10)
+    scrub(lab, 'Home', *['ArrowRight']*10)
     button(lab, 'Play')
     lab.get_by_role('button', name='Pause').wait_for()
     lab.get_by_role('button', name='Play').wait_for()
     assert numbers(lab)[0] == spaced(run['steps'][-1])
+
+
+def test_the_pad_knows_home_end_and_the_page_keys(lab, run):
+    button(lab, 'Clear')
+    lab.locator('canvas.lab-pad').focus()
+    press(lab, 'Home', 'PageUp', 'Space', 'End', 'PageDown', 'PageDown', 'Space')
+    pad = ink(lab, 'pad')
+    across, down = (np.nonzero(pad.any(axis))[0] for axis in (0, 1))
+    # from the left edge to the right, then two long steps down
+    assert (across[0], across[-1]) == (0, 111) and 80 < np.ptp(down) < 95 and not pad[40:, :90].any()
+    top = lab.page.evaluate('scrollY')
+    press(lab, 'PageDown', 'End', 'Home')
+    assert lab.page.evaluate('scrollY') == top
+
+
+@pytest.mark.parametrize('width,height', [(1440, 900), (390, 1688)])
+def test_the_lab_fits_a_screen_of_a_laptop_and_two_of_a_phone(open_lab, width, height):
+    lab = open_lab('descent', viewport={'width': width, 'height': 900})
+    assert lab.bounding_box()['height'] <= height
+    for name in 'button', 'slider':
+        for o in lab.get_by_role(name).all(): assert o.bounding_box()['height'] >= 44
+
+
+# ---- on the home page
+
+@pytest.fixture
+def home(browser, server):
+    "A function that opens the home page and gives the pad's lab; what the page complains about fails the test"
+    opened = []
+    def show(width=1440, height=900, **settings):
+        page, said, asked = visit(browser, f'{server}index.html', viewport={'width': width, 'height': height}, **settings)
+        page.wait_for_selector('[data-lab=descent][data-live]')
+        opened.append((page, said, asked))
+        return page.locator('[data-lab=descent]')
+    yield show
+    for page, said, asked in opened:
+        assert not [o for o in said if 'willReadFrequently' not in o] and all(o.startswith(server) for o in asked)
+        page.close()
+
+STEPS = 'steps of training'
+
+def reads(lab, run, i):
+    "What the home page shows at snapshot `i` is what Python computes from the pad"
+    p = probs(run['nets'][i], torch.tensor(ready(ink(lab, 'pad'))).flatten()[None])[0]
+    assert shown(lab) == pytest.approx((100*p).tolist(), abs=.0501)
+    assert lab.locator('.lab-verdict').inner_text().endswith(f'it reads a {p.argmax()}.')
+    return p.argmax().item()
+
+
+def test_home_opens_on_a_digit_that_is_read_rightly(home, small):
+    lab = home()
+    assert reads(lab, small, 4) == small['digits'][2][1] == 3
+    read = []
+    for i in range(4, -1, -1):
+        read.append(reads(lab, small, i))
+        right = plain(lab.locator('.lab-status').inner_text())
+        if i < 4: assert f"reads {100*small['valid'][i][1]:.1f} % of images" in right
+        scrub(lab, 'ArrowLeft', name=STEPS)
+    assert read[0] == 3 != read[-1]                                           # untrained it guesses
+    press(lab, 'End')
+    for _, label in small['digits'][3:] + small['digits'][:3]:
+        button(lab, 'Another digit')
+        assert reads(lab, small, 4) == label
+
+
+@pytest.mark.parametrize('width,height', [(1440, 900), (390, 844)])
+def test_home_s_first_screen_holds_the_promise_and_the_pad(home, width, height):
+    lab = home(width, height)
+    page = lab.page
+    places = [*page.locator('h1, .subtitle, .start a').all(), *lab.locator('canvas.lab-pad, .lab-bars').all(), slider(lab, STEPS)]
+    for o in places:
+        box = o.bounding_box()
+        assert box['y'] > 0 and box['y'] + box['height'] <= height and box['x'] + box['width'] <= width
+    for o in [*page.locator('.start a').all(), *lab.get_by_role('button').all(), slider(lab, STEPS)]:
+        assert o.bounding_box()['height'] >= 44
+
+
+def strokes(box, *points): return [(box['x'] + x*box['width'], box['y'] + y*box['height']) for x, y in points]
+SEVEN = (.25, .2), (.75, .2), (.4, .8)
+
+def test_home_s_pad_is_drawn_on_by_mouse_and_keys(home, small):
+    lab = home()
+    lab.page.get_by_role('link', name='Draw a digit').click()                 # takes the hand there
+    assert lab.locator('canvas.lab-pad').evaluate('e => e === document.activeElement')
+    drag(lab.page, *strokes(lab.locator('canvas.lab-pad').bounding_box(), *SEVEN))
+    assert reads(lab, small, 4) == 7
+    scrub(lab, 'Home', name=STEPS)
+    assert reads(lab, small, 0) != 7
+    press(lab, 'End')
+    button(lab, 'Clear')
+    assert 'empty' in lab.locator('.lab-verdict').inner_text()
+    lab.locator('canvas.lab-pad').focus()
+    press(lab, *['ArrowUp']*9, 'Space', *['ArrowDown']*18, 'Space')
+    assert reads(lab, small, 4) == 1
+
+
+def test_home_s_pad_is_drawn_on_by_a_finger(home, small):
+    lab = home(390, 844, has_touch=True)
+    page, touch = lab.page, lab.page.context.new_cdp_session(lab.page)
+    def swipe(points):
+        for kind, at in [('touchStart', points[:1]), *(('touchMove', [p]) for p in points[1:]), ('touchEnd', [])]:
+            touch.send('Input.dispatchTouchEvent', {'type': kind, 'touchPoints': [{'x': x, 'y': y} for x, y in at]})
+        page.wait_for_timeout(100)
+    line = [tuple(a + (b - a)*k/12 for a, b in zip(p, q)) for p, q in zip(SEVEN, SEVEN[1:]) for k in range(13)]
+    swipe(strokes(lab.locator('canvas.lab-pad').bounding_box(), *line))
+    assert reads(lab, small, 4) == 7 and page.evaluate('scrollY') == 0
+    box = slider(lab, STEPS).bounding_box()
+    swipe(strokes(box, *((.97 - .96*k/20, .5) for k in range(21))))
+    assert slider(lab, STEPS).input_value() == '0' and page.evaluate('scrollY') == 0
+    reads(lab, small, 0)
+    touch.detach()
+
+
+def test_home_remembers_what_was_read(home):
+    lab = home()
+    page = lab.page
+    first = page.locator('.chapters a').first
+    assert first.locator('.read').count() == 0
+    first.click()
+    page.wait_for_url('**/data.html')
+    page.evaluate("scrollTo({top: 2000, behavior: 'instant'})")
+    page.wait_for_function("localStorage.getItem('backprop13-read')?.includes('1')")
+    page.goto(page.url.replace('data.html', 'index.html'))
+    page.wait_for_selector('[data-lab=descent][data-live]')
+    assert first.locator('.read').inner_text().endswith('%')

@@ -178,7 +178,7 @@ def test_descent_is_drawn_in_and_scrubbed_by_a_finger(phone):
     scrub = slider(lab, 'step')
     x, y = center(scrub)
     half = scrub.bounding_box()['width']/2
-    assert swipe(page, straight((x - half + 8, y), (2*half - 10, 3)))[0] == 0 and scrub.input_value() == '11'
+    assert swipe(page, straight((x + half - 8, y), (10 - 2*half, 3)))[0] == 0 and scrub.input_value() == '0'
 
 
 def test_step_and_broadcast_answer_a_finger(phone):

@@ -65,24 +65,18 @@ def rows_of(name, head): return re.findall(r'^\|.*',
                                            re.M)[1:]
 
 def untrue(read=rows_of):
-    """What the tables of the home page, the labs' and the teachers' page leave out, or have too
-    much, in sentences"""
+    """What the tables of the labs' and the teachers' page leave out, or have too much, in sentences"""
     from backprop13.practice.exercises import PAGES
     from conftest import load_tool
     def differ(where, got, want):
         if got != want:
             yield f'{where}: has {sorted(got - want)}, which is nowhere else, and lacks {sorted(want - got)}'
     files = sorted(f.name for f in nbs.glob('[0-9]*.ipynb'))
-    titles = {f'[{int(o[:2])} · {re.match("# (.+)", cells(o)[0][1])[1]}]({o})' for o in files}
-    home, labs = read('index.ipynb', '| chapter | what it holds'), read('support/labs.ipynb',
-        '| lab | its question')
-    yield from differ('nbs/index.ipynb, chapters', {o.split(' | ')[0].removeprefix('| ') for o in home}, titles)
+    labs = read('support/labs.ipynb', '| lab | its question')
     places = {(name, f'{int(o[:2])}') for o in files for kind, s in cells(o) if kind == 'code'
               for name in re.findall(r'^(?:labs\.)(\w+)\(', s, re.M)}
     yield from differ('nbs/support/labs.ipynb, labs',
                       {(o.split()[1].lower(), re.search(r'\[(\d)\]\(', o)[1]) for o in labs}, places)
-    played = {f'{int(m[1])}' for o in home if (m := re.search(r'· .*\((\d\d)_', o)) and o.count('.ipynb') > 1}
-    yield from differ('nbs/index.ipynb, chapters to play with', played, {chapter for _, chapter in places})
     plan = ', '.join(o.split('|')[3].strip() for o in read('teaching.ipynb', '| session |'))
     want = {o.title.removeprefix('Practice: ') for o in PAGES.values()}
     want |= {f'shapes of chapter {int(o[:2])}' for o in load_tool('practice').SHAPES.values()}
@@ -92,8 +86,6 @@ def untrue(read=rows_of):
 def test_tables(): assert list(untrue()) == []
 
 @pytest.mark.parametrize('name,old,new,said', [
-    ('index.ipynb', '[8 · Past', '[8 · Passed', '8 · Past one machine'),
-    ('index.ipynb', '[three wheels](02_derivatives.ipynb#three-wheels)', '', "lacks ['2']"),
     ('support/labs.ipynb', '| Descent', '| Ascent', "'descent'"),
     ('support/labs.ipynb', '[2](../02', '[1](../02', "('wheels', '2')"),
     ('teaching.ipynb', 'shapes of chapter 5, ', '', "lacks ['shapes of chapter 5']"),
@@ -105,3 +97,21 @@ def test_a_stale_row_is_named(name, old, new, said):
         return [o.replace(old, new) for o in found] if n == name else found
     (told,) = untrue(read)
     assert told.startswith(f'nbs/{name}') and said in told
+
+
+# ---- the home page's list of chapters: their titles, and the minutes that each says of itself
+
+WORDS = {'ten': 10, 'forty': 40, 'two hours': 120, 'an hour': 60}
+
+def said(name):
+    "A chapter's notebook, its title, and the minutes that its first cells give it"
+    prose = [s for kind, s in cells(f'{name}.ipynb') if kind == 'markdown']
+    m = re.search(r'(\d+|ten|forty)(?:<!--.*?-->)? minutes|(two hours|about an hour)', ' '.join(prose[1:9]))
+    words = (m[1] or m[2]).removeprefix('about ')
+    return name, prose[0].split('\n')[0].removeprefix('# '), WORDS.get(words) or int(words)
+
+def test_the_home_page_has_every_chapter_as_it_says():
+    from backprop13.support.home import CHAPTERS
+    want = [said(f.stem) for f in sorted(nbs.glob('[0-9]*.ipynb'))]
+    assert [o[:3] for o in CHAPTERS] == want
+    assert len({minutes for *_, minutes in want}) > 5

@@ -1,9 +1,9 @@
 "Every page of the website without Quarto: built once, read as files, then read in headless Chromium"
-import json, os, re
+import gzip, json, os, re
 from hashlib import sha256
 from pathlib import Path
 from posixpath import dirname, join, normpath
-from urllib.parse import unquote, urldefrag
+from urllib.parse import unquote, urldefrag, urlparse
 
 import pytest, yaml
 from conftest import Reader, load_tool, root as ROOT, visit
@@ -115,15 +115,39 @@ def test_each_page_has_one_title_landmarks_and_a_mark_in_the_menu(pages, order):
 
 
 def test_the_menu_is_short_and_folds_what_few_look_for(pages, docs):
-    "The chapters and a few rows; practice and the library's insides show theirs on their own pages"
+    "The chapters and a few rows; practice, and the page about the library, show theirs on their own pages"
     shown = {}
-    for name in 'matmul.html', 'practice.html', 'practice/matmul.html', 'support/graph.html':
+    for name in 'matmul.html', 'practice.html', 'practice/matmul.html', 'install.html', 'support/graph.html':
         menu = re.search(r'<nav class="menu".*?</nav>', (docs/name).read_text(encoding='utf-8'), re.S)[0]
         folded = re.sub(r'<details><summary>.*?</details>', '<a>', menu, flags=re.S)
-        shown[name] = len(re.findall(r'<a\b', folded)), 'layers.html"' in menu, '<details open' in menu
+        shown[name] = len(re.findall(r'<a\b', folded)), 'layers.html"' in menu, 'ledger.html"' in menu
     assert shown['matmul.html'][0] <= 16 and shown['matmul.html'][1:] == (False, False), shown
     assert shown['practice.html'][1:] == shown['practice/matmul.html'][1:] == (True, False), shown
-    assert shown['support/graph.html'][1:] == (False, True), shown
+    assert shown['install.html'][1:] == shown['support/graph.html'][1:] == (False, True), shown
+
+
+def test_a_link_to_a_page_shows_what_it_is(pages, docs):
+    "Elsewhere, a title, a sentence, and a picture of our own, at addresses that are whole"
+    base = load_tool('site').config()['base']
+    for name, page in pages.items():
+        said = {a.get('property', a.get('name')): a.get('content') for t, a in page.tags if t == 'meta'}
+        assert said['og:title'] and said['og:url'] == base + name and said['og:image'] == f'{base}assets/card.png'
+        assert said['twitter:card'] == 'summary_large_image'
+        assert said.get('og:description') == said.get('description'), name
+    assert 'learns to read' in {a.get('name'): a.get('content') for _, a in pages['index.html'].tags}['description']
+    blob = (docs/'assets/card.png').read_bytes()
+    assert (blob[16:24], len(blob) < 300_000) == ((1200).to_bytes(4, 'big') + (630).to_bytes(4, 'big'), True)
+
+
+def test_home_s_first_view_is_light(browser, server, docs):
+    "Compressed as a host would, before anything is scrolled; nothing of formulas or of the search"
+    page, _, asked = visit(browser, server+'index.html', viewport={'width': 1440, 'height': 900})
+    page.wait_for_selector('[data-lab=descent][data-live]')
+    files = {docs/urlparse(o).path.strip('/') for o in asked}
+    assert not [f for f in files if 'katex' in f.as_posix() or 'search' in f.name]
+    blobs = [f.read_bytes() for f in files if f.suffix]
+    assert 150_000 < sum(min(len(o), len(gzip.compress(o))) for o in blobs) < 300_000
+    page.close()
 
 
 def test_the_page_of_labs_leads_to_each(pages, docs):

@@ -230,7 +230,7 @@ QUESTIONS = {
     'checkpoint': 'fitting.html#keep-the-weights',
     'memory for time': 'support/notations.html#remembering-more-memory-for-time', 'gpu': 'speed.html#on-a-gpu',
     # names of the library, and what is beside the lesson
-    'lin_grad': 'reference.html#lin_grad', 'Licence': 'index.html#licence', 'labs': 'labs.html',
+    'lin_grad': 'reference.html#lin_grad', 'Licence': 'install.html#licence', 'labs': 'labs.html',
     'lesson map': 'lesson_map.html'}
 
 # what the order needs: without it, other sections come first
