@@ -35,12 +35,12 @@ const field = make('input', {id: 'code', type: 'text', autocomplete: 'off', auto
 field.setAttribute('aria-describedby', 'code-says')
 said.id = 'code-says'
 form.append(make('label', {htmlFor: 'code'}, 'Solved in Jupyter? The code that ', make('code', {textContent: 'progress()'}), ' prints there:'),
-  field, make('button', {type: 'submit', textContent: 'Take it'}), said)
+  field, make('button', {type: 'submit', textContent: 'Mark'}), said)
 form.onsubmit = e => {
   e.preventDefault()
   const {names, wrong} = read(field.value, all)
   field.ariaInvalid = !!wrong
-  said.textContent = wrong ? `✗ ${wrong}` : `✓ ${names.join(', ')}.`
+  said.textContent = wrong ? `✗ ${wrong}` : names.length ? `✓ Marked: ${names.join(', ')}.` : 'None is solved there yet.'
   if (wrong) field.focus()
   else keep(k => { k.solved = [...new Set([...k.solved, ...names])] })
 }

@@ -212,8 +212,8 @@ def test_what_jupyter_says_is_marked_and_the_page_says_it_back(page_of, server):
     assert page.evaluate('document.activeElement.id') == 'code' and 'solved' not in kept(page)
     text = repr(progress(exercises._code(['relu', 'lin', 'matmul'])))                  # as Jupyter shows it
     field.fill(re.search('Code for the site: .*', text)[0])
-    page.get_by_role('button', name='Take it').click()
-    assert said.inner_text() == '✓ lin, matmul, relu.' and field.get_attribute('aria-invalid') == 'false'
+    page.get_by_role('button', name='Mark').click()
+    assert said.inner_text() == '✓ Marked: lin, matmul, relu.' and field.get_attribute('aria-invalid') == 'false'
     assert page.locator('.told').inner_text().startswith(f'3 of {len(ALL)} exercises are marked as solved')
     assert [page.locator(f'h2#{o} .solved').is_visible() for o in ('relu', 'lin', 'mse')] == [True, True, False]
     assert mark(page, 'layers.html').inner_text() == '2/3' and mark(page, 'practice/matmul.html').count() == 0
@@ -316,7 +316,7 @@ def test_an_offer_is_refused_or_not_heeded(page_of, server):
 SHIFT = """window.shift = 0; new PerformanceObserver(l => { for (const e of l.getEntries()) if (!e.hadRecentInput) shift += e.value })
     .observe({type: 'layout-shift', buffered: true})
     localStorage.backprop13 = JSON.stringify({place: {matmul: ['three-loops', 'Three loops']}, solved: ['relu'],
-      guessed: {'practice/shapes_matmul': {of: 12, tries: {'a.shape': 'first', 'b.shape': 'wrong'}}}})"""
+      guessed: {matmul: {of: 12, tries: {x: 'first'}}, 'practice/shapes_matmul': {of: 12, tries: {'a.shape': 'first', 'b.shape': 'wrong'}}}})"""
 
 @pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 1440), ('light', 390), ('dark', 390)])
 def test_practice_is_accessible_and_nothing_moves(browser, server, scheme, width):
