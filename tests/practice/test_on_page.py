@@ -46,7 +46,7 @@ def test_python_and_the_page_write_and_read_the_same_codes():
 def test_a_code_with_a_slip_is_refused_with_a_sentence():
     "A sign lost, doubled, changed or of two that changed places; and one of exercises that aren't here"
     code = exercises._code(['lin', 'relu', 'train'])
-    bad = {code[:i] + o + code[i:] for i in range(5, len(code)) for o in '0f'} - {code}
+    bad = {code[:i] + o + code[i:] for i in range(5, len(code) + 1) for o in '0f'} - {code}
     bad |= {code[:i] + code[i+1:] for i in range(5, len(code))}
     bad |= {code[:i] + o + code[i+1:] for i in range(5, len(code)) for o in '0123456789abcdef'} - {code}
     bad |= {code[:i] + code[i+1] + code[i] + code[i+2:] for i in range(5, len(code) - 1)} - {code}
@@ -247,7 +247,8 @@ def test_two_windows_see_the_same(page_of, browser, server):
 
 
 @pytest.mark.parametrize('left', ['', '{', '[]', '3', 'null', '{"guessed": 3, "place": [1], "solved": {}}',
-                                  '{"guessed": {"practice/shapes_matmul": 7}, "place": {"matmul": 7}, "solved": [3]}', None])
+                                  '{"guessed": {"practice/shapes_matmul": 7}, "place": {"matmul": 7}, "solved": [3]}',
+                                  '{"guessed": {"practice/shapes_matmul": null}}', None])
 def test_strange_things_kept_do_no_harm(browser, server, left):
     "None: where nothing can be kept"
     page, said, _ = visit(browser, server+'practice/shapes_matmul.html')
@@ -280,6 +281,7 @@ def test_a_place_is_found_again(page_of, server):
     assert not page.locator('.go-on').count()                                           # another chapter
     page.goto(server+'matmul.html')
     offer = page.locator('.go-on')
+    assert offer.evaluate('o => getComputedStyle(o).position') == 'fixed'                 # it moves nothing
     assert offer.inner_text().startswith('Go on where you were: One row times one column')
     page.evaluate("scrollTo({top: 300, behavior: 'instant'})")                          # a look at the top doesn't lose it
     page.wait_for_timeout(500)
@@ -287,6 +289,7 @@ def test_a_place_is_found_again(page_of, server):
     offer.get_by_role('link').press('Enter')
     page.wait_for_timeout(800)
     assert not offer.count() and page.evaluate("Math.abs(document.getElementById('one-row-times-one-column').getBoundingClientRect().top) < 120")
+    page.goto(server+'data.html')
     page.goto(server+'matmul.html#three-loops')                                         # an address with its own place
     page.wait_for_timeout(200)
     assert not page.locator('.go-on').count()
