@@ -19,7 +19,7 @@ READS = {
     r'test_(checks|instruments|ledger|numerics)': 'package',
     r'test_benchmarks': 'package pages',
     r'test_book': 'package site prose',
-    r'test_(lab_\w+|predict|workbook)': 'package site pages',
+    r'test_(lab_\w+|on_page|predict|workbook)': 'package site pages',
     r'test_(authoring|labs|notebooks|package)': 'package site pages rest',
     r'nbs/(reference|support/ledger)': 'package',
     r'nbs/(practice|lesson_map|teaching|support/pages)': 'package prose',

@@ -10,9 +10,10 @@ numbers and bytes. It is made of the chapter's cells that have a line `#| shapes
 their code, less comments and what
 only checks, prints or draws, and of the results that they store, each a question. What the code
 reads is bound by marked cells, or
-imported, from the library or as the chapter does. Tests run each notebook and compare the answers
-with what the chapter stores."""
-import ast, builtins, hashlib, io, json, math, re, symtable, sys, tokenize
+imported, from the library or as the chapter does. What the questions' code gives is kept in
+backprop13/practice/answers.json, for the site. Tests run each notebook and compare the answers
+with what the chapter stores, and with what is kept."""
+import ast, builtins, hashlib, io, json, math, os, re, symtable, sys, tokenize
 from argparse import ArgumentParser
 from functools import cache
 from itertools import count
@@ -275,6 +276,30 @@ def steps(chapter):
     return imports, cells
 
 
+# ---- shapes: the answers, which the site asks for
+
+def ran(cells):
+    "What the code gives that a notebook asks about, in its order; on synthetic digits, which have MNIST's shapes"
+    names, res = {}, []
+    os.environ['BACKPROP13_DATA'] = 'synthetic'
+    for kind, code in cells:
+        if kind != 'code' or 'hide' in directives(code): continue
+        if asked := re.fullmatch(r'guess\((.+), \.\.\.\)', code): res.append(repr(eval(asked[1], names)))
+        else: exec(code, names)
+    return res
+
+
+def answers(known):
+    "name -> a fingerprint of a shape notebook, and its answers: as they are `known`, unless the notebook has changed"
+    res = {}
+    for name in SHAPES:
+        cells = shape_notebook(name)
+        of = hashlib.sha256(repr(cells).encode()).hexdigest()[:8]
+        if known.get(name, {}).get('of') == of: res[name] = known[name]
+        else: res[name] = dict(of=of, answers=ran(cells))
+    return res
+
+
 # ---- writing
 
 def notebooks(solutions=True):
@@ -297,14 +322,17 @@ def main():
     if out and (ROOT/'nbs').resolve() in (out.resolve(), *out.resolve().parents):
         sys.exit(f'{out} lies in nbs, whose notebooks are the site: name a folder elsewhere')
     sys.path.insert(0, str(ROOT))
-    if not out:                              # first, as the library reads it
-        text = json.dumps(tasks(), indent=1, ensure_ascii=False) + '\n'
-        (ROOT/'backprop13/practice/exercises.json').write_text(text, encoding='utf-8')
+    def stored(file, data): file.write_text(json.dumps(data, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    kept = ROOT/'backprop13/practice'
+    if not out: stored(kept/'exercises.json', tasks())             # first, as the library reads it
     folder, texts = out or ROOT/'nbs/practice', notebooks(solutions=not out)
     folder.mkdir(parents=True, exist_ok=True)
     for f in [] if out else folder.glob('*.ipynb'):
         if f.stem not in texts: f.unlink()
     for name, text in texts.items(): (folder/f'{name}.ipynb').write_text(text, encoding='utf-8')
+    if not out:
+        file = kept/'answers.json'
+        stored(file, answers(json.loads(file.read_text(encoding='utf-8')) if file.exists() else {}))
     if out: print(f'{len(texts)} notebooks without solutions are in {out}.')
 
 

@@ -8,7 +8,7 @@ __all__ = ['EXERCISES', 'PIECES', 'PRODUCTS', 'RELUS', 'BACK', 'SIGMOIDS', 'SOFT
            'check', 'Note', 'hint', 'starter', 'solution', 'progress_file', 'progress', 'Page']
 
 # %% ../../nbs/support/exercises.ipynb #c9202ce5
-import copy, difflib, gc, graphlib, inspect, json, os, random, time, weakref
+import copy, difflib, functools, gc, graphlib, inspect, json, os, random, re, time, weakref
 from collections import Counter
 from dataclasses import dataclass
 from datetime import date
@@ -1170,6 +1170,31 @@ def _row(rows, name) -> dict:
     good = all(isinstance(n, int) for n in counts)
     return row if good else {'tries': 0, 'hints': 0, 'solved': None}
 
+# %% ../../nbs/support/exercises.ipynb #c0de1702
+def _sum(names) -> str:
+    n = functools.reduce(lambda n, c: (31*n + ord(c)) % 65521, ' '.join(names), 0)
+    return f'{n:04x}'
+
+def _code(solved) -> str:
+    "What tells the site that these are solved."
+    names = sorted(EXERCISES)
+    mine = [o for o in names if o in solved]
+    return f'bp13-{sum(1 << names.index(o) for o in mine):x}-{_sum(mine)}'
+
+def _named(code) -> list:
+    "The names of the exercises that a code tells of; `ValueError` if it isn't whole."
+    names, got = sorted(EXERCISES), code if len(str(code)) < 40 else f'{str(code)[:40]}…'
+    m = re.search('bp13-([0-9a-f]+)-([0-9a-f]{4})(?![0-9a-f])', str(code).lower())
+    if not m:
+        raise ValueError(f'progress: got {got!r}, wanted a code such as {_code(names[:1])!r}; '
+                         "the site's pages of practice show yours")
+    bits = int(m[1], 16)
+    mine = [o for i, o in enumerate(names) if bits >> i & 1]
+    if bits >> len(names) or _sum(mine) != m[2]:
+        raise ValueError(f'progress: got {m[0]!r}, wanted a code whose end fits its middle; copy it once more, '
+                         'whole. If it stays so, the site has other exercises: update backprop13')
+    return mine
+
 # %% ../../nbs/support/exercises.ipynb #51aaaec6
 def _record(name, tries=0, hints=0, solved=None, held=None) -> str:
     "Note it in the file; returns a sentence if that can't be written."
@@ -1191,11 +1216,16 @@ def _count() -> str:
     rows = _read()
     left = [name for name in EXERCISES if not _row(rows, name).get('solved')]
     more = f' Next: `{left[0]}`, in {EXERCISES[left[0]].page}.' if left else ''
+    if len(left) < len(EXERCISES): more += f' Code for the site: `{_code({*EXERCISES} - {*left})}`.'
     return f'{len(EXERCISES) - len(left)} of {len(EXERCISES)} exercises solved.{more}'
 
 # %% ../../nbs/support/exercises.ipynb #22c7e6b6
-def progress() -> Note: # shows itself
-    "A table of the exercises: what is solved, in how many tries, with how many hints."
+def progress(
+    code:str='', # from a page of practice on the site: what is solved there is noted first
+) -> Note: # shows itself
+    """A table of the exercises: what is solved, in how many tries, with how many hints, and the
+    code that tells the site; `ValueError` if `code` isn't whole."""
+    for name in _named(code) if code else []: _record(name, solved=date.today().isoformat())
     rows = _read()
     table = ['| | exercise | tries | hints |', '|---|---|--:|--:|']
     for name in EXERCISES:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BOWLS', 'RATES', 'lab_names', 'lab_module', 'still', 'Lab', 'broadcast', 'wheels', 'flow_run', 'still_flow', 'flow',
-           'hinges', 'still_step', 'step', 'ball_run', 'ball', 'softmax', 'eight_bits', 'descent', 'order']
+           'hinges', 'still_step', 'step', 'ball_run', 'ball', 'softmax', 'few_bits', 'eight_bits', 'descent', 'digit',
+           'order']
 
 # %% ../../nbs/support/labs.ipynb #844ca61f
 import base64, html, io, json, re, torch
@@ -385,12 +386,19 @@ def softmax(
                f'as the formula reads, {naive:.4f} in float32; by LogSumExp, {abs(stable):.4f}.')
 
 # %% ../../nbs/support/labs.ipynb #d2703f74
+def few_bits(
+    w, # a tensor of floats
+    bits:int, # at most 8
+) -> tuple: # whole numbers, for 8 bits from -127 to 127, an int8 tensor, and their scale
+    "Round a tensor to whole numbers with one scale for all of it: `w` is nearly `whole*scale`."
+    scale = w.abs().max().item()/(2**(bits - 1) - 1) or 1.
+    return (w/scale).round().char(), scale
+
 def eight_bits(
     w, # a tensor of floats
 ) -> tuple: # whole numbers from -127 to 127, an int8 tensor, and their scale
-    "Round a tensor to 8 bits with one scale for all of it: `w` is nearly `whole*scale`."
-    scale = w.abs().max().item()/127 or 1.
-    return (w/scale).round().char(), scale
+    "Round a tensor to 8 bits, as `few_bits`."
+    return few_bits(w, 8)
 
 # %% ../../nbs/support/labs.ipynb #9c1490ce
 def _text(x):
@@ -435,6 +443,44 @@ def _draw_descent(steps, nets, curve):
     units.set(xticks=[], yticks=[15 + 30*i for i in range(len(pick))],
               yticklabels=[steps[i] for i in pick], ylabel='step', title='weights of six units')
     units.spines[:].set_visible(False)
+    return fig
+
+# %% ../../nbs/support/labs.ipynb #d1617002
+def _pairs(
+    q, # whole numbers from -8 to 7, an even number of them
+):
+    "Two numbers in each byte, the first in its lower half."
+    low, high = (q.flatten() & 15).view(-1, 2).T
+    return (low + 16*high).byte()
+
+def digit(
+    steps:list, # how many steps each snapshot had taken, rising from 0
+    nets:list, # snapshots: w1 (784, nh), b1, w2 (nh, 10), b2, each as `few_bits(w, 4)` gives it
+    valid:list, # (loss, accuracy) of each snapshot on the validation images
+    x, y, # some of these to show: images (k, 784) in [0, 1] and labels (k,); the third opens it
+) -> Lab:
+    "A pad, ten bars and the training: `descent` cut down."
+    data = dict(steps=steps, nets=[[[_text(_pairs(q)), s, 4] for q, s in net] for net in nets],
+                valid=[[round(v, 6) for v in pair] for pair in valid],
+                digits=[[_text((255*i).round().byte()), int(t)] for i, t in zip(x, y)])
+    (_, first), (_, right) = valid[0], valid[-1]
+    return Lab('descent', data, _draw_digit(x[2], nets[-1]), f'A handwritten {y[2]}, and a bar for each digit: that of {y[2]} is full.',
+               f'Untrained, the network reads {100*first:.1f} % of images that it never saw, '
+               f'after {steps[-1]} steps {100*right:.1f} %.')
+
+# %% ../../nbs/support/labs.ipynb #d1617003
+def _draw_digit(image, net):
+    "An image, and the probabilities that a network gives the ten digits."
+    w1, b1, w2, b2 = (q.float()*scale for q, scale in net)
+    p = ((image @ w1 + b1).relu() @ w2 + b2).softmax(0)
+    use_style()
+    fig, (left, right) = plt.subplots(1, 2, figsize=(5, 2.6))
+    left.imshow(image.view(28, 28), vmin=0, vmax=1)
+    left.set(xticks=[], yticks=[])
+    left.spines[:].set_visible(True)
+    right.barh(range(10), p, color=COLORS['activations'])
+    right.set(yticks=range(10), xlim=(0, 1), xticks=[0, 1], xlabel='probability of each digit')
+    right.invert_yaxis()
     return fig
 
 # %% ../../nbs/support/labs.ipynb #a3d60e12

@@ -11,6 +11,7 @@ from backprop13.practice.exercises import EXERCISES, PAGES, solution, starter
 from backprop13.practice.guessing import guess
 
 SHAPES = practice.SHAPES
+KEPT = json.loads((practice.ROOT/'backprop13/practice/answers.json').read_text(encoding='utf-8'))
 
 
 def cells(text): return [(c['cell_type'], ''.join(c['source'])) for c in json.loads(text)['cells']]
@@ -43,8 +44,21 @@ def progress_elsewhere(monkeypatch, tmp_path): monkeypatch.setenv('XDG_DATA_HOME
 
 def test_they_are_what_the_tool_writes(project, texts):
     stored = {f.stem: f.read_text(encoding='utf-8') for f in (project/'nbs/practice').glob('*')}
-    assert stored == texts and texts.keys() == PAGES.keys() | SHAPES.keys()
+    assert stored == texts and KEPT.keys() == SHAPES.keys() and texts.keys() == PAGES.keys() | SHAPES.keys()
     assert practice.tasks() == {e.name: dict(task=e.task, hints=e.hints) for e in EXERCISES.values()}
+
+
+def test_answers_are_kept_until_the_notebook_changes(monkeypatch):
+    "Code is run for those that have changed, and gives the same"
+    run, ran = practice.ran, []
+    monkeypatch.setattr(practice, 'ran', lambda cells: ran.append(cells) or run(cells))
+    assert practice.answers(KEPT) == KEPT and not ran
+    changed = {**KEPT, 'shapes_matmul': {'of': 'another', 'answers': []}}
+    del changed['shapes_fitting']
+    assert practice.answers(changed) == KEPT and len(ran) == 2
+    was = practice.shape_notebook
+    monkeypatch.setattr(practice, 'shape_notebook', lambda name: [*was(name), ('code', 'guess(len(a), ...)')] if name == 'shapes_matmul' else was(name))
+    assert practice.answers(KEPT)['shapes_matmul']['answers'] == [*KEPT['shapes_matmul']['answers'], '5'] and len(ran) == 3
 
 
 def replace(folder, nb, old, new):
@@ -311,6 +325,7 @@ def test_every_answer_is_what_the_chapter_shows(texts, name):
     found = cells(texts[name])
     asked, (answers, said) = guesses(found), values(found)
     assert [code for code, _ in answers] == asked and len(asked) > 10 and said == {repr(guess(1, ...))}
+    assert [repr(v) for _, v in answers] == KEPT[name]['answers']                          # for the site
     wrong, same = unlike(SHAPES[name], answers)
     hidden = [o for o in asked if o.endswith(('.dtype', '.nbytes'))]         # the chapter doesn't show these
     assert any(o.endswith('.dtype') for o in asked)
