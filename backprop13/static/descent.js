@@ -86,6 +86,7 @@ export const limit = values => Float64Array.from(values, Math.abs).sort()[Math.f
 // ---- the page ----
 const FINE = 4, PAD = SIDE * FINE, PEN = 5.5                   // the pad is finer than an image: scaling smooths its strokes
 const percent = (p, digits = 1) => `${fmt(100 * p, digits)}\u00a0%`
+const a = digit => `${digit === 8 ? 'an' : 'a'} ${digit}`
 const picture = (side, attrs = {}) => h('canvas', {width: side, height: side, ...attrs})
 const how = text => h('p', {class: 'how'}, text)
 // Paint value(i), from -1 to 1: below zero in the first colour, above in the second, stronger for larger; zero leaves the paper
@@ -153,7 +154,7 @@ const history = ({steps, nets, curve, valid, digits, goTo, putDigit, color, pain
 
   // digits, each a button that puts it on the pad
   const tiles = digits.map(({label}, k) => {
-    const canvas = picture(SIDE, {role: 'img', 'aria-label': `a ${label}`}), words = h('span', {class: 'num'})
+    const canvas = picture(SIDE, {role: 'img', 'aria-label': a(label)}), words = h('span', {class: 'num'})
     return {canvas, words, el: h('button', {type: 'button', class: 'tile', onclick: () => putDigit(k)}, canvas, words)}
   })
   const stages = steps.map((step, i) => {
@@ -225,7 +226,7 @@ const render = ({model, el}) => {
       num.textContent = p ? percent(p[d]) : '–'
       set(el, {class: p && argmax(p) === d ? 'guess' : null})
     })
-    verdict.textContent = p ? `${now ? `After ${fmt(steps[now], 0)} steps` : 'Untrained,'} it reads a ${argmax(p)}.` : 'The pad is empty.'
+    verdict.textContent = p ? `${now ? `After ${fmt(steps[now], 0)} steps` : 'Untrained,'} it reads ${a(argmax(p))}.` : ''
     more?.showBeliefs(beliefs, now)
   }
   const showPad = () => {
@@ -259,7 +260,8 @@ const render = ({model, el}) => {
   // drawing: the first stroke takes a stored digit off the pad
   const tell = () => {
     const p = beliefs?.[now]
-    says.textContent = p ? `The drawing reads as ${argmax(p)}, ${percent(p[argmax(p)])}.` : 'The pad is empty.'
+    says.textContent = !p ? 'Draw in the frame, with a finger or the mouse.' :
+      `The drawing reads as ${argmax(p)}, ${percent(p[argmax(p)])}.` + (more ? '' : ' It knows digits and nothing else: a scribble reads as one, too.')
   }
   const clear = () => { pad.fill(0); own = true; more?.pick(null) }
   const putDigit = k => {
@@ -309,10 +311,10 @@ const render = ({model, el}) => {
   board.addEventListener('blur', () => { down = false; place() })
 
   const more = curve && history({steps, nets, curve, valid, digits, color, paintInk, putDigit, goTo: i => { stop(); goTo(i) }})
-  const wipe = button('Clear', () => { clear(); showPad(); tell() })
+  const wipe = button('Clear', () => { clear(); showPad(); tell() }, {class: 'wipe'})
   const paper = h('div', {class: 'paper'}, board, cursor)
   const table = h('table', {class: 'bars'}, h('caption', {class: 'how'}, 'probability of each digit'), ...bars.map(b => b.el))
-  const hint = h('p', {class: 'how', id: keys}, 'By keyboard: arrows, Home, End and the page keys move the pen, space puts it down or lifts it.')
+  const hint = h('p', {class: 'how keys', id: keys}, 'By keyboard: arrows, Home, End and the page keys move the pen, space puts it down or lifts it.')
   el.append(h('div', LAB, h('div', {class: more ? 'descent' : 'descent digit'}, ...more ? [
     h('p', {class: 'ask'}, 'What does training change, step by step?'),
     h('div', {class: 'run'}, play, scrub), more.parts.stages, says,
@@ -323,7 +325,7 @@ const render = ({model, el}) => {
     h('p', {class: 'ask'}, 'Draw a digit. What does the network read?'),
     h('div', {class: 'desk'}, paper, table),
     h('div', {class: 'row'}, wipe, button('Another digit', () => putDigit((chosen + 1) % digits.length)), verdict),
-    scrub, h('div', {class: 'row ends'}, h('span', {}, 'untrained'), h('span', {}, 'trained')), says, hint], ...Object.values(probe))))
+    scrub, h('div', {class: 'row ends'}, ...steps.map((k, i) => h('span', {}, !i ? 'untrained' : i === last ? 'trained' : fmt(k, 0)))), says, hint], ...Object.values(probe))))
 
   // the pictures' colours follow the page's switch and the system's, and are known once the lab is in the page
   let painted = ''
@@ -342,7 +344,7 @@ const render = ({model, el}) => {
   putDigit(chosen)
   place()
   goTo(now)
-  says.textContent = more ? 'Press Play, or pull the step to the left.' : 'Pull the steps to the left: so it began.'
+  says.textContent = more ? 'Press Play, or pull the step to the left.' : 'Pull the slider to the left, and see how it began.'
   return () => { stop(); again.disconnect(); there.disconnect(); dark.removeEventListener('change', recolor) }
 }
 export default {render}

@@ -31,7 +31,7 @@ const near = new IntersectionObserver(entries => {
   }
 }, {rootMargin: '600px'})
 document.querySelectorAll('.lab').forEach(el => near.observe(el))
-// a link to the pad takes the hand there
+// a link to the pad takes the hand there, and clears it
 addEventListener('click', e => {
   if (!e.target.closest?.('a[href="#draw-a-digit"]')) return
   const pad = document.querySelector('.lab-pad')
@@ -39,6 +39,7 @@ addEventListener('click', e => {
   e.preventDefault()
   pad.scrollIntoView({block: 'center'})
   pad.focus({preventScroll: true})
+  document.querySelector('.lab-wipe')?.click()
 })
 
 // ---- checks: the tests run every cell, and one that fails stops them; inside a def none has run ----
