@@ -226,7 +226,7 @@ const render = ({model, el}) => {
       num.textContent = p ? percent(p[d]) : '–'
       set(el, {class: p && argmax(p) === d ? 'guess' : null})
     })
-    verdict.textContent = p ? `${now ? `After ${fmt(steps[now], 0)} steps` : 'Untrained,'} it reads ${a(argmax(p))}.` : ''
+    verdict.textContent = p ? `${now ? `After ${fmt(steps[now], 0)} steps` : 'Untrained,'} it reads ${a(argmax(p))}.` : '\u00a0'
     more?.showBeliefs(beliefs, now)
   }
   const showPad = () => {
@@ -260,8 +260,7 @@ const render = ({model, el}) => {
   // drawing: the first stroke takes a stored digit off the pad
   const tell = () => {
     const p = beliefs?.[now]
-    says.textContent = !p ? 'Draw in the frame, with a finger or the mouse.' :
-      `The drawing reads as ${argmax(p)}, ${percent(p[argmax(p)])}.` + (more ? '' : ' It knows digits and nothing else: a scribble reads as one, too.')
+    says.textContent = p ? `The drawing reads as ${argmax(p)}, ${percent(p[argmax(p)])}.` : 'Draw in the frame, with a finger or the mouse.'
   }
   const clear = () => { pad.fill(0); own = true; more?.pick(null) }
   const putDigit = k => {
@@ -314,7 +313,8 @@ const render = ({model, el}) => {
   const wipe = button('Clear', () => { clear(); showPad(); tell() }, {class: 'wipe'})
   const paper = h('div', {class: 'paper'}, board, cursor)
   const table = h('table', {class: 'bars'}, h('caption', {class: 'how'}, 'probability of each digit'), ...bars.map(b => b.el))
-  const hint = h('p', {class: 'how keys', id: keys}, 'By keyboard: arrows, Home, End and the page keys move the pen, space puts it down or lifts it.')
+  const hint = how([!more && 'It knows nothing but digits: it reads a scribble as one, too. ', h('span', {class: 'keys', id: keys},
+    'By keyboard: arrows, Home, End and the page keys move the pen, space puts it down or lifts it.')])
   el.append(h('div', LAB, h('div', {class: more ? 'descent' : 'descent digit'}, ...more ? [
     h('p', {class: 'ask'}, 'What does training change, step by step?'),
     h('div', {class: 'run'}, play, scrub), more.parts.stages, says,

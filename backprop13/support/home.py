@@ -18,7 +18,7 @@ CHAPTERS = [
     ('01_matmul', 'Matrix multiplication', 40, 'say which shapes multiply, and how others broadcast'),
     ('02_derivatives', 'Derivatives', 45, 'work out a gradient on paper, and write it down for a whole layer'),
     ('03_backprop', 'Backpropagation', 120, 'write a backward pass by hand, and check it against PyTorch'),
-    ('04_minibatch_training', 'Minibatch training', 90, 'train the network above, in fifteen lines'),
+    ('04_minibatch_training', 'Minibatch training', 90, 'train a network that reads digits, in fifteen lines'),
     ('05_fitting', 'From a loop to fit', 60, 'make the loop one call, for any model and any data'),
     ('06_autograd', 'Your own autograd', 60, 'build a tensor that finds its own gradients'),
     ('07_speed', 'How fast can it go?', 25, 'measure code fairly, and make a step four times as fast'),
