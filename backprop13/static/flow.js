@@ -13,7 +13,7 @@ export const run = (x, y, w) => {
   const pass = {x, y, w, l1, l2, out, loss: off.reduce((sum, v) => sum + v * v, 0) / n, outG, l2G, l1G}
   return {...pass, g: w.map((_, e) => terms(pass, e).reduce((sum, [a, b]) => sum + a * b, 0))}
 }
-// The value in front of weight `e` and the gradient behind it, image by image
+// The value where weight `e` starts and the gradient where it ends, image by image
 export const terms = (pass, e) => inFront(pass, e).map((v, i) => [v, e < 6 ? pass.l1G[i][e & 1] : pass.outG[i]])
 const lossAt = ({x, y, w}, e, by) => run(x, y, w.map((v, i) => i === e ? v + by : v)).loss
 // From which nudge to which, within ±1, nudge × gradient is within a tenth of what the loss changes by
@@ -38,43 +38,49 @@ const sign = x => x < 0 ? `(${num(x)})` : num(x)
 const and = list => list.length > 1 ? `${list.slice(0, -1).join(', ')} and ${list.at(-1)}` : list[0]
 const sum = pairs => pairs.map(([a, b]) => `${sign(a)} × ${sign(b)}`).join(' + ')
 const product = (pass, e) => `${sum(terms(pass, e))} = ${num(pass.g[e])}`
-// What step `k` of the passes has done
-export const say = (pass, k) => {
+// What step `k` of the passes has done, and what weight `e` has to do with it
+export const say = (pass, k, e) => {
   const {x, y, w, l1, l2, out, loss, outG, l2G, l1G} = pass, n = x.length, each = f => x.map((_, i) => f(i)).join('; ')
   const per = rows => UNIT.map((name, k) => `${and(rows.map(row => num(row[k])))} in the ${name} unit`).join(', ')
   const off = i => `(${num(out[i])} − ${sign(y[i])})`, squares = x.map((_, i) => `${off(i)}²`).join(' + '), over = n > 1 ? ` / ${n}` : ''
+  const mean = n > 1 ? ', since the loss is the mean' : ''
   const shut = x.flatMap((_, i) => [0, 1].filter(k => l1[i][k] <= 0).map(k => `the ${UNIT[k]} unit${n > 1 ? ` for image ${i + 1}` : ''}`))
-  const first = i => sum(x[i].map((v, j) => [v, w[2 * j]]))
+  const u = e < 6 ? e & 1 : e - 6, into = i => sum(x[i].map((v, j) => [v, w[2 * j + u]]))
   return [
     () => `Each pixel has a value, each edge a weight. The answer should be y = ${and(y.map(v => num(v)))}.`,
-    () => `Forward: value × weight, added up. l1 of the first unit: ${each(i => `${first(i)} = ${num(l1[i][0])}`)}.`,
+    () => `Forward: value × weight, added up. l1 of the ${UNIT[u]} unit: ${each(i => `${into(i)} = ${num(l1[i][u])}`)}.`,
     () => `relu lets through what is above zero. ${shut.length ? `It is shut in ${and(shut)}.` : 'Both units are open.'}`,
     () => `out = ${each(i => `${sum(l2[i].map((v, k) => [v, w[6 + k]]))} = ${num(out[i])}`)}.`,
     () => `loss = (out − y)²${n > 1 ? ', the mean over the images' : ''}: ${n > 1 ? `(${squares})` : squares}${over} = ${num(loss)}.`,
-    () => `Backward: out.g = 2(out − y)${over}: ${each(i => `2 × ${off(i)}${over} = ${num(outG[i])}`)}.`,
+    () => `Backward: out.g = 2(out − y)${over}${mean}: ${each(i => `2 × ${off(i)}${over} = ${num(outG[i])}`)}.`,
     () => `w2.g = l2 × out.g: ${product(pass, 6)}; ${product(pass, 7)}. And l2.g = w2 × out.g: ${per(l2G)}.`,
     () => `An open relu lets the gradient through, a shut one stops it. l1.g: ${per(l1G)}.`,
-    () => `w1.g = pixel × l1.g${n > 1 ? ', added up over the images' : ''}: ${NAMES[0]}, ${product(pass, 0)}. ` +
-      'Now every weight has its gradient.'][k]()
+    () => 'Both passes are done: every weight has its gradient. ' +
+      `${e < 6 ? 'w1.g = pixel × l1.g' : 'w2.g = l2 × out.g'}: ${NAMES[e]}, ${product(pass, e)}.`][k]()
 }
-// How far nudge × gradient can be trusted: `reach`, the pass where the nudge began, the pass now, the nudge
-export const judge = ([low, high], was, pass, by) => {
+// How far nudge × gradient can be trusted: `reach`, the weight and the pass where the nudge began, the pass now, the nudge
+export const judge = ([low, high], from, was, pass, by) => {
   const open = ({l1}) => l1.flat().filter(v => v > 0).length, more = open(pass) - open(was)
   const beyond = by < low - 1e-9 || by > high + 1e-9 ? '; this nudge is beyond' : ''
-  return (low === -1 && high === 1 ? 'They agree all along' : low === high ? 'They differ at once: a loss at its lowest has derivative 0'
-    : `They agree within a tenth from ${num(low)} to ${num(high)}${beyond}`) +
+  const a = num(from + low), b = num(from + high)
+  return (low === -1 && high === 1 ? 'They agree as far as the plot goes'
+    : low === high ? 'They differ at once: a loss at its lowest has derivative 0'
+    : (low === -1 ? `They agree within a tenth from the plot’s edge to a weight of ${b}`
+      : high === 1 ? `They agree within a tenth from a weight of ${a} to the plot’s edge`
+      : `They agree within a tenth for weights from ${a} to ${b}`) + beyond) +
     (more ? `. A relu has ${more > 0 ? 'opened' : 'shut'}.` : '.')
 }
 
 const render = ({model, el}) => {
   const data = model.get('data'), start = [...data.w1.flat(), ...data.w2], calm = matchMedia('(prefers-reduced-motion: reduce)')
+  const touch = matchMedia('(pointer: coarse)').matches
   let w = [...start], images = [0], t = LAST, playing = null, over = null, pass, hold
   const compute = () => { pass = run(images.map(i => data.x[i]), images.map(i => data.y[i]), w) }
   const net = diagram(), {chips, edges, cells} = net
 
   // ---- what the gradient foretells of a nudge, and what is measured
-  const [title, why] = [0, 1].map(() => h('p', {class: 'how'})), eq = h('p', {class: 'eq num'}), caption = h('caption', {class: 'how'})
-  const rows = [['gradients', 'nudge × w.g'], ['loss', 'loss, measured']].map(([kind, name]) => {
+  const [title, why] = [0, 1].map(() => h('p', {class: 'how'})), eq = h('p', {class: 'eq num'}), [edge, then] = [0, 1].map(() => h('div'))
+  const rows = [['gradients', 'nudge × w.g before'], ['loss', 'loss now − before']].map(([kind, name]) => {
     const how = h('td', {class: 'num'}), v = h('td', {class: 'num'})
     return {how, v, tr: h('tr', {class: kind}, h('th', {scope: 'row'}, name), how, v)}
   })
@@ -84,11 +90,13 @@ const render = ({model, el}) => {
   const gap = s('line', {class: 'gap'}), near = s('line', {class: 'near', y1: 154, y2: 154})
   const flat = s('line', {class: 'axis', 'stroke-dasharray': '2 4', ...wide}), level = text('tick', {x: 34, 'text-anchor': 'end'})
   const ticks = [-1, 0, 1].map(v => text('tick', {x: X(v), y: 174}))
+  const ways = x => s('path', {class: 'ways', d: `M${-x},-5L${-x - 5},0L${-x},5M${x},-5L${x + 5},0L${x},5`})           // sideways
   const now = s('g', {class: 'weights'}, s('circle', {r: 24, fill: 'transparent', stroke: 'none'}),
-    s('circle', {r: 7, fill: 'currentColor', stroke: 'var(--paper)'}))
+    s('circle', {r: 7, fill: 'currentColor', stroke: 'var(--paper)'}), ways(12))
+  const told = s('g', {class: 'gradients'}, near, s('text', {x: 238, y: 158, 'font-size': 13}, 'agree'), paths[1], names[1], far)
   const plot = drawing(320, 180, 'The loss at other values of this weight, and its tangent', flat,
     s('line', {class: 'axis', ...wide, y1: 154, y2: 154}), ticks, level, s('g', {class: 'loss'}, paths[0], names[0]),
-    s('g', {class: 'gradients'}, near, s('text', {x: 238, y: 158, 'font-size': 13}, 'agree'), paths[1], names[1], far), gap, now)
+    told, gap, now)
   // Take hold of weight `e`: nudges count from here
   const take = e => {
     const was = pass, g = was.g[e], bys = [...Array(81).keys()].map(i => i / 40 - 1), curve = bys.map(by => lossAt(was, e, by))
@@ -105,18 +113,23 @@ const render = ({model, el}) => {
     write(level, num(was.loss))
     ticks.forEach((o, i) => write(o, num(w[e] + i - 1)))
   }
+  const due = e => e < 6 ? STAGE.w1G : STAGE.w2G, ready = e => t >= due(e)          // the step of its gradient
   const compare = e => {
-    const {was, g, Y} = hold, by = w[hold.e] - hold.from, told = was.loss + by * g
-    write(title, `w.g ${NAMES[e]}`)
-    write(eq, product(pass, e))
-    write(why, `value in front × gradient behind${pass.x.length > 1 ? ', added up' : ''}`)
-    write(caption, `Nudged: ${NAMES[hold.e]}`)
-    write(rows[0].how, `${sign(by)} × ${sign(g)}`)
+    const {from, was, g, Y} = hold, by = w[hold.e] - from, foretold = was.loss + by * g, known = ready(hold.e)
+    write(title, `w.g now, ${NAMES[e]}`)
+    write(eq, ready(e) ? product(pass, e) : '?')
+    write(why, !ready(e) ? `It comes with the step “${STEPS[due(e)]}”.`
+      : 'value where the edge starts × gradient where it ends' +
+        (pass.x.length > 1 ? '; half of each, since the loss is the mean' : ''))
+    write(edge, `Nudged: ${NAMES[hold.e]}`)
+    write(then, known ? `w.g: ${num(g)} before the nudge, ${num(pass.g[hold.e])} now` : 'w.g: ?')
+    write(rows[0].how, `${sign(by)} × ${known ? sign(g) : '?'}`)
     write(rows[1].how, `${num(pass.loss, 4)} − ${num(was.loss, 4)}`)
-    rows.forEach(({v}, i) => write(v, num(i ? pass.loss - was.loss : by * g, 4)))
-    write(verdict, judge(hold.reach, was, pass, by))
-    set(gap, {x1: X(by), x2: X(by), y1: Y(told), y2: Y(pass.loss)})
-    set(far, {cx: X(by), cy: Y(told)})
+    rows.forEach(({v}, i) => write(v, i ? num(pass.loss - was.loss, 4) : known ? num(by * g, 4) : '?'))
+    write(verdict, known ? judge(hold.reach, from, was, pass, by) : '')
+    for (const o of [told, gap]) set(o, {visibility: !known && 'hidden'})
+    set(gap, {x1: X(by), x2: X(by), y1: Y(foretold), y2: Y(pass.loss)})
+    set(far, {cx: X(by), cy: Y(foretold)})
     set(now, {transform: `translate(${X(by)},${Y(pass.loss)})`})
   }
 
@@ -125,61 +138,75 @@ const render = ({model, el}) => {
   const strip = slider({label: 'step', min: 0, max: LAST, step: 1, value: LAST, oninput: k => goTo(k), text: k => STEPS[k]})
   const show = () => {
     const e = over ?? hold.e, k = Math.ceil(t)
-    const seen = t === LAST || over !== null           // the edge, with the value in front of it and the gradient behind
-    net.show(pass, part => clamp(t - STAGE[part] + 1, 0, 1), seen ? {
-      chosen: [e], front: [e < 6 ? cells.inp[e >> 1] : cells.l2[e - 6]], behind: [e < 6 ? cells.l1[e & 1] : cells.out[0]]} : {})
+    net.show(pass, part => clamp(t - STAGE[part] + 1, 0, 1), {chosen: [e], ...ready(e) && {    // what its gradient is made of
+      front: [e < 6 ? cells.inp[e >> 1] : cells.l2[e - 6]], behind: [e < 6 ? cells.l1[e & 1] : cells.out[0]]}})
     compare(e)
-    write(words, say(pass, k))
-    write(going, playing ? 'Pause' : calm.matches ? 'Next step' : 'Play')
+    write(words, say(pass, k, hold.e))
+    write(going, playing ? 'Pause' : 'Play')
+    set(back, {disabled: k === 0})
+    set(next, {disabled: k === LAST})
     if (Number(strip.input.value) !== k) strip.show(k)
     for (const o of [...chips.map(c => c.el), now]) o.tell?.()
   }
   const play = () => {
     if (playing) return goTo(Math.ceil(t))
-    if (calm.matches) return goTo(t < LAST ? t + 1 : 0)
     const mine = playing = {}, from = t < LAST ? t : 0
     let began = null
     const tick = now => {
       if (playing !== mine || !net.pic.isConnected) return
       const gone = from + (now - (began ??= now)) / PACE
-      t = Math.min(LAST, Math.floor(gone) + Math.min(1, gone % 1 * 2))              // half of each step is for reading
+      // half of each step is for reading; where motion is unwanted, all of it
+      t = Math.min(LAST, Math.floor(gone) + (calm.matches ? 0 : Math.min(1, gone % 1 * 2)))
       if (gone >= LAST) playing = null
       else requestAnimationFrame(tick)
       show()
     }
     requestAnimationFrame(tick)
   }
-  const going = button('Play', play, {class: 'play'}), again = button('Start again', () => { w = [...start]; anew() })
+  const going = button('Play', play, {class: 'play'}), back = button('Back', () => goTo(Math.ceil(t) - 1))
+  const next = button('Next', () => goTo(Math.ceil(t) + 1))
+  const again = button('Start again', () => { [w, images, t, hold] = [[...start], [0], LAST, null]; anew() })
   const choose = [['image 1', [0]], ['image 2', [1]], ['both', [0, 1]]].map(([name, list]) =>
     ({list, el: button(name, () => { images = list; anew() })}))
-  const anew = () => {
+  const anew = () => {                                                       // a nudge goes on, and counts from where it did
+    const {e, from} = hold ?? {e: 0, from: w[0]}, at = w[e]
     for (const {list, el} of choose) set(el, {'aria-pressed': String(list.join() === images.join())})
+    w[e] = from
     compute()
-    take(hold?.e ?? 0)
-    goTo(LAST)
+    take(e)
+    w[e] = at
+    compute()
+    goTo(Math.ceil(t))
   }
 
   // ---- a weight in hand, at its edge or in the plot
   const handle = (el, e, label, rate) => {
     const ends = () => [-1, 1].map(o => Math.round(1e4 * ((e() === hold.e ? hold.from : w[e()]) + o)) / 1e4)
-    let free = 0                                                                    // where the pointer would have it
-    const begin = () => { take(e()); free = w[e()]; show() }
+    let free = 0, first = 0                                     // where the pointer would have it, and where it took it
+    const begin = () => {
+      if (e() !== hold.e) take(e())
+      free = first = w[e()]
+      show()
+    }
     const to = v => {
       if (e() !== hold.e) take(e())
       w[hold.e] = Math.round(100 * clamp(v, ...ends())) / 100
       compute()
-      goTo(LAST)
+      goTo(Math.max(Math.ceil(t), due(hold.e)))
     }
-    draggable(el, {label, ends, value: () => w[e()], by: .01, to, text: v => `${num(v)}, its derivative ${num(pass.g[e()])}`,
-                   drag: (dx, dy) => to(free = clamp(free + rate(dx, dy), ...ends()))})
+    draggable(el, {label, ends, value: () => w[e()], by: .01, to,
+                   text: v => num(v) + (ready(e()) ? `, its derivative ${num(pass.g[e()])}` : ''),
+                   drag: dx => to(free = clamp(free + rate * dx, ...ends())), sideways: true})
     el.addEventListener('pointerdown', begin)
+    el.addEventListener('pointercancel', () => { if (w[e()] !== first) to(first) })          // the page scrolls
     el.addEventListener('focus', () => { if (e() !== hold.e) begin() })
     el.addEventListener('keydown', o => { if (['Enter', ' '].includes(o.key)) { o.preventDefault(); play() } })
   }
   anew()
-  handle(now, () => hold.e, 'the weight in the plot', dx => dx / (X(1) - X(0)))
+  handle(now, () => hold.e, 'the weight in the plot', 1 / (X(1) - X(0)))
   chips.forEach(({el}, e) => {
-    handle(el, () => e, `weight ${NAMES[e]}`, (dx, dy) => (dx - dy) / 200)
+    el.append(ways(26))
+    handle(el, () => e, `weight ${NAMES[e]}`, 1 / 200)
     edges[e].hit.addEventListener('click', () => el.focus({preventScroll: true}))
     for (const o of [el, edges[e].hit]) {
       o.addEventListener('pointerenter', () => { over = e; show() })
@@ -189,11 +216,13 @@ const render = ({model, el}) => {
   const lab = h('div', LAB, h('div', {class: 'flow'},
     h('div', {class: 'row top'}, h('p', {class: 'ask'}, 'What does each weight do to the loss?'),
       h('div', {class: 'row pair', role: 'group', 'aria-label': 'which images'}, choose.map(c => c.el))),
-    net.pic, h('div', {class: 'row'}, going, again, strip), words,
+    net.pic, h('div', {class: 'row steps'}, going, back, next, again, strip), words,
     h('div', {class: 'columns'},
-      h('div', {}, title, eq, why, h('table', {}, caption, h('tbody', {}, rows.map(o => o.tr))), verdict), plot),
-    h('p', {class: 'how'}, 'Point at an edge. Drag a weight, or focus it and press the arrow keys (page keys: ten times as far), ' +
-      'Enter to play. Purple is a gradient, its edge as thick as it is large. Biases are 0 and not drawn. In a pair image 1 comes first.')))
+      h('div', {}, title, eq, why, h('table', {}, h('caption', {class: 'how'}, edge, then),
+        h('tbody', {}, rows.map(o => o.tr))), verdict), plot),
+    h('p', {class: 'how'}, (touch ? 'Tap an edge. Drag a weight sideways. '
+      : 'Point at an edge. Drag a weight sideways, or focus it and press the arrow keys (page keys: ten times as far), Enter to play. ') +
+      'Purple is a gradient, its edge as thick as it is large. Biases are 0 and not drawn. In a pair image 1 comes first.')))
   el.append(lab)
   net.follow(lab.firstChild, show)
 }

@@ -54,8 +54,9 @@ export const button = (label, onclick, attrs = {}) => h('button', {type: 'button
 // Let an SVG element be dragged, and moved by keys: arrows by `by`, with shift and by the page keys ten times as far, Home and End to the
 // ends(). `value()` is the number that it stands for, `text(value)` what a screen reader says; `to(v)` sets it, within bounds. hold() is
 // called when a pointer takes it; while it's dragged, drag(dx, dy, at) gets distances and the pointer's place in the drawing's coordinates,
-// y downwards. `grips` are other elements by which the hand may take it. Call .tell() after changing the value from elsewhere.
-export const draggable = (el, {label, ends, value, text = v => fmt(v), by, to, hold = () => {}, drag, grips = []}) => {
+// y downwards. `grips` are other elements by which the hand may take it. `sideways` leaves a finger's way up and down to the page, if the
+// drawing has touch-action: pan-y. Call .tell() after changing the value from elsewhere.
+export const draggable = (el, {label, ends, value, text = v => fmt(v), by, to, hold = () => {}, drag, grips = [], sideways = false}) => {
   set(el, {tabindex: 0, role: 'slider', 'aria-label': label})
   el.tell = () => {
     const [low, high] = ends()
@@ -65,7 +66,8 @@ export const draggable = (el, {label, ends, value, text = v => fmt(v), by, to, h
   let last = null
   for (const part of [el, ...grips]) {
     mark(part, 'handle', true)
-    part.addEventListener('touchstart', e => e.preventDefault(), {passive: false})   // no scrolling: touch-action says so of no SVG shape
+    // no scrolling: touch-action says so of no SVG shape
+    if (!sideways) part.addEventListener('touchstart', e => e.preventDefault(), {passive: false})
     part.addEventListener('pointerdown', e => {
       if (!e.isPrimary || e.button) return
       last = at(e)

@@ -93,7 +93,7 @@ def test_how_far_a_gradient_can_be_trusted_is_measured():
 
 def test_what_it_says():
     one, two, both = runs(*(tensors(START, o) for o in ((0,), (1,), (0, 1))))
-    say = lambda run: in_node('flow', 'say', [[run, k] for k in range(9)])
+    say = lambda run, e=0: in_node('flow', 'say', [[run, k, e] for k in range(9)])
     assert [say(one)[k] for k in (1, 2, 4, 5, 7)] == [
         'Forward: value × weight, added up. l1 of the first unit: 1 × 1 + 0.5 × 1 + 0 × 0.5 = 1.5.',
         'relu lets through what is above zero. It is shut in the second unit.',
@@ -106,20 +106,30 @@ def test_what_it_says():
     assert [say(both)[k] for k in (2, 4, 5, 6, 8)] == [
         'relu lets through what is above zero. It is shut in the second unit for image 1.',
         'loss = (out − y)², the mean over the images: ((3 − 2)² + (−1 − 1)²) / 2 = 2.5.',
-        'Backward: out.g = 2(out − y) / 2: 2 × (3 − 2) / 2 = 1; 2 × (−1 − 1) / 2 = −2.',
+        'Backward: out.g = 2(out − y) / 2, since the loss is the mean: 2 × (3 − 2) / 2 = 1; 2 × (−1 − 1) / 2 = −2.',
         'w2.g = l2 × out.g: 1.5 × 1 + 1 × (−2) = −0.5; 0 × 1 + 3 × (−2) = −6. '
         'And l2.g = w2 × out.g: 2 and −4 in the first unit, −1 and 2 in the second unit.',
-        'w1.g = pixel × l1.g, added up over the images: from pixel 1 to the first unit, 1 × 2 + 0 × (−4) = 2. '
-        'Now every weight has its gradient.']
+        'Both passes are done: every weight has its gradient. '
+        'w1.g = pixel × l1.g: from pixel 1 to the first unit, 1 × 2 + 0 × (−4) = 2.']
+    # the edge in hand
+    assert [say(one, e)[1].split('l1 of ')[1] for e in (3, 7)] == [
+        'the second unit: 1 × (−1.5) + 0.5 × 2 + 0 × 2 = −0.5.']*2
+    assert [say(one, e)[8].split('. ', 1)[1] for e in (2, 6)] == [
+        'w1.g = pixel × l1.g: from pixel 2 to the first unit, 0.5 × 4 = 2.',
+        'w2.g = l2 × out.g: from the first unit to out, 1.5 × 2 = 3.']
     opened = runs(([[1, .5, 0]], [2], [[1, -.5], [1, 2], [.5, 2]], [2, -1]))[0]
     assert say(opened)[2].endswith('Both units are open.')
     judged = in_node('flow', 'judge',
-                     [[[-1, .5], one, opened, 1], [[-1, .5], opened, one, -.5], [[-1, 1], one, one, 0],
-                                       [[0, 0], one, one, .1], [[-.09, .11], one, one, -.09]])
-    assert judged == ['They agree within a tenth from −1 to 0.5; this nudge is beyond. A relu has opened.',
-                      'They agree within a tenth from −1 to 0.5. A relu has shut.', 'They agree all along.',
-                      'They differ at once: a loss at its lowest has derivative 0.',
-                      'They agree within a tenth from −0.09 to 0.11.']
+                     [[[-1, .5], -1.5, one, opened, 1], [[-1, .5], -1.5, opened, one, -.5],
+                      [[-.2, 1], 2, one, one, 0], [[-1, 1], 1, one, one, 0], [[0, 0], 1, one, one, .1],
+                      [[-.09, .11], 1, one, one, -.09], [[-.09, .11], 1, one, one, .12]])
+    assert judged == [
+        'They agree within a tenth from the plot’s edge to a weight of −1; this nudge is beyond. A relu has opened.',
+        'They agree within a tenth from the plot’s edge to a weight of −1. A relu has shut.',
+        'They agree within a tenth from a weight of 1.8 to the plot’s edge.',
+        'They agree as far as the plot goes.', 'They differ at once: a loss at its lowest has derivative 0.',
+        'They agree within a tenth for weights from 0.91 to 1.11.',
+        'They agree within a tenth for weights from 0.91 to 1.11; this nudge is beyond.']
     assert in_node('flow', 'num', [[1.5], [-.125, 3], [2], [-1e-12], [1/3], [.0404, 4]]) == ['1.5',
         '−0.125', '2', '0', '0.33', '0.0404']
 
@@ -200,8 +210,8 @@ def compared(lab, e, by):
     "The lab's two numbers for a nudge are Python's"
     before, run = loss_at(tensors(START, (0,)), e, 0), wanted((0,))[1]
     g = torch.cat([run['w1'].g.flatten(), run['w2'].g.flatten()])[e].item()
-    assert numbers_of(lab, 'nudge × w.g') == pytest.approx([by*g], abs=6e-5)
-    assert numbers_of(lab, 'loss, measured') == pytest.approx([loss_at(tensors(START, (0,)), e, by)
+    assert numbers_of(lab, 'nudge × w.g before') == pytest.approx([by*g], abs=6e-5)
+    assert numbers_of(lab, 'loss now − before') == pytest.approx([loss_at(tensors(START, (0,)), e, by)
         - before], abs=6e-5)
 
 
@@ -215,7 +225,11 @@ def test_a_drag_is_compared_with_its_gradient_and_moves_nothing_else(lab):
     assert chip.get_attribute('aria-valuenow') == '-0.8'
     assert '; derivative' not in chip.get_attribute('aria-valuetext')
     compared(lab, 1, .7)
-    assert 'from −1 to 0.5; this nudge is beyond. A relu has opened.' in lab.inner_text()
+    said = lab.inner_text()
+    assert 'from the plot’s edge to a weight of −1; this nudge is beyond. A relu has opened.' in said
+    g = wanted((0,), w1=[[1, -.8], [1, 2], [.5, 2]])[1]['w1'].g[0, 1].item()
+    assert f'w.g: 0 before the nudge, {g:.3g} now'.replace('-', '−') in said
+    assert 'from pixel 1 to the second unit, 1 × ' in lab.locator('.lab-flow > .lab-status').inner_text()
     want, _ = wanted((0,), w1=[[1, -.8], [1, 2], [.5, 2]])
     for got, w in zip(shown(lab), want, strict=True): assert got == pytest.approx(w, abs=6e-3)
     assert places() == before
@@ -225,8 +239,13 @@ def test_a_drag_is_compared_with_its_gradient_and_moves_nothing_else(lab):
     width = lab.locator('.lab-near').evaluate("l => l.ownerSVGElement.getScreenCTM().a")*96
     drag(lab.page, (x, y), (x + width/10, y))
     assert float(chip.get_attribute('aria-valuenow')) == pytest.approx(-.7, abs=.011)
-    # it counts from there
-    assert number(cells(lab, 'nudge × w.g').first.inner_text().split(' × ')[0]) == pytest.approx(.1, abs=.011)
+    # it still counts from where the nudge began, also for other images
+    def nudge(): return number(cells(lab, 'nudge × w.g before').first.inner_text().split(' × ')[0])
+    assert nudge() == pytest.approx(.8, abs=.011)
+    button(lab, 'both')
+    assert nudge() == pytest.approx(.8, abs=.011) and dot.get_attribute('aria-valuemin') == '-2.5'
+    slider(lab, 'step').focus()
+    press(lab, 'Home')
     button(lab, 'Start again')
     want, _ = wanted((0,))
     for got, w in zip(shown(lab), want, strict=True): assert got == pytest.approx(w)
@@ -302,15 +321,55 @@ def test_it_plays_in_order(lab, key):
     assert play.is_visible() and thick(lab)[0] > 0
 
 
-def test_where_motion_is_unwanted_it_steps(open_lab):
+STEPS = ['pixels', *(f'forward: {o}' for o in ('l1', 'relu', 'out', 'loss')),
+         *(f'backward: {o}' for o in ('out.g', 'w2.g', 'relu', 'w1.g'))]
+
+def step_of(lab): return slider(lab, 'step').get_attribute('aria-valuetext')
+
+def test_it_goes_step_by_step_both_ways(lab):
+    back, on = (lab.get_by_role('button', name=o, exact=True) for o in ('Back', 'Next'))
+    assert on.is_disabled()
+    told = [step_of(lab)]
+    for go in [back]*8 + [on]*8:
+        go.click()
+        told.append(step_of(lab))
+    assert told == STEPS[::-1] + STEPS[1:] and on.is_disabled() and back.is_enabled()
+
+
+def test_where_motion_is_unwanted_it_plays_without(open_lab):
     lab = open_lab('flow', viewport={'width': 390, 'height': 844}, reduced_motion='reduce')
-    told = []
-    for _ in range(10):
-        button(lab, 'Next step')
-        told.append(slider(lab, 'step').get_attribute('aria-valuetext'))
+    page, told = lab.page, []
+    page.clock.install()
+    page.clock.pause_at(page.evaluate('Date.now()') + 1000)
+    button(lab, 'Play')
+    for _ in range(9):
+        page.clock.run_for(900)
+        told.append(step_of(lab))
         assert lab.locator('.lab-flow > svg > circle').filter(visible=True).count() == 0
-    assert told == ['pixels', *(f'forward: {o}' for o in ('l1', 'relu', 'out', 'loss')),
-                    *(f'backward: {o}' for o in ('out.g', 'w2.g', 'relu', 'w1.g')), 'pixels']
+        page.clock.run_for(900)
+    assert told == STEPS and lab.get_by_role('button', name='Play', exact=True).is_visible()
+
+
+@pytest.mark.parametrize('e,step', [(0, 8), (6, 6)])
+def test_a_gradient_is_shown_from_its_step_on_and_its_edge_always(lab, e, step):
+    chip = slider(lab, NAMES[e])
+    chip.focus()
+    lab.page.mouse.move(1, 1)
+    for k in range(8, -1, -1):
+        there = k >= step
+        assert (lab.locator('.lab-eq').inner_text() != '?') == there
+        assert ('derivative' in chip.get_attribute('aria-valuetext')) == there
+        assert (cells(lab, 'nudge × w.g before').last.inner_text() != '?') == there
+        assert lab.get_by_text('agree', exact=True).is_visible() == there
+        assert ('w.g: ?' in lab.inner_text()) != there
+        assert bool(lab.locator('.lab-columns .lab-status').inner_text()) == there
+        chosen = lab.locator('.lab-thin').evaluate_all("ls => ls.map(l => l.classList.contains('lab-chosen'))")
+        assert chosen == [i == e for i in range(10)], k
+        if k: button(lab, 'Back')
+    # a nudge goes to the step that it needs, and no further
+    chip.focus()
+    press(lab, 'ArrowRight')
+    assert step_of(lab) == STEPS[step]
 
 
 @pytest.mark.parametrize('width,height,screens', [(1440, 900, 1), (768, 900, 1), (390, 844, 2), (360, 740, 2)])
@@ -351,7 +410,7 @@ def test_without_a_fault_in_axe_s_eyes(open_lab, scheme, width):
     axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
     lab = open_lab('flow', viewport={'width': width, 'height': 900}, color_scheme=scheme,
                    reduced_motion='reduce')
-    for press_it in 'both', 'Next step', 'Start again':
+    for press_it in 'both', 'Back', 'Start again':
         button(lab, press_it)
         found = axe.run(lab.page, {'include': [['.lab[data-lab=flow]']]}).response['violations']
         assert not [(o['id'], [n['html'] for n in o['nodes']][:3]) for o in found]

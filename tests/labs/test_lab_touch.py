@@ -68,7 +68,8 @@ def test_a_drag_moves_what_it_holds_and_scrolls_elsewhere(phone, name):
         read = lambda: handle.get_attribute('aria-valuenow')
         center(handle)
         before, moved = read(), []
-        for by in (0, 90), (70, 70):
+        # Flow's weights go sideways, and leave up and down to the page
+        for by in ((90, 0), (-70, 20)) if name == 'flow' else ((0, 90), (70, 70)):
             holds(page, straight(handle.evaluate(HELD), by))
             moved.append(read())
         assert set(moved) != {before}, handle.get_attribute('aria-label')
@@ -139,8 +140,8 @@ def test_softmax_follows_a_finger(phone):
 
 @pytest.mark.parametrize('name,hold,by,far', [
     ('weight from pixel 2 to the second unit', '.lab-face', (100, 0), .5),
-    ('weight from pixel 3 to the first unit', 'text >> nth=0', (0, 80), -.4),
-    ('weight from the first unit to out', '.lab-face', (-60, -160), .5),
+    ('weight from pixel 3 to the first unit', 'text >> nth=0', (-80, 20), -.4),
+    ('weight from the first unit to out', '.lab-face', (100, -60), .5),
     ('the weight in the plot', 'circle >> nth=0', (48, 30), .48)])
 def test_flow_s_weights_follow_a_finger(phone, name, hold, by, far):
     page, lab = phone('flow')
@@ -148,8 +149,17 @@ def test_flow_s_weights_follow_a_finger(phone, name, hold, by, far):
     before = float(handle.get_attribute('aria-valuenow'))
     holds(page, straight(center(handle.locator(hold)), by))
     assert float(handle.get_attribute('aria-valuenow')) - before == pytest.approx(far, abs=.03)
-    assert 'nudge × w.g' in lab.inner_text() and number(cells(lab,
-        'nudge × w.g').first.inner_text().split(' × ')[0].strip('()')) == pytest.approx(far, abs=.03)
+    assert number(cells(lab,
+        'nudge × w.g before').first.inner_text().split(' × ')[0].strip('()')) == pytest.approx(far, abs=.03)
+
+
+@pytest.mark.parametrize('name', ['weight from pixel 2 to the second unit', 'the weight in the plot'])
+def test_a_swipe_up_that_begins_on_a_weight_scrolls_and_leaves_it(phone, name):
+    page, lab = phone('flow')
+    handle = slider(lab, name)
+    before = handle.get_attribute('aria-valuenow')
+    scrolled, _, cancelled = swipe(page, straight(center(handle), (12, -160)))
+    assert scrolled > 60 and cancelled and handle.get_attribute('aria-valuenow') == before
 
 
 def test_ball_and_its_rate_follow_a_finger(phone):
