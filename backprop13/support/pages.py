@@ -70,11 +70,11 @@ class Pages:
 
 # %% ../../nbs/support/pages.ipynb #05107276
 def as_markdown(
-    html:str,
+    block:str, # HTML
 ) -> str: # a block that pandoc passes on as it is
     "HTML as a raw block of Markdown, which nothing in it can close."
-    ticks = '`'*max([3, *(len(o) + 1 for o in re.findall('`+', html))])
-    return f'{ticks}{{=html}}\n{html.rstrip()}\n{ticks}\n'
+    ticks = '`'*max([3, *(len(o) + 1 for o in re.findall('`+', block))])
+    return f'{ticks}{{=html}}\n{block.rstrip()}\n{ticks}\n'
 
 # %% ../../nbs/support/pages.ipynb #b3689f3d
 class Names(Pages):

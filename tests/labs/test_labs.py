@@ -122,7 +122,7 @@ def test_the_page_s_styles_stay_out_of_a_lab(browser, server, name):
     page.wait_for_selector('.lab[data-live]')
     page.wait_for_timeout(300)
     # and what a click brings
-    for b in page.locator('.lab button:enabled', has_not_text=re.compile('Play|descent')).all()[:4]: b.click()
+    for b in page.locator('.lab button:enabled', has_not_text=re.compile('Play|Turn|descent')).all()[:4]: b.click()
     mine = set(page.evaluate("[...document.querySelectorAll('.lab *')].flatMap(e => [...e.classList])"))
     assert len(mine) > 5 and all(c.startswith('lab-') for c in mine), mine        # which no page's rules name
     look = """() => [...document.querySelectorAll('.lab-live, .lab-live *')].map(e => { const r = e.getBoundingClientRect(), s = getComputedStyle(e), o = e.closest('.lab-live').getBoundingClientRect()
