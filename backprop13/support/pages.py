@@ -202,9 +202,8 @@ class Practice(Pages):
 
     def fold(self, k, code, answer):
         "In the place of cell `k`, which asks: the code and what it gives, in a fold."
-        self.nb.cells[k].source = code
-        self.nb.cells[k].outputs = [dict(output_type='execute_result', metadata={}, execution_count=None,
-                                         data={'text/plain': answer})]
+        out = dict(output_type='execute_result', metadata={}, execution_count=None, data={'text/plain': answer})
+        self.nb.cells[k].source, self.nb.cells[k].outputs = code, [out]
         self.put(k + 1, as_markdown(f'</details><!-- {k} -->'))
         self.put(k, as_markdown('<div class="slot"></div><details class="reveal"><summary>Show the '
                                 f'answer</summary><!-- {k} -->'))
