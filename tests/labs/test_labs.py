@@ -27,13 +27,6 @@ def test_its_longest_numbers_fit_a_narrow_page(open_lab, name, width):
 
 
 # ---- by hand: what is to be held is large enough, and a lab fits the screen ----
-# a lab and what isn't so yet: 'height', 'targets' or 'axe' -> why
-LATER = {('descent', 'height'): 'its slider and its pad come to one screen (issue 23)',
-         ('step', 'height'): 'its lines come to one screen (issue 23)',
-         ('step', 'targets'): 'its checkboxes get larger (issue 23)'}
-
-def later(lab, what):
-    if why := LATER.get((lab, what)): pytest.xfail(why)
 
 
 def fullest(lab, name):
@@ -66,8 +59,6 @@ def test_a_lab_fits_the_screen_and_the_hand(open_lab, name, width, height, scree
     for act in lambda *_: None, fullest:
         act(lab, name)
         tall, small = lab.bounding_box()['height'], [o for o in lab.evaluate(SIZES) if o[1] < 43.9]
-        if tall > screens*height: later(name, 'height')
-        if small: later(name, 'targets')
         assert tall <= screens*height and not small, (tall, small)
         assert lab.page.evaluate('document.documentElement.scrollWidth') <= width
 
@@ -80,7 +71,6 @@ def test_axe_finds_no_fault_in_a_lab(open_lab, name, scheme, width):
     for act in lambda *_: None, fullest:
         act(lab, name)
         found = axe.run(lab.page, {'include': [[f'.lab[data-lab={name}]']]}).response['violations']
-        if found: later(name, 'axe')
         assert not found, [(o['id'], o['nodes'][0]['html'][:200]) for o in found]
 
 
