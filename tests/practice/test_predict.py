@@ -190,7 +190,7 @@ def test_a_guess_is_typed_and_judged(backprop):
 
 def test_each_part_has_its_field(backprop):
     page = backprop()
-    form, answer = asked(page, 'in the last layer')
+    form, answer = asked(page, 'the last layer gets')
     fields = [form.get_by_label(name, exact=True)
               for name in ('i.shape', 'o.shape', '(i*o).shape')]
     for field, text in zip(fields, ('(50000, 50, 1)', '(50000, 1, 1, 1)', '(1, 50000, 50, 1)')): field.fill(text)
