@@ -289,6 +289,16 @@ def visit(browser, url, **settings):
     return page, said, asked
 
 
+@pytest.fixture
+def progress_elsewhere(monkeypatch, tmp_path_factory):
+    "Progress of exercises goes to a folder of the test's own, and none is known from a test before"
+    from backprop13.practice import exercises
+    folder = tmp_path_factory.mktemp('progress')
+    monkeypatch.setenv('XDG_DATA_HOME', str(folder))
+    monkeypatch.setattr(exercises, '_unsaved', {})
+    return folder
+
+
 # ---- a lab in its page, and what a reader does there ----
 LABS = dict(broadcast='matmul', wheels='derivatives', flow='backprop', hinges='backprop', step='backprop',
             # and its chapter

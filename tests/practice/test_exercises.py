@@ -17,10 +17,7 @@ LIMIT = .2
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    "Progress goes to a folder of the test's own"
-    monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path))
-    return tmp_path
+def home(progress_elsewhere): return progress_elsewhere
 
 
 KINDS = {name: [row[0] for row in rows] for name, rows in WRONG.items()}

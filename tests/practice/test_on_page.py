@@ -11,8 +11,7 @@ ALL = sorted(EXERCISES)
 ANSWERS = json.loads((ROOT/'backprop13/practice/answers.json').read_text(encoding='utf-8'))
 
 
-@pytest.fixture(autouse=True)
-def progress_elsewhere(monkeypatch, tmp_path): monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path/'data'))
+pytestmark = pytest.mark.usefixtures('progress_elsewhere')
 
 
 # ---- codes ----
@@ -61,8 +60,7 @@ def test_a_code_with_a_slip_is_refused_with_a_sentence():
     assert 'different exercises' in got.get('wrong', '') or 'speaks of exercise' in got.get('wrong', '')
 
 
-def test_progress_gives_and_takes_codes(monkeypatch, tmp_path):
-    monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path))
+def test_progress_gives_and_takes_codes():
     assert 'bp13-' not in repr(progress())
     text = repr(progress(exercises._code(['lin', 'relu'])))
     assert '| ✓ | `lin` |  |' in text and '| ✓ | `relu` |  |' in text and exercises._code(['lin', 'relu']) in text

@@ -36,8 +36,7 @@ def code_of(found): return [s for kind, s in found if kind == 'code']
 def texts(): return practice.notebooks()
 
 
-@pytest.fixture(autouse=True)
-def progress_elsewhere(monkeypatch, tmp_path): monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path/'data'))
+pytestmark = pytest.mark.usefixtures('progress_elsewhere')
 
 
 # ---- they are what is generated
