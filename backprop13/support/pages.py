@@ -77,11 +77,13 @@ def as_markdown(
     return f'{ticks}{{=html}}\n{block.rstrip()}\n{ticks}\n'
 
 # %% ../../nbs/support/pages.ipynb #b3689f3d
+def _unnumbered(stem): return re.sub(r'^\d+[a-zA-Z0-9]*_', '', stem)    # as nbdev names a page
+
 class Names(Pages):
     "Gives each definition its address, and parts texts."
     def begin(self):
-        page = re.sub(r'^\d+[a-zA-Z0-9]*_', '', self.name.stem.lower())
-        page, cells = self.name.with_name(f'{page}.html').as_posix(), self.nb.cells
+        page = self.name.with_name(_unnumbered(self.name.stem.lower()) + '.html')
+        page, cells = page.as_posix(), self.nb.cells
         places = [p.partition('#') for names in index['syms'].values() for p, _ in names.values()]
         left = list(dict.fromkeys(i for p, _, i in places if p == page))
         for k in reversed(range(1, len(cells))):
@@ -160,7 +162,7 @@ def exercise_pages(
     for f in sorted(folder.glob('[0-9]*.ipynb')):
         cells = json.loads(f.read_text(encoding='utf-8'))['cells']
         names = [m[1] for c in cells if (m := re.fullmatch(TRY, ''.join(c['source'])))]
-        res[f"practice/{re.sub(r'^[0-9]+_', '', f.stem)}"] = names
+        res[f'practice/{_unnumbered(f.stem)}'] = names
     return res
 
 # %% ../../nbs/support/pages.ipynb #b0a1c3d3
@@ -170,7 +172,7 @@ def hints_below(
     "Each hint in a fold of its own."
     heads = (f'<details class="hint"><summary>Hint {i} of {len(hints)}</summary>' for i in range(1, len(hints) + 1))
     folds = '\n\n'.join(f'{head}\n\n{hint}\n\n</details>' for head, hint in zip(heads, hints))
-    return f'<div class="hints">\n\n{folds}\n\n</div>\n' 
+    return f'<div class="hints">\n\n{folds}\n\n</div>\n'
 
 # %% ../../nbs/support/pages.ipynb #b0a1c3d6
 def typed(

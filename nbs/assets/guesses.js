@@ -1,9 +1,8 @@
 // The questions of a page: a form with a field for each answer of a cell, a verdict for each guess, and what is kept of it.
-import {keep, pageOf, tally} from './kept.js'
+import {keep, page, tally} from './kept.js'
 import {make} from './make.js'
 import {answers, judge, parse} from './predict.js'
 
-export const page = pageOf(location)
 const asked = []                                    // the page's questions, in their order
 
 export const mayGuess = cell => {

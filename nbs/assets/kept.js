@@ -9,6 +9,9 @@ let unkept                                          // where localStorage is ref
 const plain = o => o && typeof o === 'object' && !Array.isArray(o) ? o : {}
 
 export const pageOf = url => new URL(url, location).pathname.replace(root, '').replace(/\.html$/, '') || 'index'
+// the reader's page, and whether it is a chapter: its row in the menu begins with a number
+export const page = pageOf(location)
+export const chapter = /^\s*\d/.test(document.querySelector('.menu a[aria-current], a.sidebar-link.active')?.textContent)
 
 export const kept = () => {
   let found = unkept

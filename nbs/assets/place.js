@@ -1,9 +1,8 @@
 // A reading place that is found again: who comes back to a chapter is offered to go on at the heading that was read last. The offer
 // stands in a corner, moves nothing, and goes when it is taken, refused, or not heeded. An address with a # has its own place.
-import {kept, keep, pageOf} from './kept.js'
+import {chapter, kept, keep, page} from './kept.js'
 import {make} from './make.js'
 
-const page = pageOf(location), chapter = /^\s*\d/.test(document.querySelector('.menu a[aria-current], a.sidebar-link.active')?.textContent)
 const heads = !chapter ? [] : [...document.querySelectorAll('main :is(h2, h3)')].filter(h => h.id || h.closest('section[id]'))
 const idOf = h => h.id || h.closest('section[id]').id
 const words = h => [...h.childNodes].filter(o => !o.matches?.('.here, .anchorjs-link')).map(o => o.textContent).join('').trim()

@@ -1,6 +1,6 @@
 // Pages of practice: hints come one at a time; what was solved is marked, and told to and by Jupyter, by a code.
 import {written, read} from './codes.js'
-import {kept, keep, pageOf} from './kept.js'
+import {kept, keep, page} from './kept.js'
 import {make} from './make.js'
 import {exercises} from './marks.js'
 
@@ -25,7 +25,7 @@ for (const box of document.querySelectorAll('.hints')) {
 
 // ---- what was solved ----
 const told = document.querySelector('.told:not([hidden])'), all = Object.values(exercises).flat()
-const marks = (exercises[pageOf(location)] ?? []).map(name => {
+const marks = (exercises[page] ?? []).map(name => {
   const id = CSS.escape(name.toLowerCase()), mark = make('span', {className: 'solved', textContent: '✓ solved'})
   document.querySelector(`h2#${id}, #${id} > h2`)?.append(' ', mark)
   return [mark, name]

@@ -1,11 +1,10 @@
 // Guess the shapes. On a chapter's page all cells that print nothing but shapes, outside the folded answers, ask for them, at the reader's
 // wish. On a page of practice each question has its field.
-import {ask, mayGuess, page, startAgain} from './guesses.js'
-import {tally} from './kept.js'
+import {ask, mayGuess, startAgain} from './guesses.js'
+import {chapter, page, tally} from './kept.js'
 import {make} from './make.js'
 
 // ---- a chapter ----
-const chapter = /^\s*\d/.test(document.querySelector('.menu a[aria-current], a.sidebar-link.active')?.textContent)
 const shapes = !chapter ? [] : [...document.querySelectorAll('main .cell:not(.reveal *)')].flatMap(cell => {
   const [output, more] = cell.querySelectorAll('.cell-output'), parts = more ? null : mayGuess(cell)
   return parts?.some(p => /shape|dtype/.test(p.answer.kind)) ? [{output, parts}] : []

@@ -28,7 +28,6 @@ def test_its_longest_numbers_fit_a_narrow_page(open_lab, name, width):
 
 # ---- by hand: what is to be held is large enough, and a lab fits the screen ----
 
-
 def fullest(lab, name):
     "A reader makes the lab as long as it gets"
     if name == 'broadcast':
