@@ -53,7 +53,7 @@
     document.addEventListener('toggle', reach, true)
 
     // Progress: a line in the bar, the section in the contents, and in the menu how much of each chapter was read, kept on this machine:
-    // which of its hundred parts have been on the screen, as '0110…', since a link may lead past all the others
+    // which of its hundred parts were read, as '0110…', since a link may lead past all the others
     const seenOf = (far, path) => far[path]?.length === 100 ? far[path] : '0'.repeat(100)
     const read = () => { try { return JSON.parse(kept('read')) ?? {} } catch { return {} } }
     const chapters = [...document.querySelectorAll('.menu a, .chapters a')].filter(a => /^\d/.test(a.textContent))
@@ -79,14 +79,17 @@
         if (current) toc.scrollTop = current.offsetTop - toc.clientHeight / 2
         last = current
       }
-      if (!mine) return
+    }
+    // it takes some seconds: each second on the page adds to the parts that are on the screen, and who leafs through, or only looks in, read nothing
+    const ENOUGH = 5, secs = Array(100).fill(0), onScreen = i => Math.abs((i + .5) / 100 * html.scrollHeight - scrollY - innerHeight / 2) <= innerHeight / 2
+    if (mine) setInterval(() => {
+      if (document.hidden) return
       const far = read(), path = new URL(mine.href).pathname, before = seenOf(far, path)
-      const onScreen = i => Math.abs((i + .5) / 100 * html.scrollHeight - scrollY - innerHeight / 2) <= innerHeight / 2
-      const now = before.replace(/0/g, (_, i) => Number(onScreen(i)))
+      const now = before.replace(/0/g, (_, i) => Number(onScreen(i) && ++secs[i] >= ENOUGH))
       if (now === before) return
       store('read', JSON.stringify({...far, [path]: now}))
       tell()
-    }
+    }, 1000)
     let due
     addEventListener('scroll', () => { due ??= requestAnimationFrame(() => { due = null; scrolled() }) }, {passive: true})
     scrolled()

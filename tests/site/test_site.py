@@ -443,19 +443,31 @@ def test_checks_that_held_are_marked(browser, server):
     page.close()
 
 
-def test_progress_is_what_was_on_the_screen_and_is_kept(browser, server):
-    page, said, _ = visit(browser, server+'matmul.html', viewport={'width': 1440, 'height': 800})
+def test_progress_is_what_was_read_and_is_kept(browser, server):
+    # a window of its own: its clock is the test's
+    page, said, _ = visit(browser, server+'matmul.html', viewport={'width': 1440, 'height': 801})
+    page.clock.install()
+    page.reload()
+    page.clock.pause_at(page.evaluate('Date.now()') + 1000)
     mine = page.locator('.menu a[aria-current] .read')
     part = lambda: int(mine.inner_text().removesuffix(' %'))
+    def look(seconds): page.clock.run_for(1000*seconds)
+    look(2)
+    assert not mine.count()                                                # a look at the page reads nothing of it
     page.locator('.toc a').last.click()                                    # past everything
     page.wait_for_function('() => scrollY > 5000')
+    look(6)
     page.wait_for_function("() => document.querySelector('.toc a[aria-current]')?.hash == location.hash")
-    assert part() < 20
-    height, at = page.evaluate('document.documentElement.scrollHeight'), 0
-    while at < height/2 - 800:
-        page.evaluate(f'scrollTo({{top: {at}, behavior: "instant"}})')
-        page.wait_for_timeout(40)
-        at += 600
+    end = part()
+    assert 0 < end < 20
+    height = page.evaluate('document.documentElement.scrollHeight')
+    def leaf(top, seconds):
+        for at in range(top, height//2 - 800, 600):
+            page.evaluate(f'scrollTo({{top: {at}, behavior: "instant"}})')
+            look(seconds)
+    leaf(1200, 1)                                                          # leafed through
+    assert part() == end
+    leaf(0, 5)
     here = page.locator('.toc [aria-current=location]')
     assert here.count() == 1 and page.evaluate("""a => document.getElementById(decodeURIComponent(a.hash.slice(1)))
                                                         .getBoundingClientRect().top < innerHeight/3""",
@@ -467,6 +479,7 @@ def test_progress_is_what_was_on_the_screen_and_is_kept(browser, server):
     # as it was kept before
     page.evaluate("localStorage.setItem('backprop13-read', JSON.stringify({'/data.html': 1}))")
     page.reload()
+    look(6)
     assert part() < 20 and not said
     page.close()
 
