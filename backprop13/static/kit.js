@@ -8,7 +8,10 @@ const put = (el, attrs, children) => {
   for (const [k, v] of Object.entries(attrs)) {
     if (k.startsWith('on')) el.addEventListener(k.slice(2), v)
     else if (v === false || v == null) el.removeAttribute(k)
-    else el.setAttribute(k, v === true ? '' : k === 'class' ? prefixed(v) : v)
+    else {
+      const value = v === true ? '' : k === 'class' ? prefixed(v) : String(v)
+      if (el.getAttribute(k) !== value) el.setAttribute(k, value)       // set anew, even the same is laid out and painted again
+    }
   }
   el.append(...children.flat().filter(c => c != null && c !== false))
   return el
