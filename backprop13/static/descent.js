@@ -133,9 +133,9 @@ const history = ({steps, nets, curve, valid, digits, goTo, putDigit, color, pain
 
   const top = Math.ceil(Math.max(...curve.map(p => p[1]), ...valid.map(v => v[0])))
   const charts = [
-    chart({label: 'Loss, of minibatches thin, on validation images', kind: 'loss', steps, curve, dots: valid.map(v => v[0]),
+    chart({label: 'Validation loss (thin: minibatch)', kind: 'loss', steps, curve, dots: valid.map(v => v[0]),
            ends: [0, top], ticks: Array.from({length: top + 1}, (_, i) => i), text: v => fmt(v, 0), said: v => fmt(v)}),
-    chart({label: 'Accuracy on validation images', kind: 'activations', steps, dots: valid.map(v => v[1]), ends: [0, 1],
+    chart({label: 'Validation accuracy', kind: 'activations', steps, dots: valid.map(v => v[1]), ends: [0, 1],
            ticks: [0, .5, 1], text: v => percent(v, 0), said: v => percent(v, 2)})]
 
   const pictures = Array.from({length: units}, () => picture(SIDE)), ends = [-1, 1].map(() => h('span', {class: 'num'}))
