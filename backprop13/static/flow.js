@@ -15,6 +15,9 @@ export const run = (x, y, w) => {
 }
 // The value where weight `e` starts and the gradient where it ends, image by image
 export const terms = (pass, e) => inFront(pass, e).map((v, i) => [v, e < 6 ? pass.l1G[i][e & 1] : pass.outG[i]])
+// The same with the gradient taken apart, image by image: the factors from the weight on to the loss, as numbers; the last is out.g
+export const chain = (pass, e) => inFront(pass, e).map((v, i) =>
+  e < 6 ? [v, pass.l1[i][e & 1] > 0 ? 1 : 0, pass.w[6 + (e & 1)], pass.outG[i]] : [v, pass.outG[i]])
 const lossAt = ({x, y, w}, e, by) => run(x, y, w.map((v, i) => i === e ? v + by : v)).loss
 // From which nudge to which, within ±1, nudge × gradient is within a tenth of what the loss changes by
 export const reach = (pass, e) => [-1, 1].map(sign => {
@@ -37,6 +40,17 @@ const NAMES = EIGHT.map(e => e < 6 ? `from pixel ${(e >> 1) + 1} to the ${UNIT[e
 const sign = x => x < 0 ? `(${num(x)})` : num(x)
 const and = list => list.length > 1 ? `${list.slice(0, -1).join(', ')} and ${list.at(-1)}` : list[0]
 const sum = pairs => pairs.map(([a, b]) => `${sign(a)} × ${sign(b)}`).join(' + ')
+// The factors of `chain` as [text, kind]: their names, and image by image their numbers
+export const links = (pass, e) => {
+  const kinds = e < 6 ? ['inputs', 'activations', 'weights', 'gradients'] : ['activations', 'gradients'], over = pass.x.length > 1 ? `/${pass.x.length}` : ''
+  const names = [...e < 6 ? ['pixel', 'relu (open 1, shut 0)', 'w2'] : ['l2'], `2(out − y)${over}`]
+  const numbers = chain(pass, e).map((list, i) =>
+    [...list.slice(0, -1).map(v => sign(v)), `2(${num(pass.out[i])} − ${sign(pass.y[i])})${over}`])
+  return [names, ...numbers].map(list => list.map((text, k) => [text, kinds[k]]))
+}
+// Which way the weight `e` is to go
+export const way = (pass, e) => Math.abs(pass.g[e]) < .005 ? 'Zero: a small nudge hardly changes the loss.'
+  : pass.g[e] > 0 ? 'Positive: lowering this weight lowers the loss.' : 'Negative: raising this weight lowers the loss.'
 const product = (pass, e) => `${sum(terms(pass, e))} = ${num(pass.g[e])}`
 // What step `k` of the passes has done, and what weight `e` has to do with it
 export const say = (pass, k, e) => {
@@ -55,8 +69,8 @@ export const say = (pass, k, e) => {
     () => `Backward: out.g = 2(out − y)${over}${mean}: ${each(i => `2 × ${off(i)}${over} = ${num(outG[i])}`)}.`,
     () => `w2.g = l2 × out.g: ${product(pass, 6)}; ${product(pass, 7)}. And l2.g = w2 × out.g: ${per(l2G)}.`,
     () => `An open relu lets the gradient through, a shut one stops it. l1.g: ${per(l1G)}.`,
-    () => 'Both passes are done: every weight has its gradient. ' +
-      `${e < 6 ? 'w1.g = pixel × l1.g' : 'w2.g = l2 × out.g'}: ${NAMES[e]}, ${product(pass, e)}.`][k]()
+    () => 'Both passes are done. Each weight has its gradient, value where its edge starts × gradient where it ends: ' +
+      `${NAMES[e]}, ${e < 6 ? 'pixel × l1.g' : 'l2 × out.g'} = ${product(pass, e)}.`][k]()
 }
 // How far nudge × gradient can be trusted: `reach`, the weight and the pass where the nudge began, the pass now, the nudge
 export const judge = ([low, high], from, was, pass, by) => {
@@ -79,7 +93,9 @@ const render = ({model, el}) => {
   const net = diagram(), {chips, edges, cells} = net
 
   // ---- what the gradient foretells of a nudge, and what is measured
-  const [title, why] = [0, 1].map(() => h('p', {class: 'how'})), eq = h('p', {class: 'eq num'}), [edge, then] = [0, 1].map(() => h('div'))
+  const title = h('p', {class: 'how'}), eq = h('p', {class: 'eq'}), toward = h('p'), [edge, then] = [0, 1].map(() => h('div'))
+  const fill = (el, ...parts) => { if (el.textContent !== parts.map(o => o.textContent ?? o).join('')) el.replaceChildren(...parts) }
+  const factors = list => list.flatMap(([words, kind], k) => [k ? ' × ' : '', h('span', {class: kind}, words)])
   const rows = [['gradients', 'nudge × w.g before'], ['loss', 'loss now − before']].map(([kind, name]) => {
     const how = h('td', {class: 'num'}), v = h('td', {class: 'num'})
     return {how, v, tr: h('tr', {class: kind}, h('th', {scope: 'row'}, name), how, v)}
@@ -116,11 +132,10 @@ const render = ({model, el}) => {
   const due = e => e < 6 ? STAGE.w1G : STAGE.w2G, ready = e => t >= due(e)          // the step of its gradient
   const compare = e => {
     const {from, was, g, Y} = hold, by = w[hold.e] - from, foretold = was.loss + by * g, known = ready(hold.e)
-    write(title, `w.g now, ${NAMES[e]}`)
-    write(eq, ready(e) ? product(pass, e) : '?')
-    write(why, !ready(e) ? `It comes with the step “${STEPS[due(e)]}”.`
-      : 'value where the edge starts × gradient where it ends' +
-        (pass.x.length > 1 ? '; half of each, since the loss is the mean' : ''))
+    const [names, ...images] = links(pass, e)
+    fill(title, `w.g now, ${NAMES[e]}: `, ...factors(names))
+    fill(eq, ...ready(e) ? [...images.flatMap((list, i) => [i ? ' + ' : '', ...factors(list)]), ' = ', h('span', {class: 'gradients'}, num(pass.g[e]))] : ['?'])
+    write(toward, ready(e) ? way(pass, e) : `It comes with the step “${STEPS[due(e)]}”.`)
     write(edge, `Nudged: ${NAMES[hold.e]}`)
     write(then, known ? `w.g: ${num(g)} before the nudge, ${num(pass.g[hold.e])} now` : 'w.g: ?')
     write(rows[0].how, `${sign(by)} × ${known ? sign(g) : '?'}`)
@@ -217,8 +232,8 @@ const render = ({model, el}) => {
     h('div', {class: 'row top'}, h('p', {class: 'ask'}, 'What does each weight do to the loss?'),
       h('div', {class: 'row pair', role: 'group', 'aria-label': 'which images'}, choose.map(c => c.el))),
     net.pic, h('div', {class: 'row steps'}, going, back, next, again, strip), words,
-    h('div', {class: 'columns'},
-      h('div', {}, title, eq, why, h('table', {}, h('caption', {class: 'how'}, edge, then),
+    h('div', {class: 'chain'}, title, eq), h('div', {class: 'columns'},
+      h('div', {}, toward, h('table', {}, h('caption', {class: 'how'}, edge, then),
         h('tbody', {}, rows.map(o => o.tr))), verdict), plot),
     h('p', {class: 'how'}, (touch ? 'Tap an edge. Drag a weight sideways. '
       : 'Point at an edge. Drag a weight sideways, or focus it and press the arrow keys (page keys: ten times as far), Enter to play. ') +

@@ -303,6 +303,19 @@ def test_the_lab_fits_a_screen_of_a_laptop_and_two_of_a_phone(open_lab, width, h
         for o in lab.get_by_role(name).all(): assert o.bounding_box()['height'] >= 44
 
 
+@pytest.mark.parametrize('width', [368, 600])
+def test_on_little_room_in_a_wide_window_nothing_runs_over(open_lab, width):
+    lab = open_lab('descent', viewport={'width': 1440, 'height': 900})
+    lab.evaluate('(e, width) => { e.style.width = `${width}px` }', width)           # as beside JupyterLab's files
+    over = """e => { const room = e.querySelector('.lab-live').getBoundingClientRect()
+        return [...e.querySelectorAll('.lab-live *')].map(o => [o, o.getBoundingClientRect()])
+            .filter(([o, r]) => r.width && (r.left < room.left || r.right > room.right)).map(([o]) => o.outerHTML.slice(0, 80)) }"""
+    assert lab.locator('.lab-live').bounding_box()['width'] == width and not lab.evaluate(over)
+    boxes = [o.bounding_box() for o in lab.locator('.lab-desk > *').all()]
+    assert not any(a['x'] < b['x'] + b['width'] - 1 and b['x'] < a['x'] + a['width'] - 1 and a['y'] < b['y'] + b['height'] - 1
+                   and b['y'] < a['y'] + a['height'] - 1 for i, a in enumerate(boxes) for b in boxes[:i])
+
+
 # ---- on the home page
 
 @pytest.fixture

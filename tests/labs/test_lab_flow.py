@@ -69,6 +69,43 @@ def test_a_weight_s_gradient_is_what_stands_before_and_behind_it():
             assert sum(a*b for a, b in pairs) == pytest.approx(run['g'][e], abs=1e-9)
 
 
+def test_the_chain_leads_from_the_weight_to_the_loss():
+    for given, run, chains in zip(CASES, runs(*CASES), zip(*[iter(in_node('flow', 'chain',
+            [[run, e] for run in runs(*CASES) for e in range(8)]))]*8)):
+        t = autograd(*given)
+        for e, got in enumerate(chains):
+            k, out = e % 2, t['out'].grad
+            parts = [t['x'][:, e//2], (t['l1'][:, k] > 0).double(), t['w2'][k].expand(len(out)), out] if e < 6 \
+                else [t['l2'][:, k], out]
+            near(got, torch.stack(parts, 1))
+            near(torch.tensor(got, dtype=torch.float64).prod(1).sum(), (t['w1' if e < 6 else 'w2'].grad.flatten())[e % 6])
+
+
+def text_of(links): return [' × '.join(text for text, _ in o) for o in links]
+
+def test_the_chain_in_words_and_numbers():
+    one, both = runs(tensors(START, (0,)), tensors(START))
+    links = lambda run, e: in_node('flow', 'links', [[run, e]])[0]
+    assert text_of(links(one, 0)) == ['pixel × relu (open 1, shut 0) × w2 × 2(out − y)', '1 × 1 × 2 × 2(3 − 2)']
+    assert text_of(links(one, 3)) == ['pixel × relu (open 1, shut 0) × w2 × 2(out − y)', '0.5 × 0 × (−1) × 2(3 − 2)']
+    assert text_of(links(both, 0))[1:] == ['1 × 1 × 2 × 2(3 − 2)/2', '0 × 1 × 2 × 2(−1 − 1)/2']
+    assert text_of(links(both, 7)) == ['l2 × 2(out − y)/2', '0 × 2(3 − 2)/2', '3 × 2(−1 − 1)/2']
+    assert [kind for _, kind in links(one, 0)[1]] == ['inputs', 'activations', 'weights', 'gradients']
+
+
+def test_the_way_that_it_names_lowers_the_loss():
+    smooth = [o for o in CASES if o != AT_0]                  # where relu has a corner, one way differs from the other
+    all_runs, seen = runs(*smooth), set()
+    told = iter(in_node('flow', 'way', [[run, e] for run in all_runs for e in range(8)]))
+    for given, run in zip(smooth, all_runs):
+        for e in range(8):
+            words, lower, higher = next(told), *(loss_at(given, e, by) - run['loss'] for by in (-1e-5, 1e-5))
+            seen.add(words)
+            if words.startswith('Zero'): assert abs(lower) < 1e-7 > abs(higher)
+            else: assert ('lowering' in words) == (lower < 0) and ('raising' in words) == (higher < 0)
+    assert len(seen) == 3
+
+
 def loss_at(given, e, by):
     x, y, w1, w2 = given
     flat = torch.tensor([v for row in w1 for v in row] + list(w2), dtype=torch.float64)
@@ -109,14 +146,14 @@ def test_what_it_says():
         'Backward: out.g = 2(out − y) / 2, since the loss is the mean: 2 × (3 − 2) / 2 = 1; 2 × (−1 − 1) / 2 = −2.',
         'w2.g = l2 × out.g: 1.5 × 1 + 1 × (−2) = −0.5; 0 × 1 + 3 × (−2) = −6. '
         'And l2.g = w2 × out.g: 2 and −4 in the first unit, −1 and 2 in the second unit.',
-        'Both passes are done: every weight has its gradient. '
-        'w1.g = pixel × l1.g: from pixel 1 to the first unit, 1 × 2 + 0 × (−4) = 2.']
+        'Both passes are done. Each weight has its gradient, value where its edge starts × gradient where it ends: '
+        'from pixel 1 to the first unit, pixel × l1.g = 1 × 2 + 0 × (−4) = 2.']
     # the edge in hand
     assert [say(one, e)[1].split('l1 of ')[1] for e in (3, 7)] == [
         'the second unit: 1 × (−1.5) + 0.5 × 2 + 0 × 2 = −0.5.']*2
-    assert [say(one, e)[8].split('. ', 1)[1] for e in (2, 6)] == [
-        'w1.g = pixel × l1.g: from pixel 2 to the first unit, 0.5 × 4 = 2.',
-        'w2.g = l2 × out.g: from the first unit to out, 1.5 × 2 = 3.']
+    assert [say(one, e)[8].split(': ', 1)[1] for e in (2, 6)] == [
+        'from pixel 2 to the first unit, pixel × l1.g = 0.5 × 4 = 2.',
+        'from the first unit to out, l2 × out.g = 1.5 × 2 = 3.']
     opened = runs(([[1, .5, 0]], [2], [[1, -.5], [1, 2], [.5, 2]], [2, -1]))[0]
     assert say(opened)[2].endswith('Both units are open.')
     judged = in_node('flow', 'judge',
@@ -194,13 +231,11 @@ def test_the_diagram_shows_a_run_of_our_modules(lab, name, images):
     assert lab.locator('.lab-closed').evaluate_all(seen) == lab.locator('.lab-shut').evaluate_all(seen) == shut
     for i, name in enumerate(NAMES):
         slider(lab, name).hover()
-        terms = [(run['x'][n, i//2], run['l1'].g[n, i % 2]) if i < 6
-                 else (run['l2'][n, i - 6], run['out'].g[n, 0]) for n in range(len(images))]
-        text = lab.locator('.lab-eq').inner_text().replace('(', '').replace(')', '')
-        left, right = text.split(' = ')
-        assert [[number(v) for v in o.split(' × ')]
-                for o in left.split(' + ')] == [pytest.approx([a.item(), b.item()]) for a, b in terms]
+        left, right = lab.locator('.lab-eq').inner_text().split(' = ')
+        assert left == ' + '.join(text_of(in_node('flow', 'links', [[*runs(tensors(START, images)), i]])[0])[1:])
         assert number(right) == pytest.approx(pairs[i][1])
+        g = pairs[i][1]
+        assert lab.get_by_text('Positive: ' if g > 0 else 'Negative: ' if g else 'Zero: ').is_visible()
         assert lab.locator('.lab-front').filter(visible=True).count() == lab.locator('.lab-behind').filter(visible=True).count() == len(images)
 
 
@@ -229,7 +264,7 @@ def test_a_drag_is_compared_with_its_gradient_and_moves_nothing_else(lab):
     assert 'from the plot’s edge to a weight of −1; this nudge is beyond. A relu has opened.' in said
     g = wanted((0,), w1=[[1, -.8], [1, 2], [.5, 2]])[1]['w1'].g[0, 1].item()
     assert f'w.g: 0 before the nudge, {g:.3g} now'.replace('-', '−') in said
-    assert 'from pixel 1 to the second unit, 1 × ' in lab.locator('.lab-flow > .lab-status').inner_text()
+    assert 'from pixel 1 to the second unit, pixel × l1.g = 1 × ' in lab.locator('.lab-flow > .lab-status').inner_text()
     want, _ = wanted((0,), w1=[[1, -.8], [1, 2], [.5, 2]])
     for got, w in zip(shown(lab), want, strict=True): assert got == pytest.approx(w, abs=6e-3)
     assert places() == before
@@ -321,6 +356,22 @@ def test_it_plays_in_order(lab, key):
     assert play.is_visible() and thick(lab)[0] > 0
 
 
+def test_while_it_rests_nothing_is_drawn_anew(lab):
+    page = lab.page
+    page.clock.install()
+    page.clock.pause_at(page.evaluate('Date.now()') + 1000)
+    button(lab, 'Play')
+    lab.evaluate("""e => { window.anew = 0; new MutationObserver(list => { anew += list.length })
+        .observe(e, {attributes: true, childList: true, characterData: true, subtree: true}) }""")
+    def during(ms):
+        page.evaluate('anew = 0')
+        page.clock.run_for(ms)
+        return page.evaluate('anew')
+    assert during(600) > 100                                 # it moves for half of a step
+    page.clock.run_for(400)
+    assert during(600) == 0                                  # and is read for the other half
+
+
 STEPS = ['pixels', *(f'forward: {o}' for o in ('l1', 'relu', 'out', 'loss')),
          *(f'backward: {o}' for o in ('out.g', 'w2.g', 'relu', 'w1.g'))]
 
@@ -403,6 +454,15 @@ def test_it_fits(open_lab, width, height, screens):
         return all.filter((a, i) => all.slice(i + 1).some(b => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2 &&
             Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2)).length }"""
     assert lab.evaluate(clash) == 0                          # no box lies on another
+
+
+@pytest.mark.parametrize('height', [740, 844])
+def test_a_phone_shows_a_weight_and_its_curve_at_once(open_lab, height):
+    lab = open_lab('flow', viewport={'width': 390, 'height': height})
+    tops = [o.bounding_box()['y'] for o in lab.locator('.lab-chip').all()]
+    box = lab.locator('.lab-columns > svg').bounding_box()
+    bar = lab.page.locator('.bar').bounding_box()['height']
+    assert 0 < box['y'] + box['height'] - min(tops) <= height - bar
 
 
 @pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 390)])
