@@ -478,12 +478,13 @@ class Page:
             a.attrs['href'] = url + (f'#{frag}' if frag else '')
 
     def tidy(self):
-        """Drop empty paragraphs, keep numbers such as 50 000 on one line, give each table a box that
+        """Drop empty paragraphs, keep 50 000, 96 %, chapter 3 on one line, give each table a box that
         scrolls, and each line of code its indentation, within which a phone wraps it"""
         prose = [o for e in self.tree.css('article :is(p, li, td, th, summary, figcaption, h2, h3, h4)')
                  for o in e.iter(include_text=True) if o.is_text_node]
         for o in prose:
-            if (kept := re.sub(r'(?<=\d) (?=\d{3}\b)', '\xa0', o.text())) != o.text(): o.replace_with(kept)
+            kept = re.sub(r'(?<=\d) (?=\d{3}\b|%|[kMG]B\b|ms\b|µs\b)|(?<=[Cc]hapter) (?=\d)', '\xa0', o.text())
+            if kept != o.text(): o.replace_with(kept)
         for o in self.tree.css('code.sourceCode > span[id]'):
             if by := len(o.text()) - len(o.text().lstrip(' ')): o.attrs['style'] = f'--by:{by}'
         for o in self.tree.css('article p'):
