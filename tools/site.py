@@ -480,7 +480,7 @@ class Page:
     def tidy(self):
         """Drop empty paragraphs, keep 50 000, 96 %, chapter 3 on one line, give each table a box that
         scrolls, and each line of code its indentation, within which a phone wraps it"""
-        prose = [o for e in self.tree.css('article :is(p, li, td, th, summary, figcaption, h2, h3, h4)')
+        prose = [o for e in self.tree.css('article :is(p, li, td, th, summary, figcaption)')
                  for o in e.iter(include_text=True) if o.is_text_node]
         for o in prose:
             kept = re.sub(r'(?<=\d) (?=\d{3}\b|%|[kMG]B\b|ms\b|µs\b)|(?<=[Cc]hapter) (?=\d)', '\xa0', o.text())
