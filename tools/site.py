@@ -478,8 +478,13 @@ class Page:
             a.attrs['href'] = url + (f'#{frag}' if frag else '')
 
     def tidy(self):
-        """Drop empty paragraphs, give each table a box that scrolls, and each line of code its indentation,
-        within which a phone wraps it"""
+        """Drop empty paragraphs, keep 50 000, 96 %, chapter 3 on one line, give each table a box that
+        scrolls, and each line of code its indentation, within which a phone wraps it"""
+        prose = [o for e in self.tree.css('article :is(p, li, td, th, summary, figcaption)')
+                 for o in e.iter(include_text=True) if o.is_text_node]
+        for o in prose:
+            kept = re.sub(r'(?<=\d) (?=\d{3}\b|%|[kMG]B\b|ms\b|µs\b)|(?<=[Cc]hapter) (?=\d)', '\xa0', o.text())
+            if kept != o.text(): o.replace_with(kept)
         for o in self.tree.css('code.sourceCode > span[id]'):
             if by := len(o.text()) - len(o.text().lstrip(' ')): o.attrs['style'] = f'--by:{by}'
         for o in self.tree.css('article p'):
@@ -538,12 +543,13 @@ def typeset(pages, katex, problems):
     for (p, o, tex), r in zip(sums, done):
         if 'error' in r:
             problems.append(f"nbs/{p.nb}: KaTeX can't typeset {tex.strip()}: {r['error']}"); continue
-        after = o.next if o.next and o.next.is_text_node else None
-        stop = after and re.match('[,.;:?)]+', after.text())
+        before, after = (n if n and n.is_text_node else None for n in (o.prev, o.next))
+        start, stop = before and re.search(r'\($', before.text()), after and re.match('[,.;:?)]+', after.text())
         o.inner_html = r['html']
-        if stop and len(tex) < 40:    # a comma stays on its formula's line
-            after.replace_with(after.text()[stop.end():])
-            p.put(o, f'<span class="keep">{o.html}{stop[0]}</span>')
+        if (start or stop) and len(tex) < 40:    # a comma stays on its formula's line, and a bracket
+            if start: before.replace_with(before.text()[:-1])
+            if stop: after.replace_with(after.text()[stop.end():])
+            p.put(o, f'<span class="keep">{"("*bool(start)}{o.html}{stop[0] if stop else ""}</span>')
 
 
 def menu_for(contents):

@@ -76,7 +76,7 @@
       if (current !== last) {
         last?.removeAttribute('aria-current')
         current?.setAttribute('aria-current', 'location')
-        if (current) toc.scrollTop = current.offsetTop - toc.clientHeight / 2
+        if (toc) toc.scrollTop = current ? current.offsetTop - toc.clientHeight / 2 : 0
         last = current
       }
     }
