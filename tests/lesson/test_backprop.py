@@ -184,7 +184,8 @@ weights = torch.randn(784, 50), torch.zeros(50), torch.randn(50, 1), torch.zeros
 forward_and_backward(x[:64], targ[:64], *weights)                    # what the first call loads is not its memory
 def size():
     if sys.platform == 'darwin': return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return 1024*int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])      # ru_maxrss begins with the parent's
+    # ru_maxrss begins with the parent's
+    return 1024*int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])
 before = size()
 EXTRA
 forward_and_backward(x, targ, *weights)

@@ -191,7 +191,8 @@ def test_what_evaluate_refuses():
     with pytest.raises(ValueError, match='wanted a tensor of one number'):
         evaluate(model, nn.CrossEntropyLoss(reduction='none'), dl)
     model.forward = lambda x: None
-    with pytest.raises(TypeError, match='the model gave NoneType, wanted a tensor'): evaluate(model, F.cross_entropy, dl)
+    with pytest.raises(TypeError, match='the model gave NoneType, wanted a tensor'):
+        evaluate(model, F.cross_entropy, dl)
 
 
 # ---- devices

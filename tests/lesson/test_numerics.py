@@ -256,7 +256,8 @@ def a_layer(draw, wrong=True):
 LINEAR = theirs('x @ w + b', 'x', 'w', 'b')
 contract('lin', a_layer(), ours('lin(x, w, b)', 'x', 'w', 'b'), LINEAR, LIN, lin_scale)
 contract('Lin', odd_g(a_layer()), layer('Lin(w, b)', 'x', 'x', 'w', 'b'), LINEAR, [*LIN, OUT_G], lin_scale)
-contract('lin_grad', a_layer(), 'out = lin(x, w, b)\nout.g = g\nlin_grad(x, out, w, b)\ngot = out, x.g, w.g, b.g', LINEAR,
+contract('lin_grad', a_layer(),
+         'out = lin(x, w, b)\nout.g = g\nlin_grad(x, out, w, b)\ngot = out, x.g, w.g, b.g', LINEAR,
          [*LIN, f'^matmul: .*({FIT})', '^lin_grad: .* but its gradient is .*; pass the inp, w and b that gave out'],
          lin_scale)
 # in float16 PyTorch adds b before it rounds
@@ -423,7 +424,8 @@ contract('loss_and_gradients', fast(), f'loss, grads = loss_and_gradients({FAST}
          PLAIN, scale=fast_scale)
 contract('FastNetwork', fast(), f'got = {FAST}.forward(x)', 'want = ((x @ w1 + b1).relu() @ w2 + b2).t()')
 contract('NetworkLoss', fast(), 'weights = [t.detach().requires_grad_() for t in (w1, b1, w2, b2)]\n'
-         'out = NetworkLoss.apply(x, y, *weights)\ngot = out, *torch.autograd.grad(out, weights)', PLAIN, scale=fast_scale)
+         'out = NetworkLoss.apply(x, y, *weights)\ngot = out, *torch.autograd.grad(out, weights)', PLAIN,
+         scale=fast_scale)
 
 
 # ---- all of them
@@ -516,7 +518,7 @@ def test_a_bug_is_seen(name, where, old, new, inputs, record_property):
 
 
 def test_what_a_failure_prints_runs():
-    "Pasted into another Python, it prints the numbers that the failure names, in tensors that lie in memory as the case's"
+    "Pasted into another Python, it prints the numbers that the failure names, in tensors that lie in memory as its own"
     for way in ('.reshape(2, 2).permute(1, 0)', '.reshape(2, 2)[..., ::2]', '.reshape(4, 1)[1:]',
                 '[:2].reshape(1, 2).expand(3, 2)'):
         code = f'torch.tensor([1., -inf, 1e-30, nan]){way}'

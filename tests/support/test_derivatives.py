@@ -1,4 +1,4 @@
-"The algebra behind the ledger: its sums, its formulas' numbers, its matrices. What must be told apart: test_instruments."
+"The algebra behind the ledger: its sums, its formulas' numbers. What they must tell apart: test_instruments."
 import numpy as np, pytest, sympy as sp
 
 from backprop13.support.derivatives import (OPERATIONS, c, chain, evaluate, g, gate, gradient, i, j, k, m, matrix,

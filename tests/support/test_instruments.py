@@ -180,7 +180,8 @@ def good_layers_pass(lib):
     model, targ = backprop.Model(w, b, rand(3, 1), rand(1)), rand(4, 1)
     model(x, targ)
     model.backward()                                                 # gradients from before don't count, and stay
-    before = {k: (t, t.clone(), t.g) for k, t in lib.checks.all_tensors(model, dict(x=x, targ=targ)).items() if k != 'targ'}
+    tensors = lib.checks.all_tensors(model, dict(x=x, targ=targ))
+    before = {k: (t, t.clone(), t.g) for k, t in tensors.items() if k != 'targ'}
     check(model, constants=['targ'], x=x, targ=targ)
     assert all(t.equal(was) and t.g is g for t, was, g in before.values()) and not hasattr(targ, 'g')
 
@@ -299,8 +300,9 @@ def formulas_are_told_apart(lib):
     for arg in op.forms: assert not D.matrix_form_agrees(op._replace(forms={arg: -op.forms[arg]}), arg)
     for form in (mse.forms[x]*n/2, mse.forms[x]*n/4):
         assert not D.matrix_form_agrees(mse._replace(forms={x: form}), x)
-    square = [D.matrix(o, 3, 3) for o in 'xwg']                         # a transpose or a sum is missing; one row of them
-    for wrong in {x: square[2]*square[1], D.w: square[0]*square[2], D.b: D.matrix('g', n, D.nh)}, {x: op.forms[x][:1, :]}:
+    a, w, h = (D.matrix(o, 3, 3) for o in 'xwg')
+    for wrong in ({x: h*w, D.w: a*h, D.b: D.matrix('g', n, D.nh)},          # a transpose or a sum is missing
+                  {x: op.forms[x][:1, :]}):                                 # one row of them
         for arg in wrong: assert not D.matrix_form_agrees(op._replace(forms=wrong), arg)
     refuses(ValueError, 'no value for x', D.evaluate, x[1, 1])
 
@@ -544,7 +546,8 @@ CHECKS = {
 
 
 
-test_the_library_has_the_property, test_the_bug_is_found = planted(derivatives=DERIVATIVES, ledger=LEDGER, checks=CHECKS)
+test_the_library_has_the_property, test_the_bug_is_found = planted(derivatives=DERIVATIVES, ledger=LEDGER,
+                                                                   checks=CHECKS)
 
 
 def unproved(exported):
@@ -552,7 +555,8 @@ def unproved(exported):
     return sorted(set(exported) - {where for _, _, where, *_ in rows_of(checks=CHECKS)[0]})
 
 def test_every_export_has_a_mutant():
-    own = [f'checks.{k}' for k in checks.__all__ if getattr(getattr(checks, k), '__module__', checks.__name__) == checks.__name__]
+    def home(k): return getattr(getattr(checks, k), '__module__', checks.__name__)
+    own = [f'checks.{k}' for k in checks.__all__ if home(k) == checks.__name__]
     assert unproved(own) == [] and len(own) > 9 and unproved([*own, 'checks.slopes']) == ['checks.slopes']
 
 
