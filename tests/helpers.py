@@ -1,5 +1,4 @@
-"""What tests share: the library with one place changed, words for properties, commands and
-notebooks of the house, small files of digits."""
+"What tests share: the library with one place changed, words for properties, commands and notebooks, files of digits."
 import ast, hashlib, importlib, importlib.abc, importlib.util, itertools, os, re, subprocess, sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import backprop13
 from backprop13.data import SHA256, to_idx
-from backprop13.support.card import f64, inf, nan, rand, works                     # as the cards have them
+from backprop13.support.card import equal, f64, inf, nan, rand, refused, works     # as the cards have them
 from conftest import load_tool, root
 
 folder = Path(backprop13.__file__).parent
@@ -29,7 +28,8 @@ def mutated(where, old, new):
         if name in names:
             lines = text.splitlines(keepends=True)
             part = ''.join(lines[o.lineno - 1:o.end_lineno])
-            assert part.count(old) == 1, f'stale row: {old!r} stands {part.count(old)} times in {where}, wanted once'
+            n = part.count(old)
+            assert n == 1, f'stale row: {old!r} stands {n} times in {where}, wanted once'
             return ''.join(lines[:o.lineno - 1]) + part.replace(old, new) + ''.join(lines[o.end_lineno:])
     raise AssertionError(f'stale row: backprop13.{module} has no {name}')
 
@@ -41,8 +41,7 @@ class Modules:
 
 
 class Library(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """The package executed afresh, with `sources` in place of some modules' own: `with Library()
-    as lib: lib.backprop.lin`"""
+    "The package executed afresh, `sources` in place of some modules' own: `with Library() as lib: lib.backprop.lin`"
     number = itertools.count()
     def __init__(self, **sources): self.sources, self.name = sources, f'mutant{next(self.number)}'
     def __enter__(self):
@@ -60,8 +59,9 @@ class Library(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         path = folder.joinpath(*fullname.split('.')[1:])
         return path/'__init__.py' if path.is_dir() else path.with_suffix('.py')
     def exec_module(self, module):
-        text = self.sources.get(module.__name__.rpartition('.')[2]) or self.file(module.__name__).read_text(encoding='utf-8')
-        exec(compile(text, f'{module.__name__}.py', 'exec'), vars(module))
+        name = module.__name__
+        text = self.sources.get(name.rpartition('.')[2]) or self.file(name).read_text(encoding='utf-8')
+        exec(compile(text, f'{name}.py', 'exec'), vars(module))
 
 
 def kill(prop, where, old, new):
@@ -75,18 +75,28 @@ def kill(prop, where, old, new):
     pytest.fail(f'{prop.__name__} did not see {new!r} for {old!r} in {where}')
 
 
-# ---- words for properties
+def rows_of(**mutants):
+    "Of module -> property -> rows (kind, definition, its text, what is planted): rows, and names for them"
+    rows = [(prop, kind, f'{module}.{name}', old, new) for module, props in mutants.items()
+            for prop, some in props.items() for kind, name, old, new in some]
+    return rows, [f'{prop.__name__}-{where}-{kind}' for prop, kind, where, *_ in rows]
+
+def planted(**mutants):
+    "Two tests: the library has each property, and each property sees the bugs of its rows, as `rows_of` has them"
+    rows, names = rows_of(**mutants)
+    @pytest.mark.parametrize('prop', dict.fromkeys(prop for prop, *_ in rows), ids=lambda p: p.__name__)
+    def holds(prop):
+        with Library() as lib: prop(lib)
+    @pytest.mark.parametrize('prop,kind,where,old,new', rows, ids=names)
+    def is_found(prop, kind, where, old, new, record_property):
+        record_property('mutant', kind)                # counted at the end of the run, by conftest.py
+        kill(prop, where, old, new)
+    return holds, is_found
+
 
 def refuses(error, message, f, *args, **kw):
     "`f(*args)` must raise `error`, and say `message`"
-    try: f(*args, **kw)
-    except Exception as e:
-        assert isinstance(e, error) and message in str(e), f'{e!r}, wanted {error.__name__}: {message}'
-    else:
-        raise AssertionError(f'{f.__name__} took {[a.shape if isinstance(a, torch.Tensor) else a for a in args]}')
-
-def equal(got, want): torch.testing.assert_close(got, want, equal_nan=True)
-def near(got, want, tolerance=1e-10): torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+    refused(message, f, *args, error=error, **kw)
 
 
 # ---- commands, settings and notebooks of the house

@@ -6,73 +6,39 @@ import pytest, torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers import kill
-
 import backprop13.fitting
-from backprop13.backprop import Lin, Model, Module, backward, forward_and_backward, lin, zero_grads
-from backprop13.training import CrossEntropy
-from backprop13.support.checks import autograd_grads, check_grads
-
-def data(n, m, nh, dtype, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    def r(*shape): return torch.randn(*shape, generator=g, dtype=dtype)
-    return dict(x=r(n, m), targ=r(n, 1), w1=r(m, nh)/m**.5, b1=r(nh), w2=r(nh, 1)/nh**.5, b2=r(1))
-
-
-def trusted(d):
-    want = autograd_grads(lambda x, targ, w1, b1, w2, b2: F.mse_loss((x @ w1 + b1).relu() @ w2 + b2, targ), **d)
-    del want['targ']
-    return want
-
-
-def grads(d): return {k: v.g for k, v in d.items() if k != 'targ'}
-
-
-def by_functions(x, targ, w1, b1, w2, b2): return forward_and_backward(x, targ, w1, b1, w2, b2)
-
-
-def by_modules(x, targ, w1, b1, w2, b2):
-    model = Model(w1, b1, w2, b2)
-    loss = model(x, targ)
-    model.backward()
-    return loss
-
-
-def square(seed=0, n=6):
-    g = torch.Generator().manual_seed(seed)
-    x, targ, w = (torch.randn(n, n, generator=g, dtype=torch.float64) for _ in range(3))
-    return x, targ, w, torch.zeros(n, dtype=torch.float64)
-
+from backprop13 import backprop
+from backprop13.backprop import Lin, Model, backward, forward_and_backward, lin, zero_grads
+from backprop13.support.cards import network_of
+from backprop13.support.checks import check_grads
+from helpers import kill, rand, works
 
 def test_no_batch_outlives_the_next():
     "While the layers live, nothing waits for the garbage collector."
-    d, alive = data(7, 5, 3, torch.float64), []
+    (model, x, targ, *_), alive = network_of(backprop), []
     gc.disable()
     try:
-        model = Model(d['w1'], d['b1'], d['w2'], d['b2'])
         for _ in range(3):
-            x = d['x'].clone()
-            loss = model(x, d['targ'])
+            inp = x.clone()
+            loss = model(inp, targ)
             model.backward()
-            outs = x, loss, *(q.out for q in model.layers)
+            outs = inp, loss, *(q.out for q in model.layers)
             alive.append([weakref.ref(t) for t in outs])
-            del x, loss, outs
+            del inp, loss, outs
         assert not any(o() is not None for o in sum(alive[:2], []))
     finally: gc.enable()
 
 
-def test_a_used_model_can_be_copied_and_saved():
-    d = data(7, 5, 3, torch.float64)
-    model = Model(d['w1'], d['b1'], d['w2'], d['b2'])
-    model(d['x'], d['targ'])
-    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        again.backward()
-        check_grads({'w1': again.layers[0].w.g}, {'w1': trusted(d)['w1']})
+def test_a_used_model_can_be_saved_and_copied_with_its_outputs():
+    model, x, targ, d, want = network_of(backprop)
+    model(x, targ)
+    again = pickle.loads(pickle.dumps(model))
+    again.backward()
+    check_grads({'w1': again.layers[0].w.g}, {'w1': want['w1']})
     assert not hasattr(d['w1'], 'g')
-    x, targ, w, b = square()
-    layer = Lin(w, b)
-    outs = layer(x), layer(x + 1)
-    again, first, last = copy.deepcopy((layer, *outs))
+    x, w = rand(6, 6), rand(6, 6, seed=1)
+    layer = Lin(w, torch.zeros(6).double())
+    again, first, last = copy.deepcopy((layer, layer(x), layer(x + 1)))
     for out in first, last: backward(out, torch.ones_like(out))
     check_grads({'w': again.w.g}, {'w': (2*x + 1).t() @ torch.ones_like(x)})
     assert not hasattr(w, 'g')                              # what is copied together belongs together
@@ -87,22 +53,21 @@ def run_program(lib, seed):
     def r(*shape): return torch.randn(*shape, generator=g, dtype=torch.float64)
     def odd(*shape):
         "Numbers that lie in memory as they come, transposed, apart, or that are one row seen as many"
-        kind = rng.randrange(4 if shape[0] == 4 else 3)
-        return [r(*shape), r(*shape[::-1]).t(),
-                r(*(2*n for n in shape))[tuple(slice(None, None, 2) for _ in shape)],
-                r(*(1 for _ in shape[1:]), shape[-1]).expand(shape)][kind]
+        apart = r(*(2*n for n in shape))[tuple(slice(None, None, 2) for _ in shape)]
+        one_row = r(*(1 for _ in shape[1:]), shape[-1]).expand(shape)
+        return [r(*shape), r(*shape[::-1]).t(), apart, one_row][rng.randrange(4 if shape[0] == 4 else 3)]
     given = dict(x=odd(4, 3), y=odd(4, 3), w=odd(3, 3), b=r(3), v=odd(3, 3), c=odd(3))
     theirs, total, found = {k: t.clone().requires_grad_() for k, t in given.items()}, 0, []
     def compare():
         got = {k: sum((q for q in (getattr(t, 'g', None), t.grad) if q is not None), torch.zeros_like(t))
                for k, t in given.items()}
-        want = torch.autograd.grad(total, list(theirs.values()),
-                                   materialize_grads=True) if torch.is_tensor(total) else got.values()
+        want = got.values()
+        if torch.is_tensor(total): want = torch.autograd.grad(total, [*theirs.values()], materialize_grads=True)
         found.append((got, dict(zip(theirs, want))))
     B, values, refs = lib.backprop, [], []
     def linear(w, b): return B.Lin(given[w], given[b]), lambda x: x @ theirs[w] + theirs[b]
-    layers, losses = [linear('w', 'b'), linear('v', 'c'), linear('w', 'b'),
-                      (B.Relu(), torch.relu)], [B.Mse(), B.Mse()]
+    layers = [linear('w', 'b'), linear('v', 'c'), linear('w', 'b'), (B.Relu(), torch.relu)]
+    losses = [B.Mse(), B.Mse()]
     def chain(parts):
         def f(x):
             for _, part in parts: x = part(x)
@@ -131,8 +96,7 @@ def run_program(lib, seed):
             compare()
             for what in [q for q, *_ in layers + steps] + losses: what.zero_grad()
             zero_grads(given['x'], given['y'])
-            assert all(getattr(t, 'g', None) is t.grad is None
-                       for t in given.values()), 'zero_grad left a gradient'
+            assert all(getattr(t, 'g', None) is t.grad is None for t in given.values()), 'zero_grad left a gradient'
             with torch.no_grad():
                 for params, grads in zip((given, theirs), found[0]):
                     for q in 'wbvc': params[q] -= .1*grads[q].clamp(-1, 1)
@@ -150,18 +114,20 @@ def run_program(lib, seed):
     return found
 
 
-def works(f, *args):
-    "What `f(*args)` gives; an error is a fault that was found"
-    try: return f(*args)
-    except (RuntimeError, ValueError) as e: raise AssertionError(f'{e!r}') from e
-
-
-def containers_are_right(lib, seeds):
+def containers_are_right(lib, seeds=range(40)):
     for seed in seeds:
         for got, want in works(run_program, lib, seed): check_grads(got, want, op=f'program {seed}')
 
 
 def test_random_programs(): containers_are_right(backprop13, range(300))
+
+@pytest.mark.parametrize('where,old,new', [
+    ('backprop.backward', 'for t in (out, *order): t.g = None', 'pass'),
+    ('backprop.Module', 'out.maker = self, args', 'self.was = out.maker = self, getattr(self, "was", (0, args))[1]')])
+def test_random_programs_find_the_bug(where, old, new, record_property):
+    "One that the cards see, too"
+    record_property('mutant', 'in random programs')
+    kill(containers_are_right, where, old, new)
 
 
 def deaf(code):
@@ -196,18 +162,18 @@ class Largest(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize('rung', [by_functions, by_modules])
-def test_no_outer_products(rung):
-    n, m, nh = 64, 784, 50
-    with Largest() as largest: rung(**data(n, m, nh, torch.float32))
-    assert largest.numel <= n*m
+def by_modules(x, targ, *weights):
+    model = Model(*weights)
+    model(x, targ)
+    model.backward()
 
+def with_outer_products(x, targ, w1, b1, *_): (x.unsqueeze(-1)*lin(x, w1, b1).unsqueeze(1)).sum(0)
 
-def test_no_outer_products_finds_one():
-    d = data(64, 784, 50, torch.float32)
-    out = lin(d['x'], d['w1'], d['b1'])
-    with Largest() as largest: (d['x'].unsqueeze(-1)*out.unsqueeze(1)).sum(0)
-    assert largest.numel == 64*784*50
+@pytest.mark.parametrize('rung,most', [(forward_and_backward, 64*784), (by_modules, 64*784),
+                                       (with_outer_products, 64*784*50)])
+def test_no_outer_products(rung, most):
+    with Largest() as largest: rung(*(rand(*s) for s in ((64, 784), (64, 1), (784, 50), (50,), (50, 1), (1,))))
+    assert largest.numel == most
 
 
 peak = '''
@@ -218,7 +184,8 @@ weights = torch.randn(784, 50), torch.zeros(50), torch.randn(50, 1), torch.zeros
 forward_and_backward(x[:64], targ[:64], *weights)                    # what the first call loads is not its memory
 def size():
     if sys.platform == 'darwin': return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return 1024*int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])      # ru_maxrss begins with the parent's
+    # ru_maxrss begins with the parent's
+    return 1024*int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])
 before = size()
 EXTRA
 forward_and_backward(x, targ, *weights)
@@ -237,35 +204,3 @@ def test_memory_of_all_images():
     # the gradient of the images alone takes 157 MB: less would mean that nothing was measured
     assert 100 < used < 500
     assert peak_mb('big = torch.ones(2*10**8)') > 500
-
-
-def test_the_model_trains_with_it():
-    "`Model` takes another loss; labels may be bytes; its gradients add up."
-    g = torch.Generator().manual_seed(0)
-    x, w1, w2 = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((6, 4), (4, 3), (3, 5)))
-    b1, b2, targ = torch.zeros(3).double(), torch.zeros(5).double(), torch.tensor([0, 4, 2, 2, 1, 3],
-        dtype=torch.uint8)
-    model = Model(w1, b1, w2, b2, loss=CrossEntropy())
-    loss = model(x, targ)
-    model.backward()
-    def f(x, w1, b1, w2, b2): return F.cross_entropy((x @ w1 + b1).relu() @ w2 + b2, targ.long())
-    want = autograd_grads(f, x=x, w1=w1, b1=b1, w2=w2, b2=b2)
-    got = dict(x=x, w1=w1, b1=b1, w2=w2, b2=b2)
-    check_grads({k: t.g for k, t in got.items()}, want)
-    torch.testing.assert_close(loss, f(**got))
-
-
-# ---- the random programs can fail
-
-BUGS = [('not zeroed', 'backprop.backward', 'for t in (out, *order): t.g = None', 'pass'),
-        ('wrong order', 'backprop.backward', 'if after_its_parts: order.append(t)', 'if after_its_parts: pass'),
-        ('wrong order', 'backprop.backward', 'seen.add(id(t))', 'seen.add(id(t)); order.insert(0, t)'),
-        ('wrong call', 'backprop.Module', 'out.maker = self, args',
-         'self.was = out.maker = self, getattr(self, "was", (0, args))[1]'),
-        ('missing factor', 'backprop.Mse', '*out.g', '')]
-
-@pytest.mark.parametrize('kind,where,old,new', BUGS, ids=[f'{where}-{kind}' for kind, where, *_ in BUGS])
-def test_random_programs_find_the_bug(kind, where, old, new, record_property):
-    record_property('mutant', kind)
-    def random_programs(lib): containers_are_right(lib, range(40))
-    kill(random_programs, where, old, new)

@@ -1,11 +1,7 @@
-"""Numbers in prose, and what holds each. A number holds if the code of its section, from one `##
-` heading to the next, states it
-or prints it; outputs that vary print nothing. In front of the first heading, and in a last
-section that sums up, the whole
-notebook's code counts. Whole numbers up to 12 aren't looked at, nor exercises' texts. What no
-computer can check is named in the cell,
-with its reason: `<!-- unchecked: 3.13, Python's version -->`. The mutants: each number in turn,
-changed in its last digit."""
+"""Numbers in prose, and what holds each: the code of its section, from one `## ` heading to the next, states it or prints
+it; outputs that vary print nothing. In front of the first heading, and in a last section that sums up, the whole
+notebook's code counts. Whole numbers up to 12 aren't looked at, nor exercises' texts. What no computer can check is
+named in the cell: `<!-- unchecked: 3.13, Python's version -->`. The mutants: each number, changed in its last digit."""
 import io, re, tokenize
 
 import pytest
@@ -19,7 +15,9 @@ WORDS = dict(zip('thirteen fourteen fifteen sixteen seventeen eighteen nineteen 
 ONES = 'zero one two three four five six seven eight nine'.split()
 UNITS = {'%': .01, 'per cent': .01, 'million': 1e6, 'thousand': 1e3, 'kB': 1e3, 'MB': 1e6,
          'GB': 1e9, 'ms': 1e-3, 'µs': 1e-6, 'Gbit/s': 1e9}
-NUMBER = re.compile(rf'(?<![\w.^/#-])(?P<word>{"|".join(WORDS)})?(?(word)(?:-(?P<one>{"|".join(ONES)}))?|(?P<digits>\d{{1,3}}(?:{SPACE}\d{{3}})+(?!\d)|\d+(?:\.\d+)?(?:e-?\d+)?))'
+DIGITS = rf'\d{{1,3}}(?:{SPACE}\d{{3}})+(?!\d)|\d+(?:\.\d+)?(?:e-?\d+)?'
+NUMBER = re.compile(rf'(?<![\w.^/#-])(?P<word>{"|".join(WORDS)})?'
+                    rf'(?(word)(?:-(?P<one>{"|".join(ONES)}))?|(?P<digits>{DIGITS}))'
                     rf'(?:{SPACE}?(?P<unit>{"|".join(UNITS)}))?(?![\w/])', re.I)
 # images, pixels, hidden units, a batch: the same in all chapters
 LESSON = {70000, 50000, 10000, 784, 28, 50, 64}
@@ -89,8 +87,8 @@ def claims(cells):
                 digits = m['digits'] or str(int(WORDS[m['word'].lower()])
                                             + ONES.index((m['one'] or 'zero').lower()))
                 number = float(re.sub(SPACE, '', digits))
-                if number <= 12 and number.is_integer() and not m['unit'] or re.search(rf'(?<![\d.]){re.escape(digits)}(?![\d.])', asides):
-                    continue
+                small = number <= 12 and number.is_integer() and not m['unit']
+                if small or re.search(rf'(?<![\d.]){re.escape(digits)}(?![\d.])', asides): continue
                 around = re.sub(r'\s+', ' ', text[max(0, m.start()-40):m.end()+20])
                 yield c, around, digits, m['unit'] and min(UNITS, key=lambda u: u.lower() != m['unit'].lower()), vals
 
@@ -114,8 +112,8 @@ files = [o for o in notebooks.notebooks(root/'nbs') if o.parent.name != 'practic
 @pytest.mark.parametrize('path', files, ids=lambda o: o.stem)
 def test_every_number_in_prose_is_held(path):
     cells = read(path)
-    bad = [f'{path.name}, cell {cells.index(c) + 1}: "{around}": no code of the section states or prints {digits}; assert it there, '
-           f'or say <!-- unchecked: {digits}, why -->' for c, around, digits in bare(cells)]
+    bad = [f'{path.name}, cell {cells.index(c) + 1}: "{around}": no code of the section states or prints {digits}; '
+           f'assert it there, or say <!-- unchecked: {digits}, why -->' for c, around, digits in bare(cells)]
     if bad: pytest.fail('\n'.join(bad), pytrace=False)
 
 

@@ -1,6 +1,4 @@
-"""`backprop13.data`: the files it reads, the user's folder, the digits made by code. Mirrors,
-and what may go wrong on the way, are in
-test_data_faults.py."""
+"`backprop13.data`: files, the user's folder, digits made by code. What may go wrong on the way: test_data_faults.py."
 import gzip, os, random, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from backprop13 import data
-from backprop13.data import (DataWarning, SHA256_SYNTHETIC, SyntheticWarning, mnist, mnist_files,
-                             read_folder, read_idx,
+from backprop13.data import (DataWarning, SHA256_SYNTHETIC, SyntheticWarning, mnist, mnist_files, read_idx,
                              synthetic_digits, synthetic_files, to_idx)
 from conftest import root as ROOT
-from helpers import (FILES, IMAGES, IMAGES_TEST, LABELS, LABELS_TEST, REFUSED, SUMS, contents, fill,
-                     make_files, own_cache,
+from helpers import (FILES, IMAGES, IMAGES_TEST, LABELS, LABELS_TEST, REFUSED, SUMS, contents, fill, own_cache,
                      run_two, sha)
 
 @pytest.fixture(scope='session')
@@ -47,21 +43,19 @@ def test_only_bytes_are_written():
             to_idx(torch.zeros(2, dtype=dtype))
 
 @pytest.mark.parametrize('change, message', [
-    (lambda b: b[:-1],
-     'images: truncated: got 4703 bytes after the header, wanted 4704 for shape (6, 28, 28)'),
-    (lambda b: b[:10],             'images: truncated: got 10 bytes, its header alone has 16; fetch'),
-    (lambda b: b[:2],              'images: truncated: got 2 bytes, wanted at least 4; fetch'),
-    (lambda b: b'',                'images: truncated: got 0 bytes'),
-    (lambda b: b + b'?',           'images: trailing bytes: got 4705 bytes after the header, wanted 4704'),
+    (lambda b: b[:-1], 'truncated: got 4703 bytes after the header, wanted 4704 for shape (6, 28, 28)'),
+    (lambda b: b[:10], 'truncated: got 10 bytes, its header alone has 16; fetch'),
+    (lambda b: b[:2], 'truncated: got 2 bytes, wanted at least 4; fetch'),
+    (lambda b: b'', 'truncated: got 0 bytes'),
+    (lambda b: b + b'?', 'trailing bytes: got 4705 bytes after the header, wanted 4704'),
     (lambda b: b'PK\3\4' + b[4:],
-     'images: wrong magic number: got 504b0304, wanted 00000803 (images); is this the right file?'),
-    (lambda b: FILES[LABELS],      'images: wrong magic number: got 00000801, wanted 00000803 (images)'),
+     'wrong magic number: got 504b0304, wanted 00000803 (images); is this the right file?'),
+    (lambda b: FILES[LABELS], 'wrong magic number: got 00000801, wanted 00000803 (images)'),
     (lambda b: b[:4] + b'\xff'*12 + b[16:],
-     f'images: truncated: got 4704 bytes after the header, wanted {(2**32 - 1)**3} for'),
-])
+     f'truncated: got 4704 bytes after the header, wanted {(2**32 - 1)**3} for')])
 def test_bad_idx(change, message):
     with pytest.raises(ValueError) as e: read_idx(change(FILES[IMAGES]), 'images', 3)
-    assert message in str(e.value) and '\n' not in str(e.value)
+    assert str(e.value).startswith(f'images: {message}') and '\n' not in str(e.value)
 
 # --- A folder of the user's: always an error, never something else instead ---
 def test_folder(tmp_path, monkeypatch, recwarn):
@@ -71,20 +65,6 @@ def test_folder(tmp_path, monkeypatch, recwarn):
     assert d.x_train.equal(read_idx(FILES[IMAGES]).reshape(6, 784).float()/255)
     assert d.y_test.equal(read_idx(FILES[LABELS_TEST]).long())
     assert not (tmp_path/'xdg').exists() and not len(recwarn) # a folder needs no cache
-
-@pytest.mark.parametrize('files, message', [
-    ({IMAGES: FILES[IMAGES][:-5]}, 'truncated'),
-    ({IMAGES: FILES[LABELS]},      'wrong magic number: got 00000801, wanted 00000803 (images)'),
-    (make_files(6, 5),             'train: got 6 images and 5 labels, wanted as many of each; '
-     'fetch both files again'),
-    ({LABELS_TEST: to_idx(torch.tensor([1, 2, 3], dtype=torch.uint8))},
-     f'{LABELS_TEST}: wrong checksum: SHA-256 is '),
-])
-def test_folder_with_bad_files(tmp_path, files, message):
-    with pytest.raises(ValueError) as e: read_folder(fill(tmp_path/'d', FILES | files), SUMS)
-    assert message in str(e.value)
-    with pytest.raises(ValueError): mnist(str(tmp_path/'d'), sums=SUMS) # no silent fallback
-
 
 # --- Without a network ---
 def test_no_network(synthetic_cache):
@@ -118,8 +98,7 @@ def test_a_file_has_the_usual_rights(tmp_path):
     assert (tmp_path/'a').stat().st_mode & 0o777 == 0o640
 
 def test_what_is_there_stays_what_it_is(tmp_path):
-    """A link leads to the new bytes, a mode stays, a pipe and a device are written into; what it
-    can't replace is said"""
+    "A link leads to the new bytes, a mode stays, a pipe and a device are written into; what it can't replace is said"
     real, link, pipe = (tmp_path/name for name in ('real', 'link', 'pipe'))
     real.write_bytes(b'old')
     real.chmod(0o600)
@@ -223,8 +202,7 @@ def train(model, d, epochs, lr, bs=64) -> float:
     with torch.no_grad(): return (model(d.x_valid).argmax(1) == d.y_valid).float().mean().item()
 
 def test_network_beats_linear_model(digits, one_thread):
-    """A linear model doesn't solve the digits, those made by code least of all; the lesson's
-    network does, from every seed."""
+    "A linear model doesn't solve the digits, those made by code least; the lesson's network does, from every seed."
     d, (low, high, net) = digits, {'synthetic': (.75, .88, .945), 'MNIST': (.90, .93, .955)}[digits.source]
     with torch.random.fork_rng():
         def linear(): return nn.Linear(784, 10)
@@ -245,9 +223,8 @@ def test_the_digits(digits):
 
 
 def test_import_is_cheap():
-    code = '''import torch, numpy, sys; before = set(sys.modules); import backprop13.data; print(*set(sys.modules) - before)'''
-    new = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True,
-                         check=True).stdout.split()
-    assert not {m.partition('.')[0] for m in new} & {'tqdm', 'matplotlib', 'fastcore', 'requests',
-                                                     'pandas'}, new
+    code = 'import torch, numpy, sys; old = {*sys.modules}; import backprop13.data; print(*{*sys.modules} - old)'
+    r = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    new = r.stdout.split()
+    assert not {m.partition('.')[0] for m in new} & {'tqdm', 'matplotlib', 'fastcore', 'requests', 'pandas'}, new
     assert len(new) < 20, new

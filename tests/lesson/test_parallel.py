@@ -1,7 +1,5 @@
-"""Shards, workers, checkpoints and the program that torchrun starts. Three real workers are
-started once, and do all checks that
-need several; two torchruns stand in for two machines. Bugs are seeded as in helpers.py, among
-the three workers too."""
+"""Shards, workers, checkpoints and the program that torchrun starts. Three real workers, started once, do all that needs
+several; two torchruns stand in for two machines. Bugs are planted as helpers.py says, among the three, too."""
 import contextlib, hashlib, io, itertools, json, os, random, shutil, signal, socket, subprocess, sys, tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest, torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from conftest import a_full_disk
-from helpers import Library, equal, f64, kill, mutated, near, rand, refuses, works
+from helpers import Library, equal, f64, mutated, planted, rand, refuses, rows_of, works
 
 from backprop13 import parallel
 from backprop13.support.checks import check_grads
@@ -79,11 +77,9 @@ def shards_deal_out(lib):
              *((r.randrange(10**5), r.randrange(1, 500)) for _ in range(20))]
     for n, world in [*cases, (10**15, 7)]:
         parts = [lib.parallel.shard(n, rank, world) for rank in range(world)]
-        assert [p.start for p in parts] == [0, *(p.stop for p in parts[:-1])] and parts[-1].stop == n, (n,
-            world, parts)
-        sizes = {p.stop - p.start for p in parts}
-        assert min(sizes) >= 0 and max(sizes) - min(sizes) <= 1 and {p.step for p in parts} == {None}, (n,
-            world, parts)
+        sizes, at = {p.stop - p.start for p in parts}, (n, world, parts)
+        assert [p.start for p in parts] == [0, *(p.stop for p in parts[:-1])] and parts[-1].stop == n, at
+        assert min(sizes) >= 0 and max(sizes) - min(sizes) <= 1 and {p.step for p in parts} == {None}, at
 
 def shards_add_up(lib):
     "Any cut into parts, even, uneven, empty: loss and gradients are the batch's; what went in is as it was"
@@ -95,8 +91,8 @@ def shards_add_up(lib):
     ws = [w.clone().requires_grad_() for w in weights]
     whole = loss_of(ws, x, y)
     want = dict(zip('abcd', torch.autograd.grad(whole, ws)))
-    was, model = [t.clone() for t in (*weights, x, y)], lib.backprop.Model(*weights,
-        lib.minibatch.CrossEntropy())
+    was = [t.clone() for t in (*weights, x, y)]
+    model = lib.backprop.Model(*weights, lib.minibatch.CrossEntropy())
     for cut in cuts:
         loss, sums = 0, [torch.zeros_like(w) for w in weights]
         for a, b in zip(cut, cut[1:]):
@@ -106,18 +102,17 @@ def shards_add_up(lib):
             for s, w in zip(sums, weights):
                 assert w.g is not None and w.g.shape == w.shape and w.g.dtype == f64
                 s += w.g
-        near(loss, whole.detach(), 1e-9)
+        equal(loss, whole.detach(), 1e-9)
         check_grads(dict(zip('abcd', sums)), want, tolerance=1e-9, op=f'cut at {cut}')
     equal([*weights, x, y], was)
 
 def rings_add_up(lib):
-    """All have the sum, whatever the numbers and pieces, also empty ones; each sends 2(K-1)
-    pieces, one in each round"""
+    "All have the sum, whatever the numbers and pieces, also empty ones; each sends 2(K-1) pieces, one in each round"
     for world, length in (1, 4), (2, 10), (3, 10), (4, 4), (5, 3), (8, 1000):
         vectors = [rand(length, seed=k) for k in range(world)]
         want, pieces = sum(v.clone() for v in vectors), -(-length//world)
         sent = works(lib.parallel.ring_all_reduce, vectors)
-        for v in vectors: near(v, want, 1e-9)
+        for v in vectors: equal(v, want, 1e-9)
         assert len(sent) == world and all(s <= 2*(world - 1)*pieces for s in sent)
         if not length % world: assert sent == [2*(world - 1)*pieces]*world
     pieces = [[torch.tensor([10.**rank]) for _ in range(3)] for rank in range(3)]
@@ -138,6 +133,16 @@ def all_start_the_same(lib):
         assert not a.any() if len(shape) == 1 else not a.equal(c) and .8 < a.std()*shape[0]**.5 < 1.2
     equal([p.double() for p in one], start((300, 40, 10), 3, f64))
 
+@contextlib.contextmanager
+def a_checkpoint(lib, epoch=1):
+    "A folder, the only file in it, and the settings with which that was written"
+    with tempfile.TemporaryDirectory() as folder:
+        path, args = Path(folder)/'run', options(lib)
+        lib.parallel.save_checkpoint(path, small(lib), epoch, args)
+        yield folder, path, args
+
+def small(lib, seed=0): return lib.parallel.start_weights((6, 5, 10), seed)
+
 def checkpoints_come_back(lib):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)/'new'/'run'                                       # makes the folder
@@ -154,9 +159,7 @@ def checkpoints_come_back(lib):
         equal(works(lib.parallel.load_checkpoint, path, more)[0], got)
 
 def other_settings_are_refused(lib):
-    with tempfile.TemporaryDirectory() as folder:
-        path, weights = Path(folder)/'run', lib.parallel.start_weights((6, 5, 10), 0)
-        lib.parallel.save_checkpoint(path, weights, 1, options(lib))
+    with a_checkpoint(lib) as (_, path, _):
         for name, was, now in ('hidden', 5, 6), ('bs', 64, 32), ('lr', .3, .30000001), ('seed', 0, 1):
             message = f'{path} was written with {name} {was}, this run has {now}; use the same, or name another file'
             refuses(ValueError, message, lib.parallel.load_checkpoint, path, options(lib, f'--{name}', now))
@@ -165,73 +168,63 @@ def other_settings_are_refused(lib):
 
 def bad_checkpoints_are_refused(lib):
     from safetensors.torch import save
-    with tempfile.TemporaryDirectory() as folder:
-        path, args = Path(folder)/'run', options(lib)
-        lib.parallel.save_checkpoint(path, lib.parallel.start_weights((6, 5, 10), 0), 1, args)
+    with a_checkpoint(lib) as (folder, path, args):
         whole = path.read_bytes()
+        def bad(message='is no checkpoint'):
+            refuses(ValueError, f'{path} {message}', lib.parallel.load_checkpoint, path, args)
         cut = [whole[:k] for k in (0, 1, 7, 8, 9, 100, len(whole)//2, len(whole) - 1)]
         for data in [*cut, b'no checkpoint at all', whole + b'x', b'\xff'*8 + whole[8:]]:
             path.write_bytes(data)
-            refuses(ValueError, f'{path} is no checkpoint', lib.parallel.load_checkpoint, path, args)
+            bad()
         notes = {q: str(getattr(args, q)) for q in lib.parallel.SETTINGS}
         path.write_bytes(save({'weights.0': rand(2)}, {'epoch': '1', **notes}))
-        refuses(ValueError, f'{path} is no checkpoint', lib.parallel.load_checkpoint, path, args)
+        bad()
         for epoch in None, '-5', 'abc', '', '1.5', '9'*5000:                  # None: another program's
             path.write_bytes(save({f'weights.{i}': rand(2) for i in range(4)},
                                   {'epoch': epoch, **notes} if epoch is not None else None))
-            refuses(ValueError, f'{path} is no checkpoint of this program', lib.parallel.load_checkpoint,
-                    path, args)
+            bad('is no checkpoint of this program')
         path.unlink()
         for none in path, folder: refuses(OSError, f'{none} is no file; start without',
                                           lib.parallel.load_checkpoint, none, args)
 
 def a_failed_write_leaves_the_old(lib):
     def fails(*args, **kw): raise OSError('No space left on device')
-    with tempfile.TemporaryDirectory() as folder:
-        path, args = Path(folder)/'run', options(lib)
-        lib.parallel.save_checkpoint(path, lib.parallel.start_weights((6, 5, 10), 0), 1, args)
+    with a_checkpoint(lib) as (folder, path, args), pytest.MonkeyPatch.context() as m:
         was = path.read_bytes()
-        for name in 'os.replace', 'safetensors.torch.save':
-            with pytest.MonkeyPatch.context() as m:
-                m.setattr(name, fails)
-                refuses(OSError, 'No space', lib.parallel.save_checkpoint, path,
-                        lib.parallel.start_weights((6, 5, 10), 1), 2, args)
-            assert path.read_bytes() == was and os.listdir(folder) == ['run']
+        m.setattr('os.replace', fails)
+        refuses(OSError, 'No space', lib.parallel.save_checkpoint, path, small(lib, 1), 2, args)
+        assert path.read_bytes() == was and os.listdir(folder) == ['run']
 
 def bad_beginnings_are_refused(lib):
     "Before the first batch, and with the file as it was"
-    with tempfile.TemporaryDirectory() as folder:
-        path, start = Path(folder)/'run', lib.parallel.start_weights
-        lib.parallel.save_checkpoint(path, start((6, 5, 10), 0), 2, options(lib))
+    start, begin = lib.parallel.start_weights, lib.parallel._begin
+    with a_checkpoint(lib, 2) as (folder, path, _):
         os.mkfifo(f'{folder}/pipe')
         was, saved, at = path.read_bytes(), ('--checkpoint', path), ('--epochs', 9, '--resume', '--checkpoint')
         rows = [(ValueError, f'{path} is there already; go on with --resume, or name another file', saved),
                 (ValueError, f'{path} is there already', (*saved, '--seed', 5)),
-                (OSError, f'{folder} is a folder; name a file', ('--checkpoint', folder)),
                 (OSError, f'{folder} is a folder; name a file', (*at, folder)),
-                (OSError, f'{folder} is a folder; name a file', ('--out', folder)),
-                (OSError, "/proc/nope/x can't be written (", ('--out', '/proc/nope/x')),
-                (OSError, "/proc/nope/x can't be written (", ('--checkpoint', '/proc/nope/x')),
-                *((OSError, f'{folder}/pipe is no file; name a file', (o, f'{folder}/pipe'))
-                  for o in ('--out', '--checkpoint')),
-                (OSError, 'can\'t be written (File name too long)', ('--out', f'{folder}/{"n"*260}')),
+                *((OSError, why, (o, file)) for o in ('--out', '--checkpoint') for file, why in (
+                    (folder, f'{folder} is a folder; name a file'), ('/proc/nope/x', "/proc/nope/x can't be written ("),
+                    (f'{folder}/pipe', f'{folder}/pipe is no file; name a file'))),
+                (OSError, "can't be written (File name too long)", ('--out', f'{folder}/{"n"*260}')),
                 (OSError, f'{folder}/none is no file; start without --resume', (*at, f'{folder}/none')),
                 *((ValueError, f'{path} has epoch 2 already; pass --epochs 3 or more',
                    (*saved, '--resume', '--epochs', k)) for k in (1, 2))]
         for error, message, words in rows:
-            refuses(error, message, lib.parallel._begin, options(lib, *words), start((6, 5, 10), 1))
+            refuses(error, message, begin, options(lib, *words), small(lib, 1))
             assert path.read_bytes() == was and sorted(os.listdir(folder)) == ['pipe', 'run']
         with a_full_disk(1000):
-            refuses(OSError, f"{path}2 can't be written (File too large)", lib.parallel._begin,
-                                        options(lib, '--checkpoint', f'{path}2'), start((60, 5, 10), 1))
+            refuses(OSError, f"{path}2 can't be written (File too large)", begin,
+                    options(lib, '--checkpoint', f'{path}2'), start((60, 5, 10), 1))
         assert sorted(os.listdir(folder)) == ['pipe', 'run']
-        refuses(ValueError, f'{path} has [(6, 5), (5,), (5, 10), (10,)], wanted [(7, 5), ', lib.parallel._begin,
+        refuses(ValueError, f'{path} has [(6, 5), (5,), (5, 10), (10,)], wanted [(7, 5), ', begin,
                 options(lib, *at, path), start((7, 5, 10), 0))
-        weights = start((6, 5, 10), 1)
-        assert works(lib.parallel._begin, options(lib, *at, path), weights) == 2
-        equal(weights, start((6, 5, 10), 0))
+        weights = small(lib, 1)
+        assert works(begin, options(lib, *at, path), weights) == 2
+        equal(weights, small(lib))
         # losses and times may be written anew
-        assert works(lib.parallel._begin, options(lib, '--out', path), weights) == 0
+        assert works(begin, options(lib, '--out', path), weights) == 0
 
 def huge(): return few()._replace(x_train=few().x_train*1e32)
 
@@ -268,11 +261,11 @@ def arguments_are_checked(lib):
             # went on: the functions that it calls are gone
             except Exception as e: code = e
         line, *more = err.getvalue().splitlines() or ['']
-        assert code == 2 and line.startswith('backprop13.parallel: ') and words[0] in line and not more, (words, code, line, more)
+        ok = code == 2 and line.startswith('backprop13.parallel: ') and words[0] in line and not more
+        assert ok, (words, code, line, more)
 
 def alone_it_says_how(lib):
-    """Without torchrun: how to start it. With what it can't have said: what that is. Without
-    stdout: that it's closed"""
+    "Without torchrun: how to start it. With what it can't have said: what that is. Without stdout: that it's closed"
     how = 'torchrun --nproc-per-node 2 -m backprop13.parallel'
     rows = [(name, None, how)
             for name in alone_env()] + [('RANK', '1', 'RANK is 1, wanted less than WORLD_SIZE, 1')]
@@ -304,8 +297,7 @@ def lost_is_told_from_other_errors(lib):
         assert lost(dist.DistError(text), args) == ''
 
 def main_ends_clearly(lib):
-    """An error of ours is a sentence, a lost worker another with a way to go on; any other error
-    is shown in full"""
+    "An error of ours is a sentence, a lost worker another with a way to go on; any other error is shown in full"
     class Gone(BaseException): pass
     def run(rank, does, *words, cpu=True, gpus=1, folder=None):
         "How it ended, what it printed, what it called, what was in the folder at its end"
@@ -340,7 +332,7 @@ def main_ends_clearly(lib):
         assert isinstance(end, SystemExit) and end.code == f'worker 1: {e}', end
     with tempfile.TemporaryDirectory() as folder:
         good, bad, none = (Path(folder)/name for name in ('good', 'bad', 'none'))
-        lib.parallel.save_checkpoint(good, lib.parallel.start_weights((6, 5, 10), 0), 4, options(lib))
+        lib.parallel.save_checkpoint(good, small(lib), 4, options(lib))
         bad.write_bytes(good.read_bytes()[:-1])
         for e, why in (RuntimeError('Timed out waiting'),
                        'lost another worker (no answer for 7 s)'), (KeyboardInterrupt(), 'told to end'):
@@ -364,7 +356,8 @@ def main_ends_clearly(lib):
     end, out, calls, _ = run(1, lambda args, device: {}, cpu=False, gpus=2)
     assert end is None and out[0].endswith('cuda:1') and calls[0] == 1 and calls[1][0] == ('nccl',)
     end, _, calls, _ = run(1, lambda args, device: {}, cpu=False, gpus=1)
-    assert isinstance(end, SystemExit) and end.code == 'worker 1: GPUs here: 1, workers: 2 or more; start 1, or pass --cpu' and not calls
+    assert isinstance(end, SystemExit) and not calls
+    assert end.code == 'worker 1: GPUs here: 1, workers: 2 or more; start 1, or pass --cpu'
     for number in signal.SIGTERM, signal.SIGINT:
         # while it saves: nothing is left behind
         with tempfile.TemporaryDirectory() as folder:
@@ -372,9 +365,10 @@ def main_ends_clearly(lib):
                 with pytest.MonkeyPatch.context() as m:
                     m.setattr(os, 'replace', lambda *a: signal.raise_signal(number))
                     lib.parallel.save_checkpoint(args.checkpoint,
-                                                 lib.parallel.start_weights((6, 5, 10), 0), 1, options(lib))
+                                                 small(lib), 1, options(lib))
             end, out, _, left = run(0, saves, '--checkpoint', f'{folder}/run', folder=folder)
-            assert isinstance(end, Gone) and out[-1].startswith('worker 0: told to end') and left == [], (end, out, left)
+            assert isinstance(end, Gone) and out[-1].startswith('worker 0: told to end'), (end, out)
+            assert left == [], left
 
 
 # ---- properties of training, with one worker: this process
@@ -416,21 +410,22 @@ def training_is_autograds(lib):
             # a clock that ticks when it is asked
             m.setattr(lib.parallel, 'time', SimpleNamespace(perf_counter=itertools.count(step=1.).__next__))
             notes, out, epochs = spied(lib, *words, '--checkpoint', path)
-        first = lib.parallel.start_weights((6, 5, 10), 4)
+        first = small(lib, 4)
         want, losses = one_process(first, [b for e in epochs for b in e], .2)
         got, done = lib.parallel.load_checkpoint(path, options(lib, *words))
         assert done == 3 and notes['world'] == 1
         assert out.count('\n') == len(notes['seconds']) == len(notes['waiting']) == 3
         assert len({*notes['waiting']}) == len({*notes['seconds']}) == 1           # each epoch's own
-        near(got, want, 1e-5)
-        near(notes['losses'], losses, 1e-5)
+        equal(got, want, 1e-5)
+        equal(notes['losses'], losses, 1e-5)
         for i, line in enumerate(out.splitlines()):
             w1, b1, w2, b2 = one_process(first, [b for e in epochs[:i + 1] for b in e], .2)[0]
             right = (((data.x_valid @ w1 + b1).relu() @ w2 + b2).argmax(1)
                      == data.y_valid).double().mean().item()
             mean = sum(losses[4*i:4*i + 4])/4
             assert abs(notes['accuracy'][i] - right) < 1e-6 and 0 < notes['waiting'][i] < 1
-            assert line.startswith(f'epoch {i + 1} of 3: loss {mean:.3f}, validation accuracy {right:.3f}, '), (line, mean, right)
+            want = f'epoch {i + 1} of 3: loss {mean:.3f}, validation accuracy {right:.3f}, '
+            assert line.startswith(want), (line, want)
 
 def it_goes_on_where_it_was(lib):
     "Stopped after each epoch and resumed: the losses and weights of one that nobody stopped, to the last bit"
@@ -470,7 +465,7 @@ def sums_are_everywhere(lib):
                       [everywhere(t) for t in mine]))
     for bases, mine, parts, b, copies in cases:
         for t, one, same in zip(mine, zip(*parts), copies):
-            near(t, sum(one), 1e-12 if t.dtype == f64 else 1e-6)
+            equal(t, sum(one), 1e-12 if t.dtype == f64 else 1e-6)
             for other in same: assert other.equal(t)                          # the same bits
         inside = torch.zeros_like(b).bool()
         inside.t()[1:4, ::2] = True
@@ -487,8 +482,8 @@ def steps_as_one(lib, kind, dtype, tolerance):
         parts.append(works(worker.step, x[mine], y[mine], len(x)))
     got = [w.detach().clone() for w in worker.weights]
     copies, parts = [everywhere(t) for t in got], everywhere(torch.tensor(parts, dtype=f64))
-    near(got, want, tolerance)
-    near(sum(parts), torch.tensor(losses, dtype=f64), tolerance)
+    equal(got, want, tolerance)
+    equal(sum(parts), torch.tensor(losses, dtype=f64), tolerance)
     for t, same in zip(got, copies):
         for other in same: assert other.equal(t)
 
@@ -497,8 +492,7 @@ def ours_steps_as_one(lib): steps_as_one(lib, 'Ours', f64, 1e-9)
 def ddp_steps_as_one(lib): steps_as_one(lib, 'Ddp', f32, 1e-5)
 
 def training_is_one_workers(lib):
-    """Against files that one worker wrote; the last of 4 batches has one image. Stopped and
-    resumed: the same bits, but for DDP"""
+    "Against files that one worker wrote; the last of 4 batches has one image. Resumed: the same bits, but for DDP"
     rank, folder, runs = dist.get_rank(), Path(os.environ['ONE_WORKER']), []
     for ddp in [], ['--ddp']:
         # were the wrong one to write, it would show
@@ -517,9 +511,9 @@ def training_is_one_workers(lib):
             assert [line[:12] for line in (out + out2).splitlines()] == ['epoch 1 of 2', 'epoch 2 of 2',
                 'epoch 2 of 2']
             equal(*files)
-            near(files[0][0], want, 1e-5)
-            near(notes['losses'], one['losses'], 1e-5)
-            near(resumed['losses'], notes['losses'][4:], 1e-6)
+            equal(files[0][0], want, 1e-5)
+            equal(notes['losses'], one['losses'], 1e-5)
+            equal(resumed['losses'], notes['losses'][4:], 1e-6)
             assert notes['accuracy'] == one['accuracy']
             for o, (ws, _) in (notes, files[0]), (resumed, files[1]):
                 # with DDP, the two may differ in rounding
@@ -531,7 +525,7 @@ def training_is_one_workers(lib):
 
 def agreed(lib, *words, data='few', weights=None):
     "What `_agree` returns, or says"
-    weights = lib.parallel.start_weights((6, 5, 10), 3) if weights is None else weights
+    weights = small(lib, 3) if weights is None else weights
     try: return lib.parallel._agree(options(lib, *words, data=data), weights)
     except (ValueError, OSError) as e: return str(e)
 
@@ -545,13 +539,13 @@ def workers_agree(lib):
     said = [agreed(lib, *(words if rank == 1 else ())) for _, _, words in rows]
     said.append(agreed(lib, data='few' if rank else 'MNIST'))
     own = folder/f'{lib.name}epoch{rank}'
-    lib.parallel.save_checkpoint(own, lib.parallel.start_weights((6, 5, 10), 7 + rank), 2 + rank, options(lib))
-    weights = lib.parallel.start_weights((6, 5, 10), 20 + rank)
+    lib.parallel.save_checkpoint(own, small(lib, 7 + rank), 2 + rank, options(lib))
+    weights = small(lib, 20 + rank)
     go_on = '--resume', '--epochs', 9, '--checkpoint'
     done = agreed(lib, *go_on, own, weights=weights)
     trouble = [agreed(lib, *go_on, folder/'none' if rank == 0 else own),
                agreed(lib, '--checkpoint', folder/'one')]
-    fresh = lib.parallel.start_weights((6, 5, 10), 30 + rank)
+    fresh = small(lib, 30 + rank)
     none = agreed(lib, weights=fresh)
     for (now, was, _), line in zip(rows, said):
         assert line == f'worker 1 has {now}, worker 0 has {was}; start all with the same'
@@ -757,10 +751,7 @@ together = {
     all_stop_at_what_isnt_finite: [('no check', '_finite', 'if all(', 'if True or all(')],
 }
 
-def flat(mutants):
-    return [(prop, kind, f'parallel.{name}', old, new) for prop, some in mutants.items() for kind, name,
-            old, new in some]
-def named(rows): return [f'{p.__name__}-{w}-{k}' for p, k, w, *_ in rows]
+TOGETHER, NAMES = rows_of(parallel=together)
 
 
 # ---- one process
@@ -775,17 +766,10 @@ def one_worker(tmp_path_factory):
     yield folder
     dist.destroy_process_group()
 
-@pytest.mark.parametrize('prop', alone, ids=lambda p: p.__name__)
-def test_the_library_has_the_property(prop):
-    with Library() as lib: prop(lib)
-
-@pytest.mark.parametrize('prop,kind,where,old,new', flat(alone), ids=named(flat(alone)))
-def test_the_bug_is_found(prop, kind, where, old, new, record_property):
-    record_property('mutant', kind)
-    kill(prop, where, old, new)
+test_the_library_has_the_property, test_the_bug_is_found = planted(parallel=alone)
 
 def test_every_exported_name_has_a_mutant():
-    proved = {where.partition('.')[2] for _, _, where, *_ in [*flat(alone), *flat(together)]}
+    proved = {where.partition('.')[2] for _, _, where, *_ in rows_of(parallel=alone)[0] + TOGETHER}
     assert not set(parallel.__all__) - proved
 
 
@@ -798,8 +782,7 @@ def work(rank, folder):
     meet = dict(init_method=(folder/'meet3').as_uri(), timeout=timedelta(seconds=60))
     dist.init_process_group('gloo', rank=rank, world_size=WORLD, **meet)
     found = []
-    for prop, where, old, new in [*((p, None, '', '') for p in together),
-                                  *((p, w, o, n) for p, _, w, o, n in flat(together))]:
+    for prop, _, where, old, new in [*((prop, *[None]*4) for prop in together), *TOGETHER]:
         with Library(**{where.split('.')[0]: mutated(where, old, new)} if where else {}) as lib:
             try: prop(lib)
             except AssertionError as e: found.append(['found', str(e)])
@@ -822,7 +805,7 @@ def three(one_worker, shared):
 def test_three_workers_have_the_property(three, i):
     assert [how for how, _ in three[i]] == ['passed']*WORLD, three[i]
 
-@pytest.mark.parametrize('i,kind', list(enumerate(r[1] for r in flat(together))), ids=named(flat(together)))
+@pytest.mark.parametrize('i,kind', list(enumerate(kind for _, kind, *_ in TOGETHER)), ids=NAMES)
 def test_three_workers_find_the_bug(three, i, kind, record_property):
     record_property('mutant', kind)
     said = [how for how, _ in three[len(together) + i]]
@@ -871,11 +854,11 @@ def test_nobody_else_comes(tmp_path):
     code, out, _ = ended(start('backprop13.parallel', '--cpu', '--timeout', 2, '--checkpoint',
                                tmp_path/'run', **env))
     assert code == 1 and os.listdir(tmp_path) == []
-    assert out.endswith(f'worker 0: lost another worker (no answer for 2 s); no whole epoch is in {tmp_path}/run here; start again\n')
+    assert out.endswith(f'worker 0: lost another worker (no answer for 2 s); no whole epoch is in {tmp_path}/run here; '
+                        'start again\n')
 
 def test_a_killed_peer_then_peers_that_differ(tmp_path):
-    """The one that is left says how to go on. Then the other machine has another rate and data:
-    both say so, and the file stays"""
+    "The one that is left says how to go on. Then the other machine has another rate: both say so, and the file stays"
     path, other = tmp_path/'run', tmp_path/'other'
     words = '--hidden', 5, '--epochs', 10**6
     with epoch_2(ps := two((*words, '--checkpoint', path), (*words, '--checkpoint', other))):
@@ -900,7 +883,8 @@ def saved(path):
 
 def test_two_machines(tmp_path):
     "Each torchrun is one; whose worker gets rank 0 they decide among themselves"
-    join = f'--nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-id two --rdzv-endpoint 127.0.0.1:{free_port()}'.split()
+    join = ('--nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-id two '
+            f'--rdzv-endpoint 127.0.0.1:{free_port()}').split()
     what = '-m backprop13.parallel --cpu --epochs 1 --bs 2000 --hidden 8'.split()
     outs = [tmp_path/'a.json', tmp_path/'b.json']
     ps = [start('torch.distributed.run', *join, *what, '--out', out) for out in outs]

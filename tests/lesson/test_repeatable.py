@@ -1,11 +1,8 @@
-"""The same seed gives the same weights, bit by bit, in another process: for every way of
-training that the lesson has.
+"""The same seed gives the same weights, bit by bit, in another process: for every way of training that the lesson has.
 
-This file is also the program that trains: `python tests/lesson/test_repeatable.py FILE THREADS
-DEVICE` goes all ways on a few made-up images and
-writes the weights. It runs twice with one thread. With two, or on a GPU, sums may be added up in
-another order, so equality with one thread can't
-be promised, only a bound: `test_two_threads` and `test_on_a_gpu` say what was measured."""
+This file is also the program that trains: `python tests/lesson/test_repeatable.py FILE THREADS DEVICE` goes all ways on
+a few made-up images and writes the weights. It runs twice with one thread. With two, or on a GPU, sums may be added up
+in another order: no equality, only a bound. `test_two_threads` and `test_on_a_gpu` say what was measured."""
 import contextlib, hashlib, io, os, socket, subprocess, sys, tempfile
 from pathlib import Path
 
@@ -30,6 +27,8 @@ def generator(seed):
     g = torch.Generator()
     g.manual_seed(seed) if seed is not None else g.seed()
     return g
+
+def quiet(): return contextlib.redirect_stdout(io.StringIO())
 
 def seed_all(seed): set_seed(generator(None).initial_seed() % 2**32 if seed is None else seed)
 
@@ -86,10 +85,9 @@ def fitted(workers, ours=False):
         model, loss = nn.Sequential(Linear(784, 50), nn.ReLU(), Linear(50, 10)), cross_entropy
         if ours: model, loss = by_hand(model), CrossEntropy()
         ds = Noisy(few().x_train, few().y_train)
-        with contextlib.redirect_stdout(io.StringIO()):
-            with torch.set_grad_enabled(not ours):
-                fit(1, model, loss, SGD(model.parameters(), .3),
-                    *get_dls(ds, ds, BS, num_workers=workers), progress=False, device=device)
+        with quiet(), torch.set_grad_enabled(not ours):
+            fit(1, model, loss, SGD(model.parameters(), .3), *get_dls(ds, ds, BS, num_workers=workers),
+                progress=False, device=device)
         return weights(model)
     return way
 
@@ -97,7 +95,7 @@ def command(backward):
     def way(seed):
         from safetensors.torch import load
         if seed is None: seed = generator(None).initial_seed() % 2**32
-        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as m, contextlib.redirect_stdout(io.StringIO()):
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as m, quiet():
             m.setattr(commands, 'mnist', lambda source: few())
             path = Path(folder)/'w.safetensors'
             commands.train(f'--epochs 1 --seed {seed} --backward {backward} --no-picture --weights {path}'.split())
@@ -190,38 +188,31 @@ def test_who_makes_the_batches_does_not_matter(once):
 
 
 def test_the_ways_that_should_be_near_are(once):
-    """Two ways of one computation start from the same weights and end in nearly the same: a way
-    that trains nothing would be far off"""
-    for a, b in ('loop, autograd', 'loop, our backward'), ('loop, autograd',
-                                                           'NetworkLoss'), ('parallel, 1 workers',
-                                                               'parallel, 2 workers'), ('fit, 0 workers',
-                                                                   'fit, our backward'):
+    "Two ways of one computation end in nearly the same weights: a way that trains nothing would be far off"
+    for a, b in (('loop, autograd', 'loop, our backward'), ('loop, autograd', 'NetworkLoss'),
+                 ('parallel, 1 workers', 'parallel, 2 workers'), ('fit, 0 workers', 'fit, our backward')):
         assert apart(once[a], once[b]) < 1e-4, (a, b, apart(once[a], once[b]))
     start = weights(network(SEED))
-    assert apart(once['loop, autograd'], start) > .01 and differing(once,
-        once | {'loop, autograd': start}) == ['loop, autograd']
+    assert apart(once['loop, autograd'], start) > .01
+    assert differing(once, once | {'loop, autograd': start}) == ['loop, autograd']
 
 
 def test_two_threads(once, tmp_path):
-    """Sums over many numbers may be cut in two, and the parts added: other roundings, which
-    training carries on. On two cores with torch 2.13
-    `train_fast` ends 1.7e-7 away (largest difference over largest weight), all others in the
-    same bits; which ones, libraries decide.
-    `parallel` isn't here, since each of its workers has one thread."""
+    """Sums may be cut in two, and the parts added: other roundings, which training carries on. On two cores with torch
+    2.13 `train_fast` ends 1.7e-7 away (largest difference over largest weight), all others in the same bits; which
+    ones, libraries decide. `parallel` isn't here, since each of its workers has one thread."""
     both = one_run(tmp_path/'3', 2)
-    for way in ALONE:
-        print(f'{way:22} {apart(both[way], once[way]):.1e} {"" if way in differing(once, both) else "the same bits"}')
+    for way in ALONE: print(f'{way:22} {apart(both[way], once[way]):.1e}')
+    print('differ:', differing(once, both))
     assert max(apart(both[way], once[way]) for way in ALONE) < 1e-4
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here')
 def test_on_a_gpu(once, tmp_path):
-    """Twice the same bits there; beside a CPU's, what rounding makes of it: on an H200 with
-    torch 2.11, weights end 1.5e-7 (the loop) to
-    4.2e-7 (train_fast, shuffled) away."""
+    """Twice the same bits there; beside a CPU's, what rounding makes of it: on an H200 with torch 2.11, weights end
+    1.5e-7 (the loop) to 4.2e-7 (train_fast, shuffled) away."""
     first, again = (one_run(tmp_path/k, 1, 'cuda') for k in ('1', '2'))
-    for way in ON_GPU:
-        print(f'{way:22} {apart(first[way], once[way]):.1e} {"differs" if way in differing(first, again) else "the same bits"}')
+    for way in ON_GPU: print(f'{way:22} {apart(first[way], once[way]):.1e}')
     assert sorted(first) == sorted(ON_GPU) and differing(first, again) == []
     assert max(apart(first[way], once[way]) for way in ON_GPU) < 1e-3
 

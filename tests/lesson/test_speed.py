@@ -1,6 +1,5 @@
-"""The fast network, its training, the loss as one operation: what their cards don't hold. How
-fast they are is no test's matter;
-what they keep in memory is."""
+"""The fast network, its training, the loss as one operation: what their cards don't hold. How fast they are is no test's
+matter; what they keep in memory is."""
 import subprocess, sys
 from pathlib import Path
 
@@ -161,7 +160,8 @@ torch.set_num_threads(1)
 def peak(): return next(1024*int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM'))
 gen = torch.Generator().manual_seed(0)
 x, y = torch.rand(50000, 784, generator=gen), torch.randint(0, 10, (50000,), generator=gen)
-net = FastNetwork([(torch.randn(784, 50, generator=gen), torch.zeros(50)), (torch.randn(50, 10, generator=gen), torch.zeros(10))])
+def weights(n, m): return torch.randn(n, m, generator=gen), torch.zeros(m)
+net = FastNetwork([weights(784, 50), weights(50, 10)])
 loss_and_gradients(net, x[:100], y[:100])                    # libraries set themselves up
 open('/proc/self/clear_refs', 'w').write('5')                # the peak is now what is in use
 before = peak()
@@ -170,10 +170,8 @@ print(peak() - before)
 """
 
 def test_memory_for_all_images_at_once():
-    """The default needs little more room than what one has to keep in one piece, 4 bytes for
-    each hidden unit and score of each
-    image; one piece of all images, which keeps their slopes, too, needs more: so the measurement
-    sees what it should."""
+    """The default needs little more room than what one has to keep in one piece, 4 bytes for each hidden unit and score
+    of each image; one piece of all images keeps their slopes, too, and needs more: so the measurement sees it."""
     try: Path('/proc/self/clear_refs').write_text('5')
     except OSError: pytest.skip('no peak of memory that one can set back, as Linux has it in /proc')
     def grown(kw):

@@ -1,45 +1,23 @@
-"""The instruments: checks, derivatives and the ledger, with seeded bugs and the property that
-must kill each. (What the lesson's own
-definitions must hold stands on their cards.) A bug is a change to one place of the library's
-source, made in memory; the whole package is
-then executed anew under another name, and the property must raise AssertionError. A crash of
-another kind is no kill."""
-import contextlib, importlib, io, itertools, random, sys
+"""Checks, derivatives and the ledger, with seeded bugs and the property that must kill each. (Chapters' definitions
+have cards.) A bug is a change to one place of the source, made in memory; the package is executed anew with it, and the
+property must raise AssertionError. A crash of another kind is no kill."""
+import contextlib, io, itertools, sys
 from types import SimpleNamespace
 
 import pytest, torch
 import torch.nn.functional as F
 
 from backprop13 import backprop, minibatch
+from backprop13.support import checks
 from backprop13.support.checks import autograd_grads, check_grads, check_op
 from backprop13.support.ledger import ENTRIES
-from helpers import Library, f64, inf, kill, mutated, nan, rand, refuses
-
-modules = 'checks',                                 # the chapters' definitions have cards
-
+from helpers import Library, f64, inf, kill, mutated, nan, planted, rand, refuses, rows_of
 
 # ---- inputs
 
-_random = random.Random(13)
-shapes = [(3, 3, 3), (1, 1, 1), (1, 4, 3), (5, 1, 3), (5, 4, 1),
-          *(tuple(_random.choices(range(1, 7), k=3)) for _ in range(3))]
-
 def layer_data(n, m, nh): return rand(n, m, seed=1), rand(m, nh, seed=2), rand(nh, seed=3)
 
-def network(n, m, nh, c=1):
-    sizes = dict(x=(n, m), targ=(n, c), w1=(m, nh), b1=(nh,), w2=(nh, c), b2=(c,))
-    return {k: rand(*size, seed=i) for i, (k, size) in enumerate(sizes.items())}
-
 # ---- the properties, each a function of the library
-
-def lin_is_right(lib):
-    for s in shapes:
-        x, w, b = layer_data(*s)
-        check_op(lib.backprop.lin, lambda x, w, b: x @ w + b, x=x, w=w, b=b)
-
-big = [torch.tensor([[1e4, -1e4, 0.]]), torch.tensor([[-1e4, -1e4]]),
-       torch.tensor([[800., 0., -800.]], dtype=f64)]
-odd = [torch.tensor([[0., -inf, 3.]]), torch.tensor([[nan, 0.]]), torch.zeros(2, 3, 4)]
 
 def fails(message, f, *args, **kw):
     "`f` must raise an `AssertionError` that says `message`"
@@ -49,15 +27,16 @@ def fails(message, f, *args, **kw):
     else: raise AssertionError(f'{f.__name__} let pass what it must find: {message}')
 
 def errors_are_relative(lib):
+    off = lib.checks.relative_error
     for scale in (1e-300, 1e-5, 1., 1e300):
         want = rand(3, 3)*scale
         for change, error in [(1, 0.), (-1, 2.), (3, 2.), (1 + 1e-6, 1e-6)]:
-            assert abs(lib.checks.relative_error(want*change, want) - error) < 1e-9, (scale, change)
-        assert lib.checks.relative_error(want*0, want) == 1 and lib.checks.relative_error(want, want*0) == inf
-    assert lib.checks.relative_error(want*0, want*0) == 0
-    refuses(ValueError, 'no entries', lib.checks.relative_error, want[:0], want[:0])
-    refuses(TypeError, 'wanted floating point', lib.checks.relative_error, torch.ones(3).int(),
-            torch.ones(3).int())
+            assert abs(off(want*change, want) - error) < 1e-9, (scale, change)
+        assert off(want*0, want) == 1 and off(want, want*0) == inf
+    assert off(want*0, want*0) == 0
+    assert abs(off(torch.tensor([3., 4.2]), torch.tensor([3., 4.])) - .04) < 1e-6        # in the 2-norm
+    refuses(ValueError, 'no entries', off, want[:0], want[:0])
+    refuses(TypeError, 'wanted floating point', off, torch.ones(3).int(), torch.ones(3).int())
 
 def shapes_and_dtypes_count(lib):
     check = lib.checks.check_grads
@@ -117,6 +96,8 @@ def differences_are_central(lib):
     check_grads(diff(torch.exp, g.float(), x=x.float()), {'x': x.float().double().exp()*g.float()}, 1e-9)
     for f in (lambda x: x, lambda x: x.view(4, 3), lambda x: 1e6*x/1e6):
         check_grads(diff(f, g, x=x), {'x': g}, 1e-9)
+    for f in lambda x: x.prod(), lambda x: x.sin().mean(), torch.tanh, lambda x: x.t() @ x, lambda x: 1e6*x + 1:
+        for shape in (1, 1), (1, 3), (4, 1), (4, 3): assert max(lib.checks.check_op(f, x=rand(*shape)).values()) < 1e-8
     check_grads(diff(lambda x, k: x*k, x.t(), x=x.t(), k=torch.tensor(2)), {'x': 2*x.t()}, 1e-9)
     far = rand(3) + 1e6                                               # x + h is rounded, too
     check_grads(diff(lambda x: x, far, x=far), {'x': far}, 1e-12)
@@ -196,6 +177,13 @@ def good_layers_pass(lib):
     ours = lib.checks.our_grads(backprop.Lin(w, b), one.double(), inp=x)
     check_grads(ours, {'inp': one.double() @ w.t(), 'w': x.t() @ one.double(), 'b': b*0 + 4})
     assert not any(hasattr(t, 'g') or t.requires_grad for t in (x, w, b))
+    model, targ = backprop.Model(w, b, rand(3, 1), rand(1)), rand(4, 1)
+    model(x, targ)
+    model.backward()                                                 # gradients from before don't count, and stay
+    tensors = lib.checks.all_tensors(model, dict(x=x, targ=targ))
+    before = {k: (t, t.clone(), t.g) for k, t in tensors.items() if k != 'targ'}
+    check(model, constants=['targ'], x=x, targ=targ)
+    assert all(t.equal(was) and t.g is g for t, was, g in before.values()) and not hasattr(targ, 'g')
 
 def faulty(**changes):
     "Lin with a fault: what to do to its gradients, by name, after a right backward pass"
@@ -298,19 +286,24 @@ def the_formulas_slope_at_0_is_0(lib):
 def formulas_are_told_apart(lib):
     D = lib.derivatives
     x, g, n, r, s = D.x, D.g, D.n, D.r, D.s
-    for a, b in ((x[r, s], x[s, r]), (x[r, s], -x[r, s]), (x[r, s]/n, x[r, s]), (x[r, s], x[r, s] + 1e-6),
-                 (D.pick(D.chain(D.OPERATIONS['lin'], D.slope(D.OPERATIONS['lin'], D.b))), g[r, s])):
-        assert D.same(a, a) and not D.same(a, b)
+    i, j, k, y, p, delta = D.i, D.j, D.k, D.y, D.p, D.sp.KroneckerDelta
+    def column(a, b): return D.sp.Sum(g[i, a]*x[i, b], (i, 1, n))
+    for a, b in ((x[i, j], x[j, i]), (x[r, s], -x[r, s]), (x[r, s]/n, x[r, s]), (x[r, s], x[r, s] + 1e-6),
+                 (D.pick(D.chain(D.OPERATIONS['lin'], D.slope(D.OPERATIONS['lin'], D.b))), g[r, s]),
+                 (column(s, r), g[r, s]*x[r, r]), (column(s, r), column(r, s)), (p[i, k], D.sp.exp(x[i, k])),
+                 (delta(s, y[r]), delta(r, y[s])), (D.gate(x[i, j]), D.sp.Integer(1)), (x[r, s]/4, x[r, s]/n),
+                 (x[r, s]/n, x[r, s]/D.nh), (2*x[r, s], n*x[r, s]), (x[i, j]/3, x[i, j]/D.m),
+                 (x[i, j]/D.c, x[i, j]/D.m), (1e-13*x[r, s], -1e-13*x[r, s])):
+        assert D.same(a, a) and D.same(b, b) and not D.same(a, b) and not D.same(b, a), (a, b)
         fails('is not the same as', D.derivation, 'y', a, (b, 'why'))
-    for a, b in ((x[r, s]/n, x[r, s]/D.nh), (2*x[r, s], n*x[r, s]), (x[r, s]/4, x[r, s]/n),
-                 (1e-12*x[r, s], -1e-12*x[r, s])):
-        assert not D.same(a, b), (a, b)
     op, mse = D.OPERATIONS['lin'], D.OPERATIONS['mse']
     for arg in op.forms: assert not D.matrix_form_agrees(op._replace(forms={arg: -op.forms[arg]}), arg)
     for form in (mse.forms[x]*n/2, mse.forms[x]*n/4):
         assert not D.matrix_form_agrees(mse._replace(forms={x: form}), x)
-    # one row of them
-    assert not D.matrix_form_agrees(op._replace(forms={x: op.forms[x][:1, :]}), x)
+    a, w, h = (D.matrix(o, 3, 3) for o in 'xwg')
+    for wrong in ({x: h*w, D.w: a*h, D.b: D.matrix('g', n, D.nh)},          # a transpose or a sum is missing
+                  {x: op.forms[x][:1, :]}):                                 # one row of them
+        for arg in wrong: assert not D.matrix_form_agrees(op._replace(forms=wrong), arg)
     refuses(ValueError, 'no value for x', D.evaluate, x[1, 1])
 
 def the_ledger_sees(lib):
@@ -342,6 +335,11 @@ def the_ledger_sees(lib):
     assert max(worst(ours=dict(wipes=wipes, **right)).values()) < 1e-7       # the next one isn't to blame
     fails('changed the gradient at its output', worst, ours=dict(wrong=L.by(Wipes)))
     fails('1 gradients for', worst, ours=dict(one=lambda g, x, w, b: [g @ w.t()]))
+    for b, why in (lambda g: g, 'got shape'), (lambda g: g.sum(0).float(), 'got dtype'):     # never forgiven
+        fails(why, worst, ours=dict(wrong=lambda g, x, w, _: [g @ w.t(), x.t() @ g, b(g)]))
+    out = D.b[D.k] + D.sp.Sum(2*D.x[D.i, D.j]*D.w[D.j, D.k], (D.j, 1, D.m))
+    wrong = L.compare('lin', op=D.OPERATIONS['lin']._replace(out=out), count=8)
+    assert L.worst_of(wrong, D.w)['formula'] > .1 > 1e-9 > L.worst_of(wrong, D.b)['formula']
     assert L.disagreement(torch.full((2,), 1e-9, dtype=f64), torch.zeros(2, dtype=f64), 'x') == inf
     sizes = [tuple(q.values()) for q in L.shapes()]
     assert len(sizes) == 40 and (1, 1, 1, 1) in sizes
@@ -349,233 +347,223 @@ def the_ledger_sees(lib):
     new = SimpleNamespace(__all__=['Lin', 'cube'], Lin=Nan, cube=abs, _Once=Once)
     assert L.without_row(dict(data=new)) == ['data.Lin', 'data._Once']
     assert L.without_row(dict(fit=new)) == ['fit.Lin', 'fit.cube', 'fit._Once']
+    class report(B.Module):                                                  # a name that is excused if it is no layer
+        def bwd(self, out, inp): pass
+    for module in 'data', 'fit':
+        assert L.without_row({module: SimpleNamespace(__all__=['report'], report=report)}) == [f'{module}.report']
 
+# ---- the bugs
 
-
-# ---- the bugs: property -> rows of (kind, where, the right text, the wrong text)
-
-mutants = {
-
-
+DERIVATIVES = {
     formulas_are_right: [
-        ('sign', "derivatives.OPERATIONS['nll']", '-sp.Sum', 'sp.Sum'),
-        ('sign', "derivatives.OPERATIONS['cross_entropy']", '_p - _Y', '_p + _Y'),
-        ('sign', "derivatives.OPERATIONS['mse']", "x[i, k] - t[i, k]", "x[i, k] + t[i, k]"),
-        ('missing 1/n', "derivatives.OPERATIONS['mse']", '(i, 1, n))/(n*c)', '(i, 1, n))/n'),
-        ('missing 1/n', "derivatives.OPERATIONS['cross_entropy']", '(_p - _Y)/n', '_p - _Y'),
-        ('missing 1/n', "derivatives.OPERATIONS['nll']", '(i, 1, n))/n', '(i, 1, n))'),
-        ('missing factor', "derivatives.OPERATIONS['mse']", '{x: 2/(n*c)*', '{x: 1/(n*c)*'),
-        ('missing factor', 'derivatives.chain', 'g[at]*slopes', 'slopes'),
-        ('missing term', "derivatives.OPERATIONS['softmax']", '_g - _q', '_g'),
-        ('missing term', "derivatives.OPERATIONS['log_softmax']", 'x[i, k] - sp.log(_exp_sum)', 'x[i, k]'),
-        ('wrong axis', "derivatives.OPERATIONS['lin']", 'b[k] +', 'b[i] +'),
-        ('wrong axis', "derivatives._exp_sum", 'x[i, j]', 'x[j, i]'),
-        ('wrong axis', 'derivatives.slope', 'arg[(r, s)', 'arg[(s, r)'),
-        ('no check', 'derivatives.slope', 'if op.out.has(r, s)', 'if False'),
-        ('loose check', 'derivatives.picked', ' and limit[1] == 1 and limit[2] in (n, m, nh, c)', ''),
-        ('missing sum(0)', 'derivatives.chain', '*reversed(op.axes)', '*((q, a, a) for q, a, _ in op.axes)'),
-        ('gate on the wrong side', 'derivatives.rect', 'return gate(self.args[0])',
+        ('sign', "OPERATIONS['nll']", '-sp.Sum', 'sp.Sum'),
+        ('sign', "OPERATIONS['cross_entropy']", '_p - _Y', '_p + _Y'),
+        ('sign', "OPERATIONS['mse']", "x[i, k] - t[i, k]", "x[i, k] + t[i, k]"),
+        ('missing 1/n', "OPERATIONS['mse']", '(i, 1, n))/(n*c)', '(i, 1, n))/n'),
+        ('missing 1/n', "OPERATIONS['cross_entropy']", '(_p - _Y)/n', '_p - _Y'),
+        ('missing 1/n', "OPERATIONS['nll']", '(i, 1, n))/n', '(i, 1, n))'),
+        ('missing factor', "OPERATIONS['mse']", '{x: 2/(n*c)*', '{x: 1/(n*c)*'),
+        ('missing factor', 'chain', 'g[at]*slopes', 'slopes'),
+        ('missing term', "OPERATIONS['softmax']", '_g - _q', '_g'),
+        ('missing term', "OPERATIONS['log_softmax']", 'x[i, k] - sp.log(_exp_sum)', 'x[i, k]'),
+        ('wrong axis', "OPERATIONS['lin']", 'b[k] +', 'b[i] +'),
+        ('wrong axis', "_exp_sum", 'x[i, j]', 'x[j, i]'),
+        ('wrong axis', 'slope', 'arg[(r, s)', 'arg[(s, r)'),
+        ('no check', 'slope', 'if op.out.has(r, s)', 'if False'),
+        ('loose check', 'picked', ' and limit[1] == 1 and limit[2] in (n, m, nh, c)', ''),
+        ('missing sum(0)', 'chain', '*reversed(op.axes)', '*((q, a, a) for q, a, _ in op.axes)'),
+        ('gate on the wrong side', 'rect', 'return gate(self.args[0])',
          'return gate(-self.args[0])'),
-        ('wrong place', 'derivatives.From1', 'int(q) - 1', 'int(q)'),
-        ('no check', 'derivatives.From1', 'if min(at) < 0', 'if False')],
+        ('wrong place', 'From1', 'int(q) - 1', 'int(q)'),
+        ('no check', 'From1', 'if min(at) < 0', 'if False')],
     the_formulas_slope_at_0_is_0: [
-        ('gate on the wrong side', 'derivatives.gate', 'z > 0', 'z >= 0'),
-        ('gate on the wrong side', 'derivatives.compiled', 'float(z > 0)', 'float(z >= 0)')],
+        ('gate on the wrong side', 'gate', 'z > 0', 'z >= 0'),
+        ('gate on the wrong side', 'compiled', 'float(z > 0)', 'float(z >= 0)')],
     formulas_are_told_apart: [
-        ('loose check', 'derivatives.agree', 'rel_tol=1e-9', 'rel_tol=1e-3'),
-        ('loose check', 'derivatives.agree', 'abs_tol=1e-15', 'abs_tol=1e-9'),
-        ('loose check', 'derivatives.agree', 'product((1, 2), repeat', 'product((1,), repeat'),
-        ('loose check', 'derivatives.same', 'for sizes in SIZES', 'for sizes in SIZES[:1]'),
-        ('loose check', 'derivatives.SIZES', '{n: 2, m: 3, nh: 4, c: 5}, {n: 4, m: 2, nh: 5, c: 3}',
+        ('loose check', 'agree', 'rel_tol=1e-9', 'rel_tol=1e-3'),
+        ('loose check', 'agree', 'abs_tol=1e-15', 'abs_tol=1e-9'),
+        ('loose check', 'agree', 'product((1, 2), repeat', 'product((1,), repeat'),
+        ('loose check', 'same', 'for sizes in SIZES', 'for sizes in SIZES[:1]'),
+        ('loose check', 'SIZES', '{n: 2, m: 3, nh: 4, c: 5}, {n: 4, m: 2, nh: 5, c: 3}',
          '{n: 2, m: 3, nh: 2, c: 3}, {n: 3, m: 2, nh: 3, c: 2}'),
-        ('no check', 'derivatives.derivation', 'if not same(a, b)', 'if False'),
-        ('loose check', 'derivatives.matrix_form_agrees', 'if not agree(', 'if False and agree('),
-        ('no check', 'derivatives.matrix_form_agrees', 'if form.shape != (1,)*(2 - len(shape)) + shape',
+        ('no check', 'derivation', 'if not same(a, b)', 'if False'),
+        ('loose check', 'matrix_form_agrees', 'if not agree(', 'if False and agree('),
+        ('no check', 'matrix_form_agrees', 'if form.shape != (1,)*(2 - len(shape)) + shape',
          'if False'),
-        ('loose check', 'derivatives.matrix_form_agrees', 'for sizes in SIZES:', 'for sizes in SIZES[:1]:'),
-        ('no check', 'derivatives.evaluate', 'if missing', 'if False')],
-    the_ledger_sees: [
-        ('loose check', 'ledger.disagreement', "float('inf') if error != error else error", 'error'),
-        ('loose check', 'ledger.disagreement', '<= 1e-12 and got.norm()', '<= 1e-12 or got.norm()'),
-        ('loose check', 'ledger.compare', 'max(row[way], ', 'min(row[way], '),
-        ('loose check', 'ledger.compare', 'disagreement(a, b,', 'disagreement(b, b,'),
-        ('loose check', 'ledger.compare', 'through(entry.torch)', 'through(entry.forward)'),
-        ('loose check', 'ledger.compare', 'measured(entry.forward)', 'measured(entry.torch)'),
-        ('no check', 'ledger.compare', 'assert len(got) >= len(op.args)', 'assert True'),
-        ('shared memory', 'ledger.compare', 'None if out_g is None else out_g.clone()', 'out_g'),
-        ('no check', 'ledger.by', 'assert kept', 'assert True'),
-        ('missing term', 'ledger.shapes', '*edges, ', ''),
-        ('missing term', 'ledger.shapes', 'dict.fromkeys(names, 1)', 'dict.fromkeys(names, 2)'),
-        ('missing term', 'ledger.without_row', ', *layers]', ']'),
-        ('missing term', 'ledger.without_row', 'module.__all__ if is_chapter(module) else []', '[]'),
-        ('no check', 'ledger.without_row', 'rows.get(name) is not o', 'name not in rows'),
-        ('no check', 'ledger.without_row', ' and not has_bwd(o)', ''),
-        ('wrong axis', 'ledger.worst_of', 'max(errors[way]', 'min(errors[way]')],
-
-    errors_are_relative: [
-        ('loose check', 'checks.relative_error',
-         '((a/largest - b/largest).norm()/(b/largest).norm())', '(a - b).norm()'),
-        ('loose check', 'checks.relative_error', '(b/largest).norm())', '(a/largest).norm())'),
-        ('loose check', 'checks.relative_error', '/(b/largest).norm()',
-         '/((a/largest).norm() + (b/largest).norm())'),
-        ('sign', 'checks.relative_error', '(a/largest - b/largest)', '(a.abs()/largest - b.abs()/largest)'),
-        ('overflow', 'checks.relative_error', 'largest = b.abs().max()', 'largest = b.abs().max().clamp(1, 1)'),
-        ('loose check', 'checks.relative_error', "0. if torch.equal(a, b) else float('inf')", '0.'),
-        ('no check', 'checks.relative_error', 'if not want.numel()', 'if False'),
-        ('no check', 'checks.relative_error', 'if not want.is_floating_point()', 'if False')],
-    shapes_and_dtypes_count: [
-        ('no check', 'checks.relative_error', 'if tuple(got.shape) != tuple(want.shape)', 'if False'),
-        ('keepdim dropped', 'checks.relative_error', 'tuple(got.shape) != tuple(want.shape)',
-         'got.numel() != want.numel()'),
-        ('no check', 'checks.relative_error', 'if got.dtype != want.dtype', 'if False')],
-    nan_never_passes: [
-        ('loose check', 'checks.check_close', 'not error <= limit', 'error > limit'),
-        ('loose check', 'checks.relative_error', 'a, b = got.double(), want.double()',
-         'a, b = got.double().nan_to_num(), want.double().nan_to_num()'),
-        ('wrong place', 'checks.check_close', ".nan_to_num(float('inf'))", '.nan_to_num(0)')],
-    every_gradient_counts: [
-        ('loose check', 'checks.check_grads', 'return max(', 'return min('),
-        ('loose check', 'checks.check_grads', 'for k in want)', 'for k in list(want)[:1])'),
-        ('loose check', 'checks.check_grads', 'for k in want)', 'for k in list(want)[1:] or want)'),
-        ('no check', 'checks.check_grads', 'got.keys() != want.keys()', 'not got.keys() <= want.keys()'),
-        ('no check', 'checks.check_grads', 'got.keys() != want.keys()', 'not got.keys() >= want.keys()'),
-        ('no check', 'checks.check_grads', 'if not want:', 'if False:'),
-        ('no check', 'checks.check_close', 'if limit is None', 'if False'),
-        ('loose check', 'checks.TOLERANCE', '1e-9', '1e-6'),
-        ('loose check', 'checks.TOLERANCE', '1e-4', '1e-2'),
-        ('loose check', 'checks.check_close', 'TOLERANCE.get(want.dtype) if tolerance is None else tolerance',
-         'tolerance or TOLERANCE[want.dtype]')],
-    a_message_says_what_and_where: [
-        ('wrong place', 'checks.check_close', '.argmax()', '.argmin()'),
-        ('sign', 'checks.check_close', 'got {got[at]:.4g}, wanted {want[at]:.4g}',
-         'got {want[at]:.4g}, wanted {got[at]:.4g}'),
-        ('wrong place', 'checks.show_values', '[:n]', '[-n:]'),
-        ('wrong place', 'checks.op_name', "getattr(op, '__name__', type(op).__name__)", "type(op).__name__")],
-    signs_have_stand_ins: [('wrong call', 'checks.printable', 'coding, _PLAIN', "coding, 'replace'"),
-                           ('wrong call', 'checks.printable', "getattr(sys.stdout, 'encoding', None)", 'None')],
-    differences_are_central: [
-        ('one-sided', 'checks.difference_grads', 'at(x - step), at(x)', 'at(x), at(x)'),
-        ('one-sided', 'checks.difference_grads', 'at(x + step), at(x - step)', 'at(x), at(x - step)'),
-        ('wrong step', 'checks.STEP', '(1/3)', '(1/2)'),
-        ('wrong step', 'checks.STEP', '(1/3)', '(1/5)'),
-        ('sign', 'checks.difference_grads', 'high - low', 'low - high'),
-        ('missing factor', 'checks.difference_grads', '/(right - left)', '/step'),
-        ('missing factor', 'checks.difference_grads', '/(right - left)', '/(2*step)'),
-        ('missing factor', 'checks.difference_grads', '*start).sum()', ').sum()'),
-        ('missing sum', 'checks.difference_grads', '((high - low)*start).sum()',
-         '((high - low)*start).view(-1)[0]'),
-        ('= for +=', 'checks.difference_grads', 'at(x - step), at(x)', 'at(x - step), at(x - step)'),
-        ('shared memory', 'checks.difference_grads', 'out().clone()', 'out()'),
-        ('wrong dtype', 'checks.difference_grads', 'copies(all_tensors(f, tensors), torch.float64)',
-         'copies(all_tensors(f, tensors))'),
-        ('missing transpose', 'checks.difference_grads', 'grad(t).view(t.shape)',
-         'grad(t).view(t.t().shape if t.ndim == 2 else t.shape)'),
-        ('loose check', 'checks.DIFFERENCE_TOLERANCE', '1e-7', '1e-3'),
-        ('no check', 'checks.start_gradient', 'if out_g is None and not out.ndim', 'if out_g is None')],
-    autograd_is_asked_right: [
-        ('missing factor', 'checks.autograd_grads', ', start, materialize',
-         ', torch.ones_like(out), materialize'),
-        ('no check', 'checks.autograd_grads', 'if not out.requires_grad', 'if False'),
-        ('no check', 'checks.start_gradient',
-         '(out_g.shape, out_g.dtype) != (out.shape, out.dtype)', 'out_g.dtype != out.dtype'),
-        ('no check', 'checks.start_gradient',
-         '(out_g.shape, out_g.dtype) != (out.shape, out.dtype)', 'out_g.shape != out.shape'),
-        ('no check', 'checks.start_gradient', 'if not is_float(out)', 'if False')],
-    held_tensors_are_found: [
-        ('missing term', 'checks.is_float', ' and t.is_floating_point()', ''),
-        ('missing term', 'checks.held_tensors', 'isinstance(o, (list, tuple))', 'isinstance(o, list)'),
-        ('missing term', 'checks.held_tensors', 'isinstance(o, dict)', 'False'),
-        ('missing term', 'checks.held_tensors', 'if id(o) in seen: return',
-         'if id(o) in seen and not is_float(o): return'),
-        ('wrong place', 'checks.held_tensors', 'path = path[:-1]', 'pass'),
-        ('shared memory', 'checks.with_tensors', 'tensors.get(k, t.detach())', 't.detach()'),
-        ('shared memory', 'checks.with_tensors', 'copy.deepcopy', '(lambda o, memo: o)'),
-        ('missing term', 'checks.all_tensors', 'if id(mine[k]) in kept', ''),
-        ('no check', 'checks.all_tensors', 'if both := inputs.keys() & held.keys()', 'if both := ()')],
-    calls_go_by_name: [
-        ('wrong axis', 'checks.call_op', 'return op(*bound.args, **bound.kwargs)',
-         'return op(*inputs.values())'),
-        ('wrong axis', 'checks.call_op', "getattr(op, 'forward', op)", 'op'),
-        ('no check', 'checks.call_op', "{e}; got {list(inputs)}'", "'")],
-    good_layers_pass: [
-        ('missing term', 'checks.check_op', '(torch.float64, torch.float32)', '(torch.float64,)'),
-        ('missing term', 'checks.trusted_grads', "want['the reference'] = autograd", "autograd"),
-        ('missing term', 'checks.trusted_grads', "want['central differences'] = ", ''),
-        ('missing term', 'checks.check_dtype', "errors['value'] = ", ''),
-        ('missing factor', 'checks.our_grads', 'out.g = start', 'out.g = 2*start'),
-        ('wrong dtype', 'checks.check_dtype', 'copies(all_tensors(op, inputs), dtype)',
-         'copies(all_tensors(op, inputs))'),
-        ('missing term', 'checks.random_like', 'torch.Generator().manual_seed(SEED)',
-         'torch.default_generator'),
-        ('loose check', 'checks.random_like', 'manual_seed(SEED)', 'manual_seed(0)'),
-        ('loose check', 'checks.SEED', 'SEED = ', 'SEED = 1 or '),
-        ('missing factor', 'checks.random_like', 'torch.randn(out.shape, generator=g, dtype=torch.float64)',
-         'torch.ones(out.shape)'),
-        ('shared memory', 'checks.our_grads', 'mine = copies(tensors)', 'mine = dict(tensors)')],
-    bad_layers_do_not: [
-        ('loose check', 'checks.check_dtype',
-         "our_grads(op, out_g, **inputs) if hasattr(op, 'backward') else want.pop('autograd')",
-         "want['autograd']"),
-        ('loose check', 'checks.check_dtype', 'check_grads(got, grads, limit, name, source)',
-         'check_grads(grads, grads, limit, name, source)'),
-        ('loose check', 'checks.check_dtype', 'check_close(out, value,', 'check_close(value, value,'),
-        ('loose check', 'checks.check_dtype', 'for source, grads in want.items():\n        limit',
-         'for source, grads in list(want.items())[:1]:\n        limit'),
-        ('loose check', 'checks.check_dtype', 'DIFFERENCE_TOLERANCE if', '1. if'),
-        ('loose check', 'checks.check_op', '(torch.float64, torch.float32)', '(torch.float64,)'),
-        ('loose check', 'checks.check_op', '(torch.float64, torch.float32)', '(torch.float32, torch.float64)'),
-        ('no check', 'checks.check_dtype', 'if unknown := set(constants) - tensors.keys()', 'if unknown := ()'),
-        ('shared memory', 'checks.copies', 'copy=True', 'copy=False'),
-        ('no check', 'checks.our_grads',
-         "check_unchanged(op, {**mine, 'out.g': getattr(out, 'g', start)}",
-         "check_unchanged(op, {**tensors, 'out.g': start}"),
-        ('no check', 'checks.our_grads', "'out.g': getattr(out, 'g', start)", "'out.g': start"),
-        ('missing term', 'checks.copies', 'if isinstance(t, torch.Tensor) else t', 'if is_float(t) else t'),
-        ('loose check', 'checks.check_op', "if hasattr(op, 'backward'): check_adds(op, out_g, inputs)", 'pass'),
-        ('loose check', 'checks.check_adds', 'pass_on(other)\n', 'pass\n'),
-        ('= for +=', 'checks.check_adds', 'check_grads(pass_on(now), twice', 'check_grads(twice, twice'),
-        ('= for +=', 'checks.check_adds', '2*g for', 'g for'),
-        ('no check', 'checks.output_of', 'check_unchanged(op, mine, inputs)', 'pass'),
-        ('no check', 'checks.check_unchanged',
-         'not torch.allclose(now[k], t, 0, 0, equal_nan=True)', 'now[k].shape != t.shape'),
-        ('missing term', 'checks.our_grads', "if hasattr(twin, 'backward'): twin.backward()", 'pass')],
+        ('loose check', 'matrix_form_agrees', 'for sizes in SIZES:', 'for sizes in SIZES[:1]:'),
+        ('no check', 'evaluate', 'if missing', 'if False')],
 }
 
-rows = [(prop, *row) for prop, some in mutants.items() for row in some]
+LEDGER = {
+    the_ledger_sees: [
+        ('loose check', 'disagreement', "float('inf') if error != error else error", 'error'),
+        ('loose check', 'disagreement', '<= 1e-12 and got.norm()', '<= 1e-12 or got.norm()'),
+        ('loose check', 'compare', 'max(row[way], ', 'min(row[way], '),
+        ('loose check', 'compare', 'disagreement(a, b,', 'disagreement(b, b,'),
+        ('loose check', 'compare', 'through(entry.torch)', 'through(entry.forward)'),
+        ('loose check', 'compare', 'measured(entry.forward)', 'measured(entry.torch)'),
+        ('no check', 'compare', 'assert len(got) >= len(op.args)', 'assert True'),
+        ('shared memory', 'compare', 'None if out_g is None else out_g.clone()', 'out_g'),
+        ('no check', 'by', 'assert kept', 'assert True'),
+        ('missing term', 'shapes', '*edges, ', ''),
+        ('missing term', 'shapes', 'dict.fromkeys(names, 1)', 'dict.fromkeys(names, 2)'),
+        ('missing term', 'without_row', ', *layers]', ']'),
+        ('missing term', 'without_row', 'module.__all__ if is_chapter(module) else []', '[]'),
+        ('no check', 'without_row', 'rows.get(name) is not o', 'name not in rows'),
+        ('no check', 'without_row', ' and not has_bwd(o)', ''),
+        ('wrong axis', 'worst_of', 'max(errors[way]', 'min(errors[way]')],
+}
+
+CHECKS = {
+    errors_are_relative: [
+        ('loose check', 'relative_error',
+         '((a/largest - b/largest).norm()/(b/largest).norm())', '(a - b).norm()'),
+        ('loose check', 'relative_error', '(b/largest).norm())', '(a/largest).norm())'),
+        ('loose check', 'relative_error', '/(b/largest).norm()',
+         '/((a/largest).norm() + (b/largest).norm())'),
+        ('sign', 'relative_error', '(a/largest - b/largest)', '(a.abs()/largest - b.abs()/largest)'),
+        ('overflow', 'relative_error', 'largest = b.abs().max()', 'largest = b.abs().max().clamp(1, 1)'),
+        ('loose check', 'relative_error', "0. if torch.equal(a, b) else float('inf')", '0.'),
+        ('no check', 'relative_error', 'if not want.numel()', 'if False'),
+        ('no check', 'relative_error', 'if not want.is_floating_point()', 'if False')],
+    shapes_and_dtypes_count: [
+        ('no check', 'relative_error', 'if tuple(got.shape) != tuple(want.shape)', 'if False'),
+        ('keepdim dropped', 'relative_error', 'tuple(got.shape) != tuple(want.shape)',
+         'got.numel() != want.numel()'),
+        ('no check', 'relative_error', 'if got.dtype != want.dtype', 'if False')],
+    nan_never_passes: [
+        ('loose check', 'check_close', 'not error <= limit', 'error > limit'),
+        ('loose check', 'relative_error', 'a, b = got.double(), want.double()',
+         'a, b = got.double().nan_to_num(), want.double().nan_to_num()'),
+        ('wrong place', 'check_close', ".nan_to_num(float('inf'))", '.nan_to_num(0)')],
+    every_gradient_counts: [
+        ('loose check', 'check_grads', 'return max(', 'return min('),
+        ('loose check', 'check_grads', 'for k in want)', 'for k in list(want)[:1])'),
+        ('loose check', 'check_grads', 'for k in want)', 'for k in list(want)[1:] or want)'),
+        ('no check', 'check_grads', 'got.keys() != want.keys()', 'not got.keys() <= want.keys()'),
+        ('no check', 'check_grads', 'got.keys() != want.keys()', 'not got.keys() >= want.keys()'),
+        ('no check', 'check_grads', 'if not want:', 'if False:'),
+        ('no check', 'check_close', 'if limit is None', 'if False'),
+        ('loose check', 'TOLERANCE', '1e-9', '1e-6'),
+        ('loose check', 'TOLERANCE', '1e-4', '1e-2'),
+        ('loose check', 'check_close', 'TOLERANCE.get(want.dtype) if tolerance is None else tolerance',
+         'tolerance or TOLERANCE[want.dtype]')],
+    a_message_says_what_and_where: [
+        ('wrong place', 'check_close', '.argmax()', '.argmin()'),
+        ('sign', 'check_close', 'got {got[at]:.4g}, wanted {want[at]:.4g}',
+         'got {want[at]:.4g}, wanted {got[at]:.4g}'),
+        ('wrong place', 'show_values', '[:n]', '[-n:]'),
+        ('wrong place', 'op_name', "getattr(op, '__name__', type(op).__name__)", "type(op).__name__")],
+    signs_have_stand_ins: [('wrong call', 'printable', 'coding, _PLAIN', "coding, 'replace'"),
+                           ('wrong call', 'printable', "getattr(sys.stdout, 'encoding', None)", 'None')],
+    differences_are_central: [
+        ('one-sided', 'difference_grads', 'at(x - step), at(x)', 'at(x), at(x)'),
+        ('one-sided', 'difference_grads', 'at(x + step), at(x - step)', 'at(x), at(x - step)'),
+        ('wrong step', 'STEP', '(1/3)', '(1/2)'),
+        ('wrong step', 'STEP', '(1/3)', '(1/5)'),
+        ('sign', 'difference_grads', 'high - low', 'low - high'),
+        ('missing factor', 'difference_grads', '/(right - left)', '/step'),
+        ('missing factor', 'difference_grads', '/(right - left)', '/(2*step)'),
+        ('missing factor', 'difference_grads', '*start).sum()', ').sum()'),
+        ('missing sum', 'difference_grads', '((high - low)*start).sum()',
+         '((high - low)*start).view(-1)[0]'),
+        ('= for +=', 'difference_grads', 'at(x - step), at(x)', 'at(x - step), at(x - step)'),
+        ('shared memory', 'difference_grads', 'out().clone()', 'out()'),
+        ('wrong dtype', 'difference_grads', 'copies(all_tensors(f, tensors), torch.float64)',
+         'copies(all_tensors(f, tensors))'),
+        ('missing transpose', 'difference_grads', 'grad(t).view(t.shape)',
+         'grad(t).view(t.t().shape if t.ndim == 2 else t.shape)'),
+        ('loose check', 'DIFFERENCE_TOLERANCE', '1e-7', '1e-3'),
+        ('no check', 'start_gradient', 'if out_g is None and not out.ndim', 'if out_g is None')],
+    autograd_is_asked_right: [
+        ('missing factor', 'autograd_grads', ', start, materialize',
+         ', torch.ones_like(out), materialize'),
+        ('no check', 'autograd_grads', 'if not out.requires_grad', 'if False'),
+        ('no check', 'start_gradient',
+         '(out_g.shape, out_g.dtype) != (out.shape, out.dtype)', 'out_g.dtype != out.dtype'),
+        ('no check', 'start_gradient',
+         '(out_g.shape, out_g.dtype) != (out.shape, out.dtype)', 'out_g.shape != out.shape'),
+        ('no check', 'start_gradient', 'if not is_float(out)', 'if False')],
+    held_tensors_are_found: [
+        ('missing term', 'is_float', ' and t.is_floating_point()', ''),
+        ('missing term', 'held_tensors', 'isinstance(o, (list, tuple))', 'isinstance(o, list)'),
+        ('missing term', 'held_tensors', 'isinstance(o, dict)', 'False'),
+        ('missing term', 'held_tensors', 'if id(o) in seen: return',
+         'if id(o) in seen and not is_float(o): return'),
+        ('wrong place', 'held_tensors', 'path = path[:-1]', 'pass'),
+        ('shared memory', 'with_tensors', 'tensors.get(k, t.detach())', 't.detach()'),
+        ('shared memory', 'with_tensors', 'copy.deepcopy', '(lambda o, memo: o)'),
+        ('missing term', 'all_tensors', 'if id(mine[k]) in kept', ''),
+        ('no check', 'all_tensors', 'if both := inputs.keys() & held.keys()', 'if both := ()')],
+    calls_go_by_name: [
+        ('wrong axis', 'call_op', 'return op(*bound.args, **bound.kwargs)',
+         'return op(*inputs.values())'),
+        ('wrong axis', 'call_op', "getattr(op, 'forward', op)", 'op'),
+        ('no check', 'call_op', "{e}; got {list(inputs)}'", "'")],
+    good_layers_pass: [
+        ('missing term', 'check_op', '(torch.float64, torch.float32)', '(torch.float64,)'),
+        ('missing term', 'trusted_grads', "want['the reference'] = autograd", "autograd"),
+        ('missing term', 'trusted_grads', "want['central differences'] = ", ''),
+        ('missing term', 'check_dtype', "errors['value'] = ", ''),
+        ('missing factor', 'our_grads', 'out.g = start', 'out.g = 2*start'),
+        ('wrong dtype', 'check_dtype', 'copies(all_tensors(op, inputs), dtype)',
+         'copies(all_tensors(op, inputs))'),
+        ('missing term', 'random_like', 'torch.Generator().manual_seed(SEED)',
+         'torch.default_generator'),
+        ('loose check', 'random_like', 'manual_seed(SEED)', 'manual_seed(0)'),
+        ('loose check', 'SEED', 'SEED = ', 'SEED = 1 or '),
+        ('missing factor', 'random_like', 'torch.randn(out.shape, generator=g, dtype=torch.float64)',
+         'torch.ones(out.shape)'),
+        ('shared memory', 'our_grads', 'mine = copies(tensors)', 'mine = dict(tensors)')],
+    bad_layers_do_not: [
+        ('loose check', 'check_dtype',
+         "our_grads(op, out_g, **inputs) if hasattr(op, 'backward') else want.pop('autograd')",
+         "want['autograd']"),
+        ('loose check', 'check_dtype', 'check_grads(got, grads, limit, name, source)',
+         'check_grads(grads, grads, limit, name, source)'),
+        ('loose check', 'check_dtype', 'check_close(out, value,', 'check_close(value, value,'),
+        ('loose check', 'check_dtype', 'for source, grads in want.items():\n        limit',
+         'for source, grads in list(want.items())[:1]:\n        limit'),
+        ('loose check', 'check_dtype', 'DIFFERENCE_TOLERANCE if', '1. if'),
+        ('loose check', 'check_op', '(torch.float64, torch.float32)', '(torch.float64,)'),
+        ('loose check', 'check_op', '(torch.float64, torch.float32)', '(torch.float32, torch.float64)'),
+        ('no check', 'check_dtype', 'if unknown := set(constants) - tensors.keys()', 'if unknown := ()'),
+        ('shared memory', 'copies', 'copy=True', 'copy=False'),
+        ('no check', 'our_grads',
+         "check_unchanged(op, {**mine, 'out.g': getattr(out, 'g', start)}",
+         "check_unchanged(op, {**tensors, 'out.g': start}"),
+        ('no check', 'our_grads', "'out.g': getattr(out, 'g', start)", "'out.g': start"),
+        ('missing term', 'copies', 'if isinstance(t, torch.Tensor) else t', 'if is_float(t) else t'),
+        ('loose check', 'check_op', "if hasattr(op, 'backward'): check_adds(op, out_g, inputs)", 'pass'),
+        ('loose check', 'check_adds', 'pass_on(other)\n', 'pass\n'),
+        ('= for +=', 'check_adds', 'check_grads(pass_on(now), twice', 'check_grads(twice, twice'),
+        ('= for +=', 'check_adds', '2*g for', 'g for'),
+        ('no check', 'output_of', 'check_unchanged(op, mine, inputs)', 'pass'),
+        ('no check', 'check_unchanged',
+         'not torch.allclose(now[k], t, 0, 0, equal_nan=True)', 'now[k].shape != t.shape'),
+        ('missing term', 'our_grads', "if hasattr(twin, 'backward'): twin.backward()", 'pass')],
+}
 
 
-# ---- the tests
 
-@pytest.mark.parametrize('prop', mutants, ids=lambda p: p.__name__)
-def test_the_library_has_the_property(prop):
-    with Library() as lib: prop(lib)
+test_the_library_has_the_property, test_the_bug_is_found = planted(derivatives=DERIVATIVES, ledger=LEDGER,
+                                                                   checks=CHECKS)
 
 
-@pytest.mark.parametrize('prop,kind,where,old,new', rows, ids=[f'{p.__name__}-{w}-{k}' for p, k, w, *_ in rows])
-def test_the_bug_is_found(prop, kind, where, old, new, record_property):
-    record_property('mutant', kind)                    # counted at the end of the run, by conftest.py
-    kill(prop, where, old, new)
+def unproved(exported):
+    "What is exported, and has no row"
+    return sorted(set(exported) - {where for _, _, where, *_ in rows_of(checks=CHECKS)[0]})
 
-
-def unproved(exported, rows):
-    "Exported names without a row"
-    return sorted(set(exported) - {where for _, _, where, *_ in rows})
-
-
-def own_names(module):
-    "What the module exports, less what it passes on from another"
-    return [name for name in module.__all__
-            if getattr(getattr(module, name), '__module__', module.__name__) == module.__name__]
-
-exported = [f'{m}.{name}' for m in modules for name in own_names(importlib.import_module(f'backprop13.{m}'))]
-
-def test_every_exported_operation_has_a_mutant(): assert unproved(exported, rows) == []
-
-def test_an_operation_without_a_mutant_is_found():
-    assert unproved([*exported, 'backprop.Sigmoid'], rows) == ['backprop.Sigmoid']
+def test_every_export_has_a_mutant():
+    def home(k): return getattr(getattr(checks, k), '__module__', checks.__name__)
+    own = [f'checks.{k}' for k in checks.__all__ if home(k) == checks.__name__]
+    assert unproved(own) == [] and len(own) > 9 and unproved([*own, 'checks.slopes']) == ['checks.slopes']
 
 
 def test_a_survivor_a_crash_and_a_stale_row_are_found():
+    def lin_is_right(lib):
+        x, w, b = layer_data(5, 4, 3)
+        check_op(lib.backprop.lin, lambda x, w, b: x @ w + b, x=x, w=w, b=b)
     row = 'backprop.lin', 'return out + b'
     assert 'lin, value: relative error' in kill(lin_is_right, *row, 'return out - b')
     with pytest.raises(pytest.fail.Exception, match='lin_is_right did not see'):
