@@ -146,7 +146,8 @@ process.stdout.write(JSON.stringify(cases.map(args => lab[name](...args)),
 def in_node(lab, name, cases):
     """What the exported function `name` of the lab's module returns for each list of arguments in `cases`.
     Infinities and nan pass both ways."""
-    from backprop13.support.labs import lab_module
+    # not an import statement: on what this file imports every test depends that imports from it (tools/passed.py)
+    labs = importlib.import_module('backprop13.support.labs')
     def there(o):
         if isinstance(o, float) and not math.isfinite(o): return {'number': str(o).replace('inf', 'Infinity')}
         if isinstance(o, dict): return {k: there(v) for k, v in o.items()}
@@ -154,7 +155,7 @@ def in_node(lab, name, cases):
     def back(o): return float(o['number'].replace('Infinity', 'inf')) if set(o) == {'number'} else o
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/f'{lab}.mjs'
-        file.write_text(lab_module(lab), encoding='utf-8')
+        file.write_text(labs.lab_module(lab), encoding='utf-8')
         r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', NODE,
                             file.as_uri()],
                            capture_output=True, text=True, encoding='utf-8',
@@ -292,7 +293,7 @@ def visit(browser, url, **settings):
 @pytest.fixture
 def progress_elsewhere(monkeypatch, tmp_path_factory):
     "Progress of exercises goes to a folder of the test's own, and none is known from a test before"
-    from backprop13.practice import exercises
+    exercises = importlib.import_module('backprop13.practice.exercises')                   # as above
     folder = tmp_path_factory.mktemp('progress')
     monkeypatch.setenv('XDG_DATA_HOME', str(folder))
     monkeypatch.setattr(exercises, '_unsaved', {})
