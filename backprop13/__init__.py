@@ -14,7 +14,8 @@ _ROOMS = {'support': 'benchmarks checks commands debugger derivatives figures gr
 # %% ../nbs/support/moved.ipynb #05afb27d
 class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     "Finds the modules that have moved."
-    new = {f'backprop13.{name}': f'backprop13.{room}.{name}' for room, names in _ROOMS.items() for name in names.split()}
+    new = {f'backprop13.{name}': f'backprop13.{room}.{name}'
+           for room, names in _ROOMS.items() for name in names.split()}
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname in self.new: return importlib.util.spec_from_loader(fullname, self)

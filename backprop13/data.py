@@ -364,7 +364,8 @@ def cached_files(
         except OSError as e:
             trouble = (f"{folder} can't be written ({e.strerror or e}), so the data will be fetched anew each time; "
                        'set XDG_CACHE_HOME to a folder that can')
-        except ValueError as e: trouble = str(e).replace('fetch the file again', f"it is used, and not kept in {folder}")
+        except ValueError as e:
+            trouble = str(e).replace('fetch the file again', f"it is used, and not kept in {folder}")
     if trouble: warnings.warn(trouble, DataWarning, stacklevel=4)
     return files
 
@@ -411,11 +412,11 @@ def _answer(answers, seconds:float, otherwise:str):
 # %% ../nbs/support/files.ipynb #5c0e71ab
 def _get(
     url:str,
-    first:float=5, # seconds for everything up to the first byte: the look-up of the host's name, the connection, the request
+    first:float=5, # seconds up to the first byte: the look-up of the host's name, the connection, the request
     pause:float=10, # seconds from one block to the next
     whole:float=300, # seconds for the whole file
 ) -> bytes:
-    "The bytes at `url`, with a progress bar; `OSError` or `ValueError` if they don't all come, or are more than `LIMIT`."
+    "The bytes at `url`, with a bar; `OSError` or `ValueError` if not all come, or more than `LIMIT`."
     from queue import SimpleQueue
     from threading import Event, Thread
     data, answers, stopped, stop = bytearray(), SimpleQueue(), Event(), time.monotonic() + whole
@@ -456,8 +457,9 @@ def download(
         except (OSError, ValueError, HTTPException) as e:
             trouble[url] = _why(e)
             if isinstance(e, (URLError, TimeoutError)) and not isinstance(e, HTTPError): mirrors.remove(url)
-    raise ConnectionError(f'no mirror sent {name} (' + '; '.join(f'{url}: {why}' for url, why in trouble.items()) + '); connect '
-                          "to the network, or put MNIST's four files in a folder and set BACKPROP13_DATA to it")
+    said = '; '.join(f'{url}: {why}' for url, why in trouble.items())
+    raise ConnectionError(f'no mirror sent {name} ({said}); connect to the network, or put '
+                          "MNIST's four files in a folder and set BACKPROP13_DATA to it")
 
 # %% ../nbs/support/files.ipynb #7dd6f24f
 def mnist_files(

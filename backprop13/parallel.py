@@ -214,7 +214,8 @@ def _read(path) -> tuple: # weights, notes
             notes, weights = f.metadata() or {}, [f.get_tensor(f'weights.{i}') for i in range(4)]
     except SafetensorError as e: raise ValueError(f'{path} is no checkpoint ({e}); name another file') from None
     epoch = notes.get('epoch', '')
-    if not epoch.isdecimal() or len(epoch) > 9: raise ValueError(f'{path} is no checkpoint of this program; name another file')
+    if not epoch.isdecimal() or len(epoch) > 9:
+        raise ValueError(f'{path} is no checkpoint of this program; name another file')
     return weights, notes
 
 # %% ../nbs/08_parallel.ipynb #5b1c6a74
@@ -251,7 +252,9 @@ def _try_out(path:Path, size:int):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = dict(dir=path.parent, prefix=_beside(path.name), suffix='.try-out')
         with tempfile.NamedTemporaryFile(**aside) as f: f.write(bytes(size))
-    except OSError as e: raise OSError(f"{path} can't be written ({e.strerror}); make room there, or name another place") from None
+    except OSError as e:
+        raise OSError(f"{path} can't be written ({e.strerror}); make room there, or name another "
+                      'place') from None
     if there and not is_file: raise OSError(f'{path} is {"a folder" if path.is_dir() else "no file"}; name a file')
 
 # %% ../nbs/08_parallel.ipynb #5b1c6a7a
@@ -260,11 +263,13 @@ def _begin(args, weights:list) -> int:
     for path in filter(None, (args.checkpoint, args.out)): _try_out(Path(path), sum(p.nbytes for p in weights))
     path = args.checkpoint
     if not args.resume:
-        if path and Path(path).exists(): raise ValueError(f'{path} is there already; go on with --resume, or name another file')
+        if path and Path(path).exists():
+            raise ValueError(f'{path} is there already; go on with --resume, or name another file')
         return 0
     saved, done = load_checkpoint(path, args)
     if [p.shape for p in saved] != [p.shape for p in weights]:
-        raise ValueError(f'{path} has {[tuple(p.shape) for p in saved]}, wanted {[tuple(p.shape) for p in weights]}; name another file')
+        raise ValueError(f'{path} has {[tuple(p.shape) for p in saved]}, wanted '
+                         f'{[tuple(p.shape) for p in weights]}; name another file')
     if done >= args.epochs: raise ValueError(f'{path} has epoch {done} already; pass --epochs {done + 1} or more')
     for p, new in zip(weights, saved): p.copy_(new)
     return done
@@ -310,7 +315,8 @@ def _check_world(env):
 def _gpu() -> int:
     "The number of this worker's GPU; `ValueError` if the machine has fewer."
     local, count = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
-    if local >= count: raise ValueError(f'GPUs here: {count}, workers: {local + 1} or more; start {count}, or pass --cpu')
+    if local >= count:
+        raise ValueError(f'GPUs here: {count}, workers: {local + 1} or more; start {count}, or pass --cpu')
     torch.cuda.set_device(local)
     return local
 
@@ -338,13 +344,12 @@ def _leave(why:str, args):
 
 # %% ../nbs/08_parallel.ipynb #6305800f
 def _arguments(args):
-    parser = argparse.ArgumentParser(prog='torchrun ... -m backprop13.parallel', description=main.__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog='torchrun ... -m backprop13.parallel',
+                                     description=main.__doc__, allow_abbrev=False)
     parser.error = lambda why: _refuse(f'{why}; see python -m backprop13.parallel --help')
     def add(name, default, what): parser.add_argument(f'--{name}', type=type(default), default=default, help=what)
-    add('epochs', 3, 'times through the training images')
-    add('hidden', 50, 'hidden units')
-    add('bs', 64, 'images in a batch, of all workers together')
-    add('lr', .3, 'learning rate')
+    add('epochs', 3, 'times through the training images'); add('hidden', 50, 'hidden units')
+    add('bs', 64, 'images in a batch, of all workers together'); add('lr', .3, 'learning rate')
     add('seed', 0, 'decides on the first weights and the order of the images')
     add('timeout', 20., 'seconds after which a silent worker is given up')
     parser.add_argument('--ddp', action='store_true', help="autograd and PyTorch's DistributedDataParallel")
@@ -354,7 +359,8 @@ def _arguments(args):
     parser.add_argument('--out', help='file for losses and times (JSON)')
     args = parser.parse_args(args)
     for name, low in dict(epochs=1, hidden=1, bs=1, lr=1e-9, timeout=1e-3, seed=0).items():
-        if not low <= getattr(args, name) <= 1e9: parser.error(f'--{name} is {getattr(args, name)}, wanted {low:g} to 1e9')
+        if not low <= getattr(args, name) <= 1e9:
+            parser.error(f'--{name} is {getattr(args, name)}, wanted {low:g} to 1e9')
     if args.resume and not args.checkpoint: parser.error('--resume needs --checkpoint FILE')
     if '' in (args.out, args.checkpoint): parser.error("--out or --checkpoint is '', wanted the name of a file")
     if args.out and args.checkpoint and os.path.realpath(args.out) == os.path.realpath(args.checkpoint):

@@ -1,5 +1,5 @@
 "Fixtures that several test files share"
-import contextlib, functools, http.server, importlib.util, json, math, os, re, shutil, signal, subprocess, sys
+import contextlib, functools, http.server, importlib, importlib.util, json, math, os, re, shutil, signal, subprocess, sys
 import tempfile, threading
 from html.parser import HTMLParser
 from pathlib import Path
@@ -161,8 +161,9 @@ def node(code, *calls):
 
 def in_node(lab, name, cases):
     "What the function `name` of the lab's module returns for each list of arguments in `cases`"
-    from backprop13.support.labs import lab_module
-    return node(lab_module(lab), *([name, *args] for args in cases))
+    # not an import statement: on what this file imports every test depends that imports from it (tools/passed.py)
+    labs = importlib.import_module('backprop13.support.labs')
+    return node(labs.lab_module(lab), *([name, *args] for args in cases))
 
 
 def lab_data(notebook, lab):
@@ -329,7 +330,7 @@ NOTHING_KEPT = """Object.defineProperty(window, 'localStorage',
 @pytest.fixture
 def progress_elsewhere(monkeypatch, tmp_path_factory):
     "Progress of exercises goes to a folder of the test's own, and none is known from a test before"
-    from backprop13.practice import exercises
+    exercises = importlib.import_module('backprop13.practice.exercises')                   # as above
     folder = tmp_path_factory.mktemp('progress')
     monkeypatch.setenv('XDG_DATA_HOME', str(folder))
     monkeypatch.setattr(exercises, '_unsaved', {})

@@ -306,7 +306,6 @@ if __name__ == '__main__':
     # those are generated, without outputs
     chosen = args.notebooks or [o for o in notebooks(root/'nbs') if o.parent.name != 'practice']
     problems = work(args.command, chosen, args.all)
-    if problems:
-        end = f'To mend: {len(problems)}. Where only outputs differ, `make outputs` stores them anew.'
-        sys.exit('\n'.join([*problems, end]))
+    anew = '' if args.command == 'run' else ' Where only outputs differ, `make outputs` stores them anew.'
+    if problems: sys.exit('\n'.join([*problems, f'To mend: {len(problems)}.{anew}']))
     print('Stored.' if args.command == 'run' else 'Stored outputs are fresh.')

@@ -729,7 +729,8 @@ def add_test(solution, minutes, right, others, bugs, page='08_tests'):
     add(solution, page, minutes, trials, lambda **kw: {}, drive=_test_drive)
 
 def _ends(right): # a bug: an error in place of its body
-    name, indent = ('bwd' if hasattr(right, 'bwd') else 'backward', ' '*4) if isinstance(right, type) else (right.__name__, '')
+    name, indent = right.__name__, ''
+    if isinstance(right, type): name, indent = 'bwd' if hasattr(right, 'bwd') else 'backward', ' '*4
     old = f'def {name}('
     return Bug('it ends in an error', old, f'{old}*_, **__): raise ValueError("broken")\n{indent}def rest(')
 

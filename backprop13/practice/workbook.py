@@ -178,7 +178,8 @@ def _with_values(xml, values):
         v = values[at]
         if isinstance(v, str): looks += ' t="str"'
         elif not math.isfinite(v): return m[0]
-        kept = html.escape(v, quote=False) if isinstance(v, str) else f'{v + 0.:.12g}'      # no -0.0, no digits of one processor
+        # no -0.0, no digits of one processor
+        kept = html.escape(v, quote=False) if isinstance(v, str) else f'{v + 0.:.12g}'
         return f'<c r="{at}"{looks}><f>{formula}</f><v>{kept}</v></c>'
     return _FORMULA.sub(f, xml)
 

@@ -73,11 +73,19 @@ def texts(
             if k in made and (made[k] == file or made[k] not in cells): res[k] = ''.join(lines[lines_of(o)])
     return list(res.values())
 
+# %% ../../nbs/support/card.ipynb #c0de0f1a
+def _code_of(o, text): # the lines of a statement in a text; a formula in a docstring is no place for a bug
+    res = ''.join(text.splitlines(keepends=True)[lines_of(o)])
+    for q in ast.walk(o):
+        if isinstance(q, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(q):
+            res = res.replace(ast.get_source_segment(text, q.body[0]), '""', 1)
+    return res
+
 # %% ../../nbs/support/card.ipynb #ec949e1f
 def changed(
     names:dict, # a module's names, or a notebook's
     where:str, # the definition to change
-    old:str, new:str, # a text that stands in it once, and what to put there
+    old:str, new:str, # a text that stands once in its code, and what to put there
 ) -> SimpleNamespace:
     "The names as they would be with another text in one definition; `ValueError` if it isn't there."
     kept = ('__name__', '__package__', '__file__') if '__file__' in names else names
@@ -87,7 +95,7 @@ def changed(
             named = [getattr(o, 'name', ''), *map(ast.unparse, getattr(o, 'targets', []))]
             if where not in named: continue
             lines = text.splitlines(keepends=True)
-            mine = ''.join(lines[lines_of(o)])
+            mine = _code_of(o, text)
             found += mine.count(old)
             lines[lines_of(o)] = [mine.replace(old, new)]
             text = ''.join(lines)

@@ -148,7 +148,8 @@ def sets_a_network_s_gradients(m):
         want = without_targ(autograd_grads(by_pytorch, **d))
         check_grads(our_grads(ours, **d), want, op='forward_and_backward')
     one = torch.ones(1).half()                         # an error whose double float16 has no number for
-    d = dict(x=one.expand(4, 1), targ=torch.tensor([[-4e4], [1], [1], [1]]).half(), w1=one[None], b1=0*one, w2=one[None], b2=0*one)
+    far = torch.tensor([[-4e4], [1], [1], [1]]).half()
+    d = dict(x=one.expand(4, 1), targ=far, w1=one[None], b1=0*one, w2=one[None], b2=0*one)
     for got in works(our_grads, ours, **d).values(): equal(got.max(), torch.tensor(2e4).half())
 
 card(forward_and_backward, also=[sets_a_network_s_gradients], bugs=[
@@ -470,7 +471,8 @@ card(backward, also=[*GRAPH, can_be_weighed, targets_may_be_made, no_graph_is_le
     ('no check', 'if id(out) not in seen:', 'if False:'),
     ('no check', 'if id(out) not in seen:', 'if not order:'),
     ('no check', 'if g is None and out.ndim:', 'if False:'),
-    ('no check', 'add_grad(out, torch.ones_like(out) if g is None else g)', 'out.g = torch.ones_like(out) if g is None else g')])
+    ('no check', 'add_grad(out, torch.ones_like(out) if g is None else g)',
+     'out.g = torch.ones_like(out) if g is None else g')])
 
 # %% ../../nbs/03_backprop.ipynb #61dcc2b6
 def takes_another_loss(m):
@@ -673,7 +675,8 @@ BAD = 'accuracy: got scores'
 card(accuracy, inputs=dict(out='n c', yb='n<c'), also=[counts_the_right_rows],
      refuses=[(dict(yb=t), BAD) for t in (torch.zeros(4, 1).long(), torch.zeros(1, 4).long(), torch.tensor([0, 1]),
                                           torch.tensor(1))] + [
-         (dict(out='n'), BAD), (dict(out='0 c', yb=torch.zeros(0).long()), BAD), (dict(yb=torch.float32), 'pass yb.long()')],
+         (dict(out='n'), BAD), (dict(out='0 c', yb=torch.zeros(0).long()), BAD),
+         (dict(yb=torch.float32), 'pass yb.long()')],
      bugs=[('wrong axis', 'dim=1', 'dim=0'), ('missing 1/n', '.mean()', '.sum()'), ('sign', '== yb', '!= yb'),
            ('sign', 'out.argmax', '(-out).argmax'),
            ('no check', 'yb.shape != out.shape[:1]', 'yb.numel() != len(out)'),
@@ -687,7 +690,8 @@ def says_loss_and_accuracy(m):
     assert out.getvalue() == 'loss 0.25, accuracy 0.75\n', f'it prints {out.getvalue()!r}'
 
 card(report, also=[says_loss_and_accuracy], bugs=[
-    ('missing 1/n', '{loss:.2f}', '{loss*len(yb):.2f}'), ('wrong axis', 'accuracy(preds, yb)', 'accuracy(preds.t(), yb)')]);
+    ('missing 1/n', '{loss:.2f}', '{loss*len(yb):.2f}'),
+    ('wrong axis', 'accuracy(preds, yb)', 'accuracy(preds.t(), yb)')]);
 
 # %% ../../nbs/05_fitting.ipynb #9ea447f1
 def fit_net(m, dropout=False):
@@ -715,7 +719,8 @@ def numbers_restored():
     numbers = np.random.get_state()
     try: yield
     finally:
-        random.setstate(was[0]); np.random.set_bit_generator(was[1]); np.random.set_state(numbers); torch.set_rng_state(was[2])
+        random.setstate(was[0]); torch.set_rng_state(was[2])
+        np.random.set_bit_generator(was[1]); np.random.set_state(numbers)
 
 # %% ../../nbs/05_fitting.ipynb #4642779c
 class WithNumbers:
@@ -1065,8 +1070,8 @@ def fit_is_the_loop(m):
     preds, yb = want_model(torch.cat([x for x, _ in valid])), torch.cat([y for _, y in valid])
     equal([*score], [F.cross_entropy(preds, yb).item(), (preds.argmax(1) == yb).double().mean().item()],
         1e-6)
-    lines = [f'epoch {i} of 2: training loss {e.train_loss:.3f}, validation loss {e.valid_loss:.3f}, accuracy {e.accuracy:.3f}\n'
-             for i, e in enumerate(history.epochs, 1)]
+    lines = [f'epoch {i} of 2: training loss {e.train_loss:.3f}, validation loss {e.valid_loss:.3f}, '
+             f'accuracy {e.accuracy:.3f}\n' for i, e in enumerate(history.epochs, 1)]
     assert said == ''.join(lines) and len(lines) == 2, said
     assert all(p.grad is None for p in model.parameters())
 
@@ -1202,7 +1207,7 @@ def a_bar_is_for_terminals(m):
     assert 'epoch 1 of 1' in text and '1/3' in text and '%' in text and '\n' not in text, text
     assert text.endswith('\r') and not text[:-1].rpartition('\r')[2].strip(), text                  # wiped
     assert shown(Terminal(), progress=False) == shown(io.StringIO()) == shown(Terminal(), off='1') == ''
-    assert shown(Terminal(), slow=False) == ''                                          # too short a wait to show anything
+    assert shown(Terminal(), slow=False) == ''           # too short a wait to show anything
 
 # %% ../../nbs/05_fitting.ipynb #57b3ac44
 card(_Weights, also=[fit_is_the_loop, ctrl_c_leaves_whole_steps, nan_goes_back], bugs=[
@@ -1817,8 +1822,8 @@ card(Tensor, also=TENSOR, bugs=[
     ('missing factor', 'top /=', 'top*', '_Others'), ('= for +=', 'index_add', 'index_copy', '_put'),
     ('no check', 'broadcast_shape(x.shape, y.shape)', 'pass', '_fitting'),
     ('no check', 'x.dtype != y.dtype', 'False', '_fitting'),
-    ('no check', 'not isinstance(n, (int, float))', 'False', '_Others'), ('no check', '_check_float(self.data)', 'pass'),
-    ('no check', 'out.shape != ()', 'False', '_first'),
+    ('no check', 'not isinstance(n, (int, float))', 'False', '_Others'),
+    ('no check', '_check_float(self.data)', 'pass'), ('no check', 'out.shape != ()', 'False', '_first'),
     ('no check', '(g.shape, g.dtype) != (out.shape, out.dtype)', 'False', '_first'),
     ('no check', 'if out.made_of is None', 'if False', '_first')])
 
@@ -1874,7 +1879,8 @@ card(hvp, also=[hvp_is_pytorchs], bugs=[
     ('missing factor', '(g*v).sum()', 'g.sum()'), ('missing factor', '(g*v).sum()', '(g*v).mean()'),
     ('no check', "_check_pairs('hvp', inputs, vectors)", 'pass'), ('sign', 'h.data for h', '-h.data for h'),
     ('missing term', 'grad(along, xs)', 'gs'),
-    ('missing term', 'if along.made_of is None: return [torch.zeros_like', 'if along.made_of is None: return [torch.ones_like')])
+    ('missing term', 'if along.made_of is None: return [torch.zeros_like',
+     'if along.made_of is None: return [torch.ones_like')])
 
 # %% ../../nbs/06_autograd.ipynb #64cf4670
 def jvp_is_pytorchs(m):

@@ -201,7 +201,8 @@ NO_ROW = {
 def modules() -> dict:
     "Name -> module, of the whole package."
     found = pkgutil.walk_packages(backprop13.__path__, 'backprop13.')
-    return {o.name.rpartition('.')[2]: importlib.import_module(o.name) for o in found if '._' not in o.name and not o.ispkg}
+    names = [o.name for o in found if '._' not in o.name and not o.ispkg]
+    return {o.rpartition('.')[2]: importlib.import_module(o) for o in names}
 
 def is_chapter(module) -> bool:
     "Does a numbered notebook make this module? What has no file is taken for one."
