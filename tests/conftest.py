@@ -1,6 +1,6 @@
 "Fixtures that several test files share"
-import contextlib, functools, http.server, importlib, importlib.util, json, math, os, re, shutil, signal, subprocess, sys
-import tempfile, threading
+import contextlib, functools, http.server, importlib, importlib.util, json, math, os, re, shutil, signal
+import subprocess, sys, tempfile, threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
