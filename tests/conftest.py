@@ -1,5 +1,6 @@
 "Fixtures that several test files share"
-import contextlib, functools, http.server, importlib.util, json, math, os, re, shutil, signal, subprocess, sys, tempfile, threading
+import contextlib, functools, http.server, importlib.util, json, math, os, re, shutil, signal, subprocess, sys
+import tempfile, threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,7 +11,9 @@ from filelock import FileLock
 root = Path(__file__).resolve().parent.parent
 # processes that a shell starts with & ignore Ctrl-C, as would those that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
+CHAPTERS = sorted((root/'nbs').glob('[0-9]*.ipynb'))
 
+def read(file): return (root/file).read_text(encoding='utf-8')
 
 tools = {}
 
@@ -19,7 +22,7 @@ def load_tool(name):
     in for Python's own)"""
     if name not in tools:
         file = root/'tools'/f'{name}.py'
-        for o in re.findall(r'^from (\w+) import', file.read_text(encoding='utf-8'), re.M):
+        for o in re.findall(r'^from (\w+) import', read(file), re.M):
             if (root/'tools'/f'{o}.py').exists(): load_tool(o)
         spec = importlib.util.spec_from_file_location(name, file)
         tools[name] = importlib.util.module_from_spec(spec)
@@ -62,9 +65,8 @@ def reads_what_it_says(request):
                     pytrace=False)
 
 
-# ---- two worlds: with MNIST and without. `make test` runs all tests without, and once more, on
-# the real digits, those that read any:
-# they have the mark `data`, or ask for `digits`. The others get none, so that none is left out by mistake.
+# ---- two worlds: with MNIST and without. `make test` runs all tests without, and once more, on the real digits,
+# those that read any: they have the mark `data`, or ask for `digits`. The others get none, so none is left out.
 DATA = os.environ.get('BACKPROP13_DATA')
 
 def pytest_configure(config):
@@ -136,36 +138,36 @@ def shared(tmp_path_factory):
     return get
 
 
-# ---- the labs' arithmetic, in Node ----
+# ---- JavaScript's arithmetic, in Node ----
 NODE = """const {readFileSync} = await import('node:fs')
-const lab = await import(process.argv[1]), {name, cases} = JSON.parse(readFileSync(0), (k, v) => v?.number ? Number(v.number) : v)
-process.stdout.write(JSON.stringify(cases.map(args => lab[name](...args)),
+const {code, calls} = JSON.parse(readFileSync(0), (k, v) => v?.number ? Number(v.number) : v)
+const module = await import(`data:text/javascript;base64,${Buffer.from(code).toString('base64')}`)
+process.stdout.write(JSON.stringify(calls.map(([name, ...args]) => module[name](...args)),
   (k, v) => typeof v === 'number' && !Number.isFinite(v) ? {number: String(v)} : v?.buffer ? Array.from(v) : v))"""
 
 
-def in_node(lab, name, cases):
-    """What the exported function `name` of the lab's module returns for each list of arguments in `cases`.
-    Infinities and nan pass both ways."""
-    from backprop13.support.labs import lab_module
+def node(code, *calls):
+    "What the JavaScript module `code` returns for each call (name, argument, ...); infinities and nan pass both ways"
     def there(o):
         if isinstance(o, float) and not math.isfinite(o): return {'number': str(o).replace('inf', 'Infinity')}
         if isinstance(o, dict): return {k: there(v) for k, v in o.items()}
         return [there(v) for v in o] if isinstance(o, (list, tuple)) else o
     def back(o): return float(o['number'].replace('Infinity', 'inf')) if set(o) == {'number'} else o
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder)/f'{lab}.mjs'
-        file.write_text(lab_module(lab), encoding='utf-8')
-        r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', NODE,
-                            file.as_uri()],
-                           capture_output=True, text=True, encoding='utf-8',
-                           input=json.dumps({'name': name, 'cases': there(cases)}))
+    r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', NODE], capture_output=True,
+                       text=True, encoding='utf-8', input=json.dumps(dict(code=code, calls=there(calls))))
     assert not r.returncode, r.stderr
     return json.loads(r.stdout, object_hook=back)
 
 
+def in_node(lab, name, cases):
+    "What the function `name` of the lab's module returns for each list of arguments in `cases`"
+    from backprop13.support.labs import lab_module
+    return node(lab_module(lab), *([name, *args] for args in cases))
+
+
 def lab_data(notebook, lab):
     "What the stored output of `lab` in nbs/`notebook` gives the lab"
-    cells = json.loads((root/'nbs'/notebook).read_text(encoding='utf-8'))['cells']
+    cells = json.loads(read(f'nbs/{notebook}'))['cells']
     shown = [''.join(o['data'].get('text/html', '')) for c in cells for o in c.get('outputs', [])
              if 'data' in o]
     [page] = [o for o in shown if f'data-lab="{lab}"' in o]
@@ -178,8 +180,7 @@ FLAGS = ('--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --
 
 
 class Reader(HTMLParser):
-    """What a page holds: ids, links, pictures, stylesheets and scripts, the current and
-    neighbouring pages, and its words"""
+    "What a page holds: ids, links, pictures, stylesheets and scripts, the current and neighbouring pages, its words"
     def __init__(self, text):
         super().__init__()
         self.ids, self.links, self.loads, self.images, self.rel, self.tags = [], [], [], [], {}, []
@@ -220,8 +221,7 @@ def docs(shared):
 @pytest.fixture(scope='session')
 def pages(docs):
     "Every page by its address, read"
-    return {f.relative_to(docs).as_posix(): Reader(f.read_text(encoding='utf-8'))
-            for f in sorted(docs.rglob('*.html'))}
+    return {f.relative_to(docs).as_posix(): Reader(read(f)) for f in sorted(docs.rglob('*.html'))}
 
 
 @pytest.fixture(scope='session')
@@ -249,12 +249,11 @@ def browser():
         b.close()
 
 
-# stay open, with an empty page, since a new one takes Chromium longer than most pages: (browser,
-# settings) -> context
+# (browser, settings) -> context; they stay open, with an empty page: a new one takes longer than most pages
 windows = {}
 
 def window(browser, **settings):
-    "A window for pages, with a script that says what the policy refused: a page's own may swallow that error"
+    "A window with a script that says what the policy refused: a page's own may swallow that error"
     res = browser.new_context(**settings)
     res.add_init_script("addEventListener('securitypolicyviolation', e => console.error(`refused "
                         "by ${e.effectiveDirective}: ${e.blockedURI}`))")
@@ -263,11 +262,11 @@ def window(browser, **settings):
 
 
 def visit(browser, url, **settings):
-    """Open a page as a new reader does, nothing kept or cached; returns it with all that it
-    complained about and every address that it asked for"""
+    """Open a page as a new reader does, nothing kept or cached: the page, all that it complained about, every address
+    that it asked for. What a page still waits for when it is left may be given up, and nothing else."""
     key = browser, json.dumps(settings, sort_keys=True)
     if key not in windows: windows[key] = window(browser, **settings)
-    page, said, asked, waiting = windows[key].new_page(), [], [], set()
+    page, said, asked, waiting, left, leaving = windows[key].new_page(), [], [], set(), set(), []
     devtools = page.context.new_cdp_session(page)
     devtools.send('Network.clearBrowserCache')
     devtools.send('Storage.clearDataForOrigin',
@@ -276,9 +275,17 @@ def visit(browser, url, **settings):
     page.on('console', lambda m: m.type in ('error', 'warning') and said.append(f'{m.type}: {m.text}'))
     page.on('pageerror', lambda e: said.append(f'uncaught: {e}'))
     page.on('response', lambda r: r.status >= 400 and said.append(f'{r.status}: {r.url}'))
-    # what a page asked for late, the next page may end
-    page.on('requestfailed', lambda r: r.failure == 'net::ERR_ABORTED' or said.append(f'failed: {r.url}'))
-    page.on('request', lambda r: (asked.append(r.url), waiting.add(r)))
+    def ask(r):
+        leaves = r.is_navigation_request() and r.frame == page.main_frame
+        if leaves: leaving.append(r)
+        if leaving: left.update([r], waiting if leaves else ())
+        asked.append(r.url)
+        waiting.add(r)
+    def fail(r):
+        if r.failure != 'net::ERR_ABORTED' or r not in left: said.append(f'failed: {r.failure}, {r.url}')
+    page.on('request', ask)
+    page.on('requestfailed', fail)
+    page.on('framenavigated', lambda f: f == page.main_frame and leaving.clear())
     for end in 'requestfinished', 'requestfailed': page.on(end, lambda r: waiting.discard(r))
     assert page.goto(url).status == 200
     quiet = 0
@@ -287,6 +294,36 @@ def visit(browser, url, **settings):
         page.wait_for_timeout(60)
         quiet = 0 if waiting else quiet + 1
     return page, said, asked
+
+
+@pytest.fixture
+def open_page(browser, server):
+    "A function that opens a page of the site; in the end it must have complained of nothing and asked no other host"
+    opened = []
+    def show(address, **settings):
+        opened.append(visit(browser, server+address, **settings))
+        return opened[-1][0]
+    yield show
+    for page, said, asked in opened:
+        elsewhere = [u for u in asked if not u.startswith((server, 'data:', 'blob:'))]
+        assert not said and not elsewhere, (said, elsewhere)
+        page.close()
+
+
+def overflows(page): return page.evaluate('document.documentElement.scrollWidth > innerWidth')
+
+def axe(page, *parts, context=None, **options):
+    "What axe finds in these parts of a page, as (rule, impact, elements)"
+    run = pytest.importorskip('axe_playwright_python.sync_playwright').Axe().run
+    found = run(page, context or {'include': [[o] for o in parts]}, {'resultTypes': ['violations'], **options})
+    return [(o['id'], o['impact'], [n['html'][:200] for n in o['nodes'][:5]]) for o in found.response['violations']]
+
+# before a page's own scripts: `shift` counts what moves under a reader's eyes; nothing can be kept
+SHIFT = """window.shift = 0
+    new PerformanceObserver(l => { for (const e of l.getEntries()) if (!e.hadRecentInput) shift += e.value })
+        .observe({type: 'layout-shift', buffered: true});"""
+NOTHING_KEPT = """Object.defineProperty(window, 'localStorage',
+    {get() { throw new DOMException('no', 'SecurityError') }})"""
 
 
 @pytest.fixture
@@ -300,15 +337,14 @@ def progress_elsewhere(monkeypatch, tmp_path_factory):
 
 
 # ---- a lab in its page, and what a reader does there ----
+# lab -> its chapter
 LABS = dict(broadcast='matmul', wheels='derivatives', flow='backprop', hinges='backprop', step='backprop',
-            # and its chapter
             softmax='minibatch_training', descent='minibatch_training', ball='minibatch_training', order='autograd')
 
 
 @pytest.fixture
 def open_lab(browser, server):
-    """A function that opens the page of a lab and gives the lab, alive; what the page complains
-    about fails the test"""
+    "A function that opens the page of a lab and gives the lab, alive; what the page complains about fails the test"
     opened = []
     def show(name, **settings):
         page, said, _ = visit(browser, f'{server}{LABS[name]}.html', **settings)
@@ -319,13 +355,13 @@ def open_lab(browser, server):
         return lab
     yield show
     for page, said in opened:
-        # that one is about the tests' own reading
-        said = [o for o in said if 'willReadFrequently' not in o]
+        said = [o for o in said if 'willReadFrequently' not in o]      # of the tests' own reading
         assert not said, said
         page.close()
 
 
 def button(lab, name): lab.get_by_role('button', name=name, exact=True).click()
+def value(part, of='now'): return float(part.get_attribute(f'aria-value{of}'))
 def slider(lab, name): return lab.get_by_role('slider', name=name, exact=True)
 def press(lab, *keys, times=1):
     for key in keys*times: lab.page.keyboard.press(key)

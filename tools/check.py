@@ -105,10 +105,12 @@ def unsound(folder):
         number = re.match(r'nbs/(\d+)_\w+\.ipynb$', name)
         if number: numbers.setdefault(int(number[1]), []).append(name)
         elif module and not name.startswith('nbs/support/'):
-            res.append(f'{name} exports a module and is no chapter: name it nbs/NN_name.ipynb, or move it to nbs/support.')
+            res.append(f'{name} exports a module and is no chapter: '
+                       'name it nbs/NN_name.ipynb, or move it to nbs/support.')
     for module, names in exporters.items():
         if len(names) > 1:
-            res.append(f'{" and ".join(names)} export to one module, {module}: name another in the #| default_exp of one.')
+            res.append(f'{" and ".join(names)} export to one module, {module}: '
+                       'name another in the #| default_exp of one.')
     for number, names in numbers.items():
         if len(names) > 1: res.append(f'{" and ".join(names)} have one number, {number}: give one another.')
     return res + dangling(folder, files, books, exporters)
@@ -142,7 +144,8 @@ def dangling(folder, files, books, modules):
             res += [f'{name} imports backprop13.{o}, which no notebook exports.'
                     for o in imported(f.read_text(encoding='utf-8')) if not there(o)]
     scripts = re.findall(r'=backprop13\.([\w.]+):', config.get('console_scripts', ''))
-    res += [f'settings.ini has a command of backprop13.{o}, which no notebook exports: take it out of console_scripts.' for o in scripts if o not in modules]
+    res += [f'settings.ini has a command of backprop13.{o}, which no notebook exports: take it out of console_scripts.'
+            for o in scripts if o not in modules]
     procs = re.findall(r'backprop13\.([\w.]+):', config.get('procs', ''))
     return res + [f'settings.ini names backprop13.{o} in procs, which no notebook exports: take it out.'
                   for o in dict.fromkeys(procs) if o not in modules]

@@ -162,7 +162,8 @@ def look(a, b):
         return [tuple(f'a picture of {o.size}' for o in ims)]
     a, b = map(picture, ims)
     d, x, y = max(lost(a, b), lost(b, a))
-    return [('a picture', f'another one: see {x:.0%} from the left, {y:.0%} from the top (unlike by {d:.2f}; {unlike} passes)')] if d > unlike else []
+    where = f'{x:.0%} from the left, {y:.0%} from the top'
+    return [('a picture', f'another one: see {where} (unlike by {d:.2f}; {unlike} passes)')] if d > unlike else []
 
 
 def unequal(a, b):
@@ -283,7 +284,8 @@ def work(command, paths, anew=False):
 
 def data_source():
     "'MNIST' or 'synthetic': what `backprop13.data` finds on this machine (it may download)"
-    code = 'import sys\nfrom backprop13.data import mnist\ntry: print(mnist().source)\nexcept (OSError, ValueError) as e: sys.exit(str(e))'
+    code = ('import sys\nfrom backprop13.data import mnist\ntry: print(mnist().source)\n'
+            'except (OSError, ValueError) as e: sys.exit(str(e))')
     res = subprocess.run([sys.executable, '-c', code], cwd=root, stdin=subprocess.DEVNULL,
                          stdout=subprocess.PIPE, text=True)
     if res.returncode: sys.exit('The data could not be loaded, for the reason above.')
@@ -304,6 +306,7 @@ if __name__ == '__main__':
     # those are generated, without outputs
     chosen = args.notebooks or [o for o in notebooks(root/'nbs') if o.parent.name != 'practice']
     problems = work(args.command, chosen, args.all)
-    if problems: sys.exit('\n'.join([*problems,
-                                     f'To mend: {len(problems)}. Where only outputs differ, `make outputs` stores them anew.']))
+    if problems:
+        end = f'To mend: {len(problems)}. Where only outputs differ, `make outputs` stores them anew.'
+        sys.exit('\n'.join([*problems, end]))
     print('Stored.' if args.command == 'run' else 'Stored outputs are fresh.')

@@ -60,7 +60,8 @@ def directives(source): return set(re.findall(r'^#\|\s*(\S+)', source, re.M))
 def title(chapter): return re.match('# (.+)', read(chapter)[0][1])[1]
 def install(chapter):
     found = [s for _, s, _ in read(chapter) if s.startswith('#| hide') and '%pip install' in s]
-    return found[0] if found else sys.exit(f'nbs/{chapter}.ipynb has no hidden cell with %pip install: copy that of another chapter.')
+    if found: return found[0]
+    sys.exit(f'nbs/{chapter}.ipynb has no hidden cell with %pip install: copy that of another chapter.')
 def minutes(n): return f'{n} minute' + 's'*(n != 1)
 def anchor(heading): return re.sub(r'^[^a-z]+', '',
                                    re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', heading.lower()).strip()))
@@ -121,8 +122,8 @@ def tasks():
         if kind != 'markdown' or not (m := re.match(r'#### `(\w+)` *(?:\n|$)', source)): continue
         task, *hints = (' '.join(o.split()) for o in source[m.end():].split('\n- '))
         if not (task and all(hints) and hints) or m[1] in res:
-            sys.exit(f"nbs/support/exercises.ipynb needs one cell '{m[0].strip()}', with the task as a paragraph and below it "
-                     "the hints, each on a line that begins with '- ': mend it.")
+            sys.exit(f"nbs/support/exercises.ipynb needs one cell '{m[0].strip()}', with the task as a paragraph "
+                     "and below it the hints, each on a line that begins with '- ': mend it.")
         res[m[1]] = dict(task=task, hints=hints)
     return res
 
@@ -136,10 +137,10 @@ def exercise_notebook(name, solutions):
     imports = '\n'.join([*lines, 'from backprop13.practice.exercises import check, hint, progress'])
     known |= names(imports)[1]
     cells = [('markdown', f'# {page.title}\n\n> {page.subtitle}'),
-             ('markdown', f'For after {link(page.chapter)}; {minutes(sum(e.minutes for e in mine))} in all. Write the body of each '
-                          'function and run its cell, then the cell with `check`, which says what '
-                          'is still wrong. For a hint, call `hint` '
-                          'on it in a new cell; each call gives the next one.' +
+             ('markdown', f'For after {link(page.chapter)}; {minutes(sum(e.minutes for e in mine))} in all. '
+                          'Write the body of each function and run its cell, then the cell with `check`, which says '
+                          'what is still wrong. For a hint, call `hint` on it in a new cell; each call gives the next '
+                          'one.' +
                           ' The solution is folded below each, for afterwards.'*solutions),
              ('code', install(page.chapter)), ('code', imports)]
     for e in mine:
@@ -157,8 +158,9 @@ def exercise_notebook(name, solutions):
 def mistakes():
     "name -> how many wrong solutions of it tests/practice/mistakes.py has"
     sys.path.insert(0, str(ROOT/'tests'/'practice'))
-    from mistakes import BY_KIND, WRONG
-    return {name: len(rows) + sum(name in o for o in BY_KIND.values()) for name, rows in WRONG.items()}
+    from mistakes import BY_CARD, BY_KIND, WRONG
+    names = [*(name for rows in BY_KIND.values() for name in rows), *(name for name, _ in BY_CARD)]
+    return {name: len(rows) + names.count(name) for name, rows in WRONG.items()}
 
 
 def missing(exercise, code, known):
@@ -215,7 +217,8 @@ def questions(node, result, source):
         if attribute == 'shape': sizes.append((math.prod(ast.literal_eval(v.args[0])), x))
         if attribute: res.append((x, attribute))
         elif text.startswith('tensor(') and not tensor:
-            tensor, res = True, res + [(x, 'shape')] + [(x, 'dtype')]*bool(re.fullmatch(r'tensor\([-\d, \[\]]+\)', text))
+            whole = re.fullmatch(r'tensor\([-\d, \[\]]+\)', text)
+            tensor, res = True, res + [(x, 'shape')] + [(x, 'dtype')]*bool(whole)
         elif re.fullmatch(r'-?\d+|\([-\d, ]+\)', text) and f'{x} = {text}\n' not in source: res.append((x, ''))
     return res + [(x, 'nbytes') for n, x in [max(sizes)] if n >= 10**6]
 
@@ -236,10 +239,9 @@ def shape_notebook(name):
                'from backprop13.practice.guessing import guess']
     return [('markdown', f'# Shapes: {title(chapter)[0].lower()}{title(chapter)[1:]}\n\n'
                          f'> The steps of chapter {int(chapter[:2])} without their outputs: say what comes'),
-            ('markdown', f'For after {link(chapter)}. The code is the chapter’s, as much of it as the questions need. Read it, put your '
-                         'guess in the place of the dots, then run the cell: a shape as a tuple, a '
-                         'dtype by its name such as `torch.bool`, '
-                         'otherwise a whole number. You may calculate: `3*4`.'),
+            ('markdown', f'For after {link(chapter)}. The code is the chapter’s, as much of it as the questions need. '
+                         'Read it, put your guess in the place of the dots, then run the cell: a shape as a tuple, a '
+                         'dtype by its name such as `torch.bool`, otherwise a whole number. You may calculate: `3*4`.'),
             ('code', install(chapter)), ('code', '\n'.join(merged(imports))), *cells]
 
 
@@ -251,7 +253,7 @@ def steps(chapter):
         for o in sorted(reads - bound):
             if o not in offers:
                 sys.exit(f'{chapter}: a marked cell reads {o}, which no import and no marked cell above it binds; put '
-                                         f'`#| shapes` at the head of the cell that binds it. The cell that reads it:\n\n{source}')
+                         f'`#| shapes` at the head of the cell that binds it. The cell that reads it:\n\n{source}')
             imports.append(offers[o])
     for kind, source, result in read(chapter):
         if kind == 'markdown': heading = ([heading] + re.findall(r'^##+ (.+)$', source, re.M))[-1]
@@ -307,7 +309,8 @@ def notebooks(solutions=True):
     "name -> text, of every practice notebook"
     try: from backprop13.practice.exercises import EXERCISES, PAGES
     except (ImportError, AttributeError, LookupError) as e:
-        sys.exit(f'{e}. Exercises are made of the library: mend nbs/support/exercises.ipynb or what it imports, then nbdev_export.')
+        sys.exit(f'{e}. Exercises are made of the library: mend nbs/support/exercises.ipynb or what it imports, '
+                 'then nbdev_export.')
     if more := [o for o in tasks() if o not in EXERCISES]:
         sys.exit(f"`{more[0]}` has a task and is no exercise: write a cell with `add` below '#### `{more[0]}`' in "
                  'nbs/support/exercises.ipynb, or take it out, then nbdev_export.')

@@ -1,4 +1,5 @@
-"""README.md from the site's home page, nbs/index.ipynb, and nbs/install.ipynb: `python tools/readme.py` writes it, `--check` only compares."""
+"""README.md from the site's home page, nbs/index.ipynb, and nbs/install.ipynb: `python tools/readme.py` writes it,
+`--check` only compares."""
 import json, re, sys
 from pathlib import Path
 from posixpath import normpath

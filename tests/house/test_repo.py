@@ -1,10 +1,9 @@
-"""What holds of the whole repository. A check is a function of a folder and returns what is wrong
-there; its mutant spoils a copy."""
+"What holds of the whole repository. A check returns what is wrong in a folder; its mutant spoils a copy."
 import json, os, re, shutil, subprocess, sys
 from types import SimpleNamespace
 
 import nbformat, pytest
-from conftest import load_tool
+from conftest import load_tool, read
 from helpers import LAST, bin, canonical, config, edit, lists, program, sh, sound
 from nbformat.v4 import new_code_cell, new_output
 from packaging.requirements import Requirement
@@ -31,7 +30,7 @@ def wrong_way(folder):
     chapters = {name: k for name, (_, k) in modules(folder).items() if k is not None}
     for name, k in chapters.items():
         file = f'backprop13/{name}.py'
-        names = passed.imported(file, (folder/file).read_text(encoding='utf-8'))
+        names = passed.imported(file, read(folder/file))
         found = {o.split('.')[1] for o in names if o.startswith('backprop13.')}
         yield from (f'{name} (chapter {k}) imports {o}' for o in found if chapters.get(o, k) >= k)
 
@@ -41,24 +40,18 @@ def orphans(folder):
     mods = modules(folder)
     for f in sorted((folder/'backprop13').rglob('*.py')):
         if f.stem in ('__init__', '_modidx'): continue
-        m = re.search(r'File to edit: (\S+?)\.?$', f.read_text(encoding='utf-8'), re.M)
+        m = re.search(r'File to edit: (\S+?)\.?$', read(f), re.M)
         name = '.'.join(f.relative_to(folder/'backprop13').with_suffix('').parts)
         if name not in mods or not m or (f.parent/m[1]).resolve() != mods[name][0].resolve(): yield name
 
 
-def test_chapters_import_only_lower_chapters(project): assert list(wrong_way(project)) == []
-
 @pytest.mark.parametrize('line', [
     'from backprop13.training import nll', 'from .support.checks import near',
-    'import backprop13.support.checks',
-    'def f():\n    from .fitting import fit', 'def __getattr__(name):\n    from . import speed',
-    'from . import training',
-    'from .support.card import card'])
+    'import backprop13.support.checks', 'def f():\n    from .fitting import fit', 'from . import training',
+    'def __getattr__(name):\n    from . import speed', 'from .support.card import card'])
 def test_an_import_the_wrong_way_is_caught(clone, line):
     with (clone/'backprop13'/'backprop.py').open('a') as f: f.write(line)
     assert len(list(wrong_way(clone))) == 1
-
-def test_every_module_has_its_notebook(project): assert list(orphans(project)) == []
 
 def test_a_module_without_a_notebook_is_caught(clone):
     shutil.copy(clone/'backprop13'/'backprop.py', clone/'backprop13'/'old.py')
@@ -69,8 +62,7 @@ def test_a_module_without_a_notebook_is_caught(clone):
 
 def unpinned(folder):
     "Requirements of settings.ini that constraints.txt doesn't pin to a version that satisfies them"
-    pins = [Requirement(o) for o in (folder/'constraints.txt').read_text().splitlines() if o
-            and not o.startswith('#')]
+    pins = [Requirement(o) for o in read(folder/'constraints.txt').splitlines() if o and o[0] != '#']
     for key in lists(folder):
         for req in map(Requirement, config(folder)[key].split()):
             mine = [p for p in pins if canonical(p.name) == canonical(req.name)]
@@ -78,8 +70,6 @@ def unpinned(folder):
             fit = [v.operator == '==' and req.specifier.contains(v.version) for v in versions]
             if not mine or not all(fit): yield str(req)
 
-
-def test_every_requirement_is_pinned(project): assert list(unpinned(project)) == []
 
 @pytest.mark.parametrize('old,new', [('sympy==', 'sumpy=='), ('fastcore==1', 'fastcore==2'),
                                      ('torch==', 'torch>=')])
@@ -114,8 +104,6 @@ print(*{o.split(".")[0] for o in set(sys.modules)-had})'''
     return set(out.split()) - set(sys.stdlib_module_names) - {'backprop13', 'torch', 'numpy'}
 
 
-def test_the_import_costs_next_to_nothing_beyond_torch(project): assert needless(project) == set()
-
 def test_a_costly_import_is_caught(clone):
     with (clone/'backprop13'/'backprop.py').open('a') as f: f.write('\nimport matplotlib\n')
     assert 'matplotlib' in needless(clone)
@@ -129,11 +117,10 @@ def missing(module, names):
 def test_the_names_that_others_rely_on():
     from backprop13 import backprop, data, fitting, training
     assert missing(data, 'mnist') == []
-    assert missing(backprop, 'lin relu mse lin_grad forward_and_backward Module Relu Lin Mse '
-                   'Model Linear') == []
-    assert missing(training, 'log_softmax logsumexp nll cross_entropy accuracy report Dataset fit '
-                   'get_dls') == []
-    assert missing(fitting, 'accuracy report Dataset fit get_dls') == []
+    later = 'accuracy report Dataset fit get_dls'
+    for module, names in ((backprop, 'lin relu mse lin_grad forward_and_backward Module Relu Lin Mse Model Linear'),
+                          (training, f'log_softmax logsumexp nll cross_entropy {later}'), (fitting, later)):
+        assert missing(module, names) == []
     assert missing(SimpleNamespace(lin=1, relu=2, __all__=['lin']), 'lin relu mse') == ['relu', 'mse']
 
 
@@ -149,12 +136,10 @@ def unfit(folder):
         if kb > (3000 if f.suffix == '.ipynb' else 1000): yield f'{name}: {kb:.0f} kB'
         if foreign.search(name): yield f'{name}: a font, data, an archive or somebody else’s script'
         elif f.suffix in ('.js', '.mjs', '.css'):
-            text = f.read_text(encoding='utf-8')
+            text = read(f)
             if '/*!' in text or '@license' in text: yield f'{name}: somebody else’s licence'
             if max(map(len, text.splitlines()), default=0) > 300: yield f'{name}: minified'
 
-
-def test_only_fit_files_are_committed(project): assert list(unfit(project)) == []
 
 @pytest.mark.parametrize('name,text', [
     ('nbs/a.woff2', ''), ('train-images-idx3-ubyte', ''), ('nbs/assets/d3.min.js', ''),
@@ -190,9 +175,12 @@ def form(path):
     if exports and nb.cells[-1].source != LAST: yield 'the last cell exports'
 
 
-def test_notebooks_have_the_form(project):
-    bad = [f'{f.relative_to(project)}: {o}' for f in notebooks.notebooks(project/'nbs') for o in form(f)]
-    assert bad == []
+def formless(folder):
+    return [f'{f.relative_to(folder)}: {o}' for f in notebooks.notebooks(folder/'nbs') for o in form(f)]
+
+
+@pytest.mark.parametrize('check', [wrong_way, orphans, unpinned, needless, unfit, formless], ids=lambda o: o.__name__)
+def test_nothing_is_wrong(project, check): assert list(check(project)) == []
 
 
 def set_first(nb): nb.cells[0].source += '\n\nMore.'
@@ -240,8 +228,7 @@ print('bought', len(bought))'''
 @pytest.mark.parametrize('settings', [
     '', 'repo = theirs\nlib_name = theirs\nlib_path = theirs\nnbs_path = .\n', 'a = %(b)s\n'])
 def test_a_downloaded_notebook_runs_twice(project, tmp_path, settings):
-    """What it installs with and its last cell, beside no clone: in an empty folder, in another
-    project of nbdev, beside settings of something else"""
+    "What installs it and its last cell, without a clone: in an empty folder, another nbdev project, other settings"
     pip, folder, ends = tmp_path/'pip', tmp_path/'downloads', set()
     shutil.copytree(project/'backprop13', pip/'backprop13')
     folder.mkdir()
@@ -251,10 +238,9 @@ def test_a_downloaded_notebook_runs_twice(project, tmp_path, settings):
         ends.add((*(o for o in code if '%pip' in o), *(o for o in code if 'nbdev_export(' in o)))
     for cells in ends - {()}:
         for path, n in ('', '%pip' in cells[0]), (pip, 0):
-            p = subprocess.run([sys.executable, '-c', SESSION, pip], cwd=folder,
-                               input=json.dumps(cells), capture_output=True, text=True,
-                               env={k: v for k, v in os.environ.items() if k != 'IN_TEST'}
-                               | {'PYTHONPATH': str(path)})
+            env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'} | {'PYTHONPATH': str(path)}
+            p = subprocess.run([sys.executable, '-c', SESSION, pip], cwd=folder, env=env, input=json.dumps(cells),
+                               capture_output=True, text=True)
             assert not p.returncode and f'bought {n:d}' in p.stdout, f'{cells}: {p.stdout + p.stderr}'
     assert [o.name for o in folder.iterdir()] == ['settings.ini']*bool(settings)
 
@@ -272,11 +258,10 @@ def test_what_is_not_as_generated_is_caught(clone):
     (clone/'backprop13'/'gone.py').write_text('# of a deleted notebook\n')
     with (clone/'README.md').open('a') as f: f.write('By hand.\n')
     said = check.stale(clone)
-    spoilt = ['nbs/01_matmul.ipynb', 'nbs/03_backprop.ipynb', 'backprop13/gone.py',
-              'backprop13/matmul.py', 'backprop13/training.py',
-              # the first is not clean: its JSON is not as Jupyter writes it
-              'nbs/01_matmul.ipynb', 'README.md']
-    assert [o.split()[0] for o in said] == spoilt, said
+    # the first again: its JSON is not as Jupyter writes it
+    assert [o.split()[0] for o in said] == [
+        'nbs/01_matmul.ipynb', 'nbs/03_backprop.ipynb', 'backprop13/gone.py', 'backprop13/matmul.py',
+        'backprop13/training.py', 'nbs/01_matmul.ipynb', 'README.md'], said
 
 
 @pytest.fixture
@@ -333,7 +318,8 @@ def test_a_relative_folder_of_data_means_the_same_in_notebooks(small, command):
 def test_an_old_python_is_told_so(clone, tmp_path):
     program(old := tmp_path/'oldpython', '[ "$1" = -V ] && echo Python 3.8.1\nexit 1')
     rc, said = sh('make', 'setup', f'PYTHON={old}', cwd=clone)
-    assert rc != 0 and f'needs Python 3.10 or newer, and {old} is Python 3.8.1' in said and not (clone/'.venv').exists(), said
+    assert rc != 0 and f'needs Python 3.10 or newer, and {old} is Python 3.8.1' in said, said
+    assert not (clone/'.venv').exists()
     rc, said = sh('make', 'setup', 'PYTHON=nopython', cwd=clone)
     assert rc != 0 and 'there is no nopython here' in said, said
 
@@ -341,5 +327,5 @@ def test_an_old_python_is_told_so(clone, tmp_path):
 def test_readme_is_what_the_home_page_makes(project):
     rc, said = sh(sys.executable, 'tools/readme.py', '--check', cwd=project)
     assert rc == 0, said
-    links = re.findall(r'\]\((?![a-z]+:|#)([^)#]+)', (project/'README.md').read_text(encoding='utf-8'))
+    links = re.findall(r'\]\((?![a-z]+:|#)([^)#]+)', read('README.md'))
     assert links and all((project/link).exists() for link in links), links

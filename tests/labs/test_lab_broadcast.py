@@ -13,8 +13,7 @@ def shapes(draw, sizes): return [draw.choice(sizes) for _ in range(draw.randint(
 
 
 def some_pairs(n):
-    """Random pairs; half of the second ones are made from the first by dropping axes and setting
-    some to 1, so that many fit"""
+    "Random pairs; half of the second ones are the first without some axes and with some set to 1, so that many fit"
     draw = random.Random(1)
     for i in range(n):
         a = shapes(draw, [0, 1, 1, 2, 3, 784, 10000])
@@ -34,8 +33,7 @@ def test_the_rule_is_pytorch_s():
             refused += 1
             with pytest.raises(ValueError) as e: broadcast_shape(tuple(a), tuple(b))
             assert got['shape'] is None and got['error'] == str(e.value)
-            # the clash is the last axis that is read
-            assert [c['out'] for c in columns if c['read']][0] is None
+            assert [c['out'] for c in columns if c['read']][0] is None     # the clash is the last axis that is read
             continue
         fitted += 1
         assert got['shape'] == want and got['error'] is None and [c['out'] for c in columns] == want

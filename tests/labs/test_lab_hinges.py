@@ -23,10 +23,9 @@ AT_A_BEND = [dict(base=.1, hinges=[dict(a=1., side=1, at=.5), dict(a=-1., side=-
 
 def tensors(state):
     "What may change, as leaves: base, tilts, places; and the sides"
-    leaf = lambda v: torch.tensor(v, dtype=torch.float64, requires_grad=True)
-    return [leaf(state['base']), leaf([o['a'] for o in state['hinges']]),
-            leaf([o['at'] for o in state['hinges']])], \
-        torch.tensor([o['side'] for o in state['hinges']], dtype=torch.float64)
+    def leaf(v): return torch.tensor(v, dtype=torch.float64, requires_grad=True)
+    a, at, side = ([o[k] for o in state['hinges']] for k in ('a', 'at', 'side'))
+    return [leaf(state['base']), leaf(a), leaf(at)], leaf(side).detach()
 
 
 def loss(params, side, xs, ps):
@@ -124,7 +123,6 @@ def test_it_starts_at_the_chapter_s_line_and_answers_keys(lab, data):
 def test_it_answers_the_pointer(lab, data):
     button(lab, 'Add a hinge')
     before = row(lab, 'yours, 2')
-    # a new one is tilted, and seen at once
     assert before != row(lab, '1: best line') and '−20.0 · relu(x − 0.50)' in row(lab, 'hinge 2')
     def pull(name, dx, dy): drag(lab.page, *beside(slider(lab, name).locator('circle, path').last, (dx, dy)))
     pull('hinge 2: its tilt', -10, 30)
@@ -136,7 +134,7 @@ def test_it_answers_the_pointer(lab, data):
     assert f'relu({moved:.2f} − x)' in row(lab, 'hinge 2')
     pull('baseline', 0, -20)
     assert number(row(lab, 'baseline')) > 100*data['start']['base'] + 1
-    slider(lab, 'hinge 1: its tilt').focus()                              # the buttons are for the one that was held last
+    slider(lab, 'hinge 1: its tilt').focus()                  # the buttons are for the one that was held last
     press(lab, 'Tab', 'Delete')
     assert 'Hinge 1 is gone' in lab.get_by_role('status').inner_text() and row(lab, 'yours, 1')
     assert f'relu({moved:.2f} − x)' in row(lab, 'hinge 1')

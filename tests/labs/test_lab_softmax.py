@@ -1,15 +1,13 @@
-"""The lab Softmax: its columns are PyTorch's in float32, overflow included; its handles, buttons and
-keys work"""
+"The lab Softmax: its columns are PyTorch's in float32, overflow included; its handles, buttons and keys work"
 import math, random
 
 import pytest, torch, torch.nn.functional as F
-from conftest import beside, button, cells, drag, in_node, number, press, slider
+from conftest import beside, button, cells, drag, in_node, number, press, slider, value
 
 from backprop13.training import cross_entropy
 
 NAMES = ['cat', 'dog', 'plane', 'fish', 'building']
-# float32 against float32: sums may run in another order, and PyTorch's exp and log may be off by
-# one in the last place
+# float32 against float32: sums may run in another order, exp and log may be off by one in the last place
 CLOSE = dict(rtol=2e-6, atol=5e-7)
 
 
@@ -27,8 +25,8 @@ def some_cases(n, seed=1):
     draw = random.Random(seed)
     for _ in range(n):
         scores = [round(draw.uniform(-8, 8), 2) for _ in NAMES]
-        yield scores, draw.randrange(5), draw.choice([1, 1, 1, 2, 10, 30, 100]), draw.choice([0, 0, 0,
-            draw.randint(-120, 120)])
+        target, times = draw.randrange(5), draw.choice([1, 1, 1, 2, 10, 30, 100])
+        yield scores, target, times, draw.choice([0, 0, 0, draw.randint(-120, 120)])
 
 
 def same(got, want, where):
@@ -40,7 +38,6 @@ def test_columns_are_pytorch_s():
     cases = list(some_cases(400))
     made = in_node('softmax', 'outputs', [[s, times, shift] for s, _, times, shift in cases])
     for x, (scores, _, times, shift) in zip(made, cases):
-        # products and sums round alike
         assert x == (torch.tensor(scores)*times + shift).tolist()
     args = [[x, target] for x, (_, target, _, _) in zip(made, cases)]
     seen = set()
@@ -48,8 +45,7 @@ def test_columns_are_pytorch_s():
     for (x, target), got, stable in zip(args, *said):
         t = torch.tensor(x, dtype=torch.float32)
         want = naive(t, target)
-        # a softmax below the smallest normal number has few digits, and its log is as rough:
-        # leave those cases to the patterns below
+        # a softmax below the smallest normal number has few digits: leave those cases to the patterns below
         rough = bool((want['softmax'] < torch.finfo(t.dtype).tiny).logical_and(want['softmax'] > 0).any())
         for k, v in want.items():
             if not (rough and k in ('minuslog', 'product', 'loss')): same(got[k], v, (k, x, target))
@@ -78,15 +74,14 @@ def test_the_sentence_names_what_went_wrong():
              'softmax of cat is rounded to 0': [-489., 60, 59, 0, 0]}
     said = in_node('softmax', 'trouble', [[x, NAMES, 1] for x in [*cases.values(), [1., 2, 3, 4, 5]]])
     assert [part in text for part, text in zip(cases, said)] == [True]*4 and said[-1] == ''
-    assert all(bool(t) == (not naive(torch.tensor(x), 1)['loss'].isfinite()) for x,
-               t in zip(cases.values(), said))
+    assert not any(naive(torch.tensor(x), 1)['loss'].isfinite() for x in cases.values())
 
 
 SCORES = [-4.89, 2.6, .59, -2.07, -4.57]
 
 def holds(lab):
     "The numbers shown are PyTorch's for the scores that the handles say"
-    scores = [float(slider(lab, f'score of {who}').get_attribute('aria-valuenow')) for who in NAMES]
+    scores = [value(slider(lab, f'score of {who}')) for who in NAMES]
     t, target = torch.tensor(scores), [r.is_checked() for r in lab.get_by_role('radio').all()].index(True)
     want = naive(t, target) | dict(score=t)
     for i, who in enumerate(NAMES):

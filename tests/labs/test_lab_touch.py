@@ -1,9 +1,8 @@
-"""Every lab under a finger: real touch events, long drags, taken hold of where the eye would; and
-the keys that every slider knows"""
+"Every lab under a finger: real touch events, long drags, held where the eye would; the keys that every slider knows"
 import math
 
 import pytest
-from conftest import LABS, MIDDLE, button, cells, number, slider
+from conftest import LABS, MIDDLE, button, cells, number, slider, value
 
 
 @pytest.fixture
@@ -23,17 +22,16 @@ def center(part):
 
 
 def swipe(page, points):
-    """A finger down at the first point, along the others, and up; returns how far the page has
-    scrolled, and the events that it gave"""
-    page.evaluate("""() => { window.seen = {}; window.top0 = scrollY
-        window.watched ??= ['pointermove', 'pointercancel'].map(k => addEventListener(k, () => { seen[k] = (seen[k] ?? 0) + 1 }, true)) }""")
+    "A finger down at the first point, along the others, and up: how far the page has scrolled, the events it gave"
+    page.evaluate("""() => { window.seen = {pointermove: 0, pointercancel: 0}; window.top0 = scrollY
+        window.watched ??= Object.keys(seen).map(k => addEventListener(k, () => { seen[k]++ }, true)) }""")
     touch = page.context.new_cdp_session(page)
     for kind, at in [('touchStart', points[:1]), *(('touchMove', [p]) for p in points[1:]), ('touchEnd', [])]:
         touch.send('Input.dispatchTouchEvent', {'type': kind, 'touchPoints': [{'x': x, 'y': y} for x, y in at]})
         page.wait_for_timeout(8)
     page.wait_for_timeout(100)
     touch.detach()
-    return page.evaluate('[Math.abs(scrollY - top0), seen.pointermove ?? 0, seen.pointercancel ?? 0]')
+    return page.evaluate('[Math.abs(scrollY - top0), seen.pointermove, seen.pointercancel]')
 
 
 def holds(page, points):
@@ -53,34 +51,32 @@ def around(c, a, turns, n=24):
 def test_a_finger_beside_a_handle_scrolls(phone):
     page, lab = phone('wheels')
     scrolled, moves, cancelled = swipe(page, straight(center(lab.locator('.lab-ask')), (0, -200)))
-    # these are the events of a real finger
-    assert scrolled > 100 and cancelled and moves < 20
+    assert scrolled > 100 and cancelled and moves < 20             # these are the events of a real finger
 
 
 # the middle of the first part of a handle that a finger meets there
-HELD = """e => [...e.querySelectorAll('*')].map(o => o.getBoundingClientRect()).map(r => [r.x + r.width/2, r.y + r.height/2])
-    .find(p => e.contains(document.elementFromPoint(...p)))"""
+HELD = """e => [...e.querySelectorAll('*')].map(o => o.getBoundingClientRect())
+    .map(r => [r.x + r.width/2, r.y + r.height/2]).find(p => e.contains(document.elementFromPoint(...p)))"""
 
 @pytest.mark.parametrize('name', LABS)
 def test_a_drag_moves_what_it_holds_and_scrolls_elsewhere(phone, name):
     page, lab = phone(name)
     for handle in lab.locator('[role=slider].lab-handle:visible').all()[:6]:
-        read = lambda: handle.get_attribute('aria-valuenow')
         center(handle)
-        before, moved = read(), []
+        before, moved = value(handle), []
         # Flow's weights go sideways, and leave up and down to the page
         for by in ((90, 0), (-70, 20)) if name == 'flow' else ((0, 90), (70, 70)):
             holds(page, straight(handle.evaluate(HELD), by))
-            moved.append(read())
+            moved.append(value(handle))
         assert set(moved) != {before}, handle.get_attribute('aria-label')
     assert swipe(page, straight(center(lab.locator('.lab-ask')), (0, -200)))[0] > 100
     if name in ('wheels', 'hinges', 'flow', 'order'):                   # in the picture, beside what can be held
         svg = lab.locator('svg').first
-        x, y = center(svg)
-        w, h = svg.evaluate('e => [e.getBoundingClientRect().width, e.getBoundingClientRect().height]')
-        free = page.evaluate("""([x, y, w, h]) => { for (let j = .9; j > .1; j -= .1) for (let i = .1; i < .95; i += .05) {
-            const p = [x + (i - .5)*w, y + (j - .5)*h]
-            if (!document.elementFromPoint(...p)?.closest('.lab-handle, .lab-node')) return p } }""", [x, y, w, h])
+        center(svg)
+        free = svg.evaluate("""e => { const r = e.getBoundingClientRect()
+            for (let j = .9; j > .1; j -= .1) for (let i = .1; i < .95; i += .05) {
+                const p = [r.x + i*r.width, r.y + j*r.height]
+                if (!document.elementFromPoint(...p)?.closest('.lab-handle, .lab-node')) return p } }""")
         assert swipe(page, straight(free, (0, -160)))[0] > 60
 
 
@@ -92,14 +88,13 @@ def test_the_wheel_turns_on_and_on(phone, hold):
     part = wheel.locator(hold).first
     at, middle = center(part), wheel.locator('circle').first.evaluate(MIDDLE)
     if hold == 'circle': at = [middle[0] - 22, middle[1] - 9]                  # the disc itself
-    first = float(x.get_attribute('aria-valuenow'))
+    first = value(x)
     for turns in (3, -5):
-        before = float(x.get_attribute('aria-valuenow'))
+        before = value(x)
         path = around(middle, at, abs(turns))
         holds(page, path if turns > 0 else path[::-1])
-        assert float(x.get_attribute('aria-valuenow')) == pytest.approx(before + turns, abs=.02)
-        low, high = (float(x.get_attribute(f'aria-value{k}')) for k in ('min', 'max'))
-        assert low <= before + turns <= high
+        assert value(x) == pytest.approx(before + turns, abs=.02)
+        assert value(x, 'min') <= before + turns <= value(x, 'max')
     assert number(lab.locator('svg text').last.text_content()) == pytest.approx(4*(first - 2), abs=.1)
 
 
@@ -115,27 +110,28 @@ def test_hinges_follow_a_finger(phone, name, hold, by, far):
     page, lab = phone('hinges')
     lab.get_by_role('button', name='Add a hinge').tap()
     handle = slider(lab, name)
-    before = float(handle.get_attribute('aria-valuenow'))
+    before = value(handle)
     holds(page, straight(center(handle.locator(hold)), by))
-    gone = float(handle.get_attribute('aria-valuenow')) - before
+    gone = value(handle) - before
     assert gone == pytest.approx(far, abs=.08) if abs(far) < 1 else gone*far > far*far/4, gone
 
 
 def test_a_hinge_s_line_and_the_baseline_are_held_anywhere(phone):
     page, lab = phone('hinges')
-    for part, name in (lab.locator('path.lab-handle'), 'hinge 1: its tilt'), (lab.locator('line.lab-handle'), 'baseline'):
-        before = float(slider(lab, name).get_attribute('aria-valuenow'))
+    for kind, name in ('path', 'hinge 1: its tilt'), ('line', 'baseline'):
+        part = lab.locator(f'{kind}.lab-handle')
+        before = value(slider(lab, name))
         holds(page, straight(center(part), (5, -40)))
-        assert float(slider(lab, name).get_attribute('aria-valuenow')) > before + 4
+        assert value(slider(lab, name)) > before + 4
 
 
 def test_softmax_follows_a_finger(phone):
     page, lab = phone('softmax')
     for who, by in ('dog', (-70, 150)), ('plane', (60, -200)), ('building', (80, 90)):
         handle = slider(lab, f'score of {who}')
-        before = float(handle.get_attribute('aria-valuenow'))
+        before = value(handle)
         holds(page, straight(center(handle.locator('rect').last), by))
-        assert abs(float(handle.get_attribute('aria-valuenow')) - before) > 4
+        assert abs(value(handle) - before) > 4
 
 
 @pytest.mark.parametrize('name,hold,by,far', [
@@ -146,20 +142,20 @@ def test_softmax_follows_a_finger(phone):
 def test_flow_s_weights_follow_a_finger(phone, name, hold, by, far):
     page, lab = phone('flow')
     handle = slider(lab, name)
-    before = float(handle.get_attribute('aria-valuenow'))
+    before = value(handle)
     holds(page, straight(center(handle.locator(hold)), by))
-    assert float(handle.get_attribute('aria-valuenow')) - before == pytest.approx(far, abs=.03)
-    assert number(cells(lab,
-        'nudge × w.g before').first.inner_text().split(' × ')[0].strip('()')) == pytest.approx(far, abs=.03)
+    assert value(handle) - before == pytest.approx(far, abs=.03)
+    nudge = cells(lab, 'nudge × w.g before').first.inner_text().split(' × ')[0]
+    assert number(nudge.strip('()')) == pytest.approx(far, abs=.03)
 
 
 @pytest.mark.parametrize('name', ['weight from pixel 2 to the second unit', 'the weight in the plot'])
 def test_a_swipe_up_that_begins_on_a_weight_scrolls_and_leaves_it(phone, name):
     page, lab = phone('flow')
     handle = slider(lab, name)
-    before = handle.get_attribute('aria-valuenow')
+    before = value(handle)
     scrolled, _, cancelled = swipe(page, straight(center(handle), (12, -160)))
-    assert scrolled > 60 and cancelled and handle.get_attribute('aria-valuenow') == before
+    assert scrolled > 60 and cancelled and value(handle) == before
 
 
 def test_ball_and_its_rate_follow_a_finger(phone):
@@ -167,14 +163,15 @@ def test_ball_and_its_rate_follow_a_finger(phone):
     ball = slider(lab, 'the ball')
     at, width = center(ball), lab.locator('svg').first.bounding_box()['width']
     holds(page, straight(at, (-width/2, 90)))
-    assert float(ball.get_attribute('aria-valuenow')) == pytest.approx(4 - 4.41, abs=.1)       # 420 of 400 are 8.4 wide
+    assert value(ball) == pytest.approx(4 - 4.41, abs=.1)       # 420 of 400 are 8.4 wide
     rate = lab.get_by_label('learning rate η')
     x, y = center(rate)
     half = rate.bounding_box()['width']/2
     assert swipe(page, straight((x - half + 40, y), (2*half - 42, 3)))[0] == 0 and rate.input_value() == '19'
     lab.get_by_role('button', name='two weights').tap()
     holds(page, straight(center(ball), (-60, 40)))
-    assert [float(v.split(' ')[1]) < b for v, b in zip(ball.get_attribute('aria-valuetext').split(', '), (5, 3.5))] == [True, True]
+    a, b = [float(o.split(' ')[1]) for o in ball.get_attribute('aria-valuetext').split(', ')]
+    assert a < 5 and b < 3.5
 
 
 def test_descent_is_drawn_in_and_scrubbed_by_a_finger(phone):
@@ -211,15 +208,14 @@ def test_every_handle_knows_the_keys_of_a_slider(phone, name, step):
     handles = lab.locator('[role=slider]').all()
     assert handles
     for handle in handles:
-        read = lambda k='now': float(handle.get_attribute(f'aria-value{k}'))
         handle.scroll_into_view_if_needed()
         handle.focus()
         top = page.evaluate('scrollY')
-        press = lambda key: (page.keyboard.press(key), read())[1]
-        assert press('Home') == pytest.approx(read('min'), abs=.5)
-        assert press('End') == pytest.approx(read('max'), abs=.5)
-        end = read()
-        small, large = end - press('ArrowDown'), read() - press('PageDown')
+        press = lambda key: (page.keyboard.press(key), value(handle))[1]
+        assert press('Home') == pytest.approx(value(handle, 'min'), abs=.5)
+        assert press('End') == pytest.approx(value(handle, 'max'), abs=.5)
+        end = value(handle)
+        small, large = end - press('ArrowDown'), value(handle) - press('PageDown')
         assert small > 0 and large == pytest.approx(10*small) and (step is None or small == pytest.approx(step))
         assert press('PageUp') == pytest.approx(end - small)
         assert press('Shift+ArrowLeft') == pytest.approx(end - 11*small)

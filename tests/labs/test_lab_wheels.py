@@ -11,16 +11,16 @@ def test_arithmetic_is_sympy_s():
     x, u = sp.symbols('x u')
     for ((X, U, Y), at), got in zip(cases, in_node('wheels', 'turn', cases)):
         f, g = sp.Rational(X, U)*x, sp.Rational(U, Y)*u                    # u of x, y of u
-        want = dict(dudx=f.diff(x), dydu=g.diff(u), dydx=g.subs(u, f).diff(x), u=f.subs(x, at),
-                    y=g.subs(u, f).subs(x, at))
+        y = g.subs(u, f)
+        want = dict(dudx=f.diff(x), dydu=g.diff(u), dydx=y.diff(x), u=f.subs(x, at), y=y.subs(x, at))
         assert got == pytest.approx({k: float(v) for k, v in want.items()}, rel=1e-9)
 
 
 def turns(lab): return [number(o) for o in lab.locator('svg text:not([font-style])').all_text_contents()]
 
 def test_wheels_fill_their_box_and_stay_in_it():
-    for sizes, width, height in [([4, 2, 1], 334, 167), ([8, 8, 8], 334, 167), ([8, 1, 1], 795, 250), ([1, 1, 1], 795, 250)]:
-        [unit] = in_node('wheels', 'fit', [[sizes, width, height]])
+    cases = [[4, 2, 1], 334, 167], [[8, 8, 8], 334, 167], [[8, 1, 1], 795, 250], [[1, 1, 1], 795, 250]
+    for (sizes, width, height), unit in zip(cases, in_node('wheels', 'fit', cases)):
         room = width - 2*unit*sum(sizes), height - 2*unit*max(sizes)
         assert room[0] == pytest.approx(74) or room[1] == pytest.approx(18)
         assert room[0] > 73.9 and room[1] > 17.9

@@ -1,44 +1,35 @@
 """Practice that answers on its page: questions, hints, codes, marks and the place that was read, in headless
 Chromium; the codes in Python and Node, too."""
-import json, random, re, subprocess
+import json, random, re
 
 import pytest
-from conftest import load_tool, root as ROOT, visit
+from conftest import NOTHING_KEPT, SHIFT, axe, node, overflows, read
 from backprop13.practice import exercises
 from backprop13.practice.exercises import EXERCISES, PAGES, progress
 
 ALL = sorted(EXERCISES)
-ANSWERS = json.loads((ROOT/'backprop13/practice/answers.json').read_text(encoding='utf-8'))
-
+ANSWERS = json.loads(read('backprop13/practice/answers.json'))
 
 pytestmark = pytest.mark.usefixtures('progress_elsewhere')
 
 
 # ---- codes ----
-SCRIPT = """const {readFileSync} = await import('node:fs')
-const code = readFileSync(process.argv[1]).toString('base64'), codes = await import(`data:text/javascript;base64,${code}`)
-process.stdout.write(JSON.stringify(JSON.parse(readFileSync(0)).map(([name, ...args]) => codes[name](...args))))"""
-
-def node(*calls):
-    "What codes.js returns for each call (name, argument, ...)"
-    r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', SCRIPT, ROOT/'nbs/assets/codes.js'],
-                       capture_output=True, text=True, encoding='utf-8', input=json.dumps(calls))
-    assert not r.returncode, r.stderr
-    return json.loads(r.stdout)
+def told(*calls): return node(read('nbs/assets/codes.js'), *calls)
 
 
 def some_sets():
     draw = random.Random(0)
-    return [[], ALL, [ALL[0]], [ALL[-1]], *([o for o in ALL if draw.random() < p] for p in (.1, .3, .5, .9) for _ in range(9))]
+    some = [[o for o in ALL if draw.random() < p] for p in (.1, .3, .5, .9) for _ in range(9)]
+    return [[], ALL, [ALL[0]], [ALL[-1]], *some]
 
 
 def test_python_and_the_page_write_and_read_the_same_codes():
     codes = [exercises._code(o) for o in some_sets()]
-    assert node(*(('written', o[::-1], [*EXERCISES]) for o in some_sets())) == codes and len({*codes}) > 30
+    assert told(*(('written', o[::-1], [*EXERCISES]) for o in some_sets())) == codes and len({*codes}) > 30
     assert all(len(o) < 20 for o in codes)
     for said in '{}', ' {}\n', "progress('{}')", 'Code for the site: `{}`.':
         texts = [said.format(o) for o in codes]
-        assert node(*(('read', o.upper(), [*EXERCISES]) for o in texts)) == [{'names': o} for o in some_sets()]
+        assert told(*(('read', o.upper(), [*EXERCISES]) for o in texts)) == [{'names': o} for o in some_sets()]
         assert [exercises._named(o) for o in texts] == some_sets()
 
 
@@ -52,18 +43,19 @@ def test_a_code_with_a_slip_is_refused_with_a_sentence():
     bad |= {'', 'lin', 'bp13-', f'bp13-{1 << len(ALL):x}-0000', 'x'*999}
     bad = [o for o in bad if not re.fullmatch(code.replace('-', '-0*', 1), o)]         # zeros in front mean nothing
     assert len(bad) > 150
-    for o, got in zip(bad, node(*(('read', o, ALL) for o in bad))):
-        assert 'names' not in got and 'Got ' in got['wrong'] and 'wanted ' in got['wrong'] and len(got['wrong']) < 250, (o, got)
+    for o, got in zip(bad, told(*(('read', o, ALL) for o in bad))):
+        assert got.keys() == {'wrong'} and re.search('Got .*wanted ', got['wrong'], re.S), (o, got)
+        assert len(got['wrong']) < 250, got
         with pytest.raises(ValueError, match='got .*wanted ') as e: exercises._named(o)
         assert len(str(e.value)) < 250
-    [got] = node(('read', code, [o for o in ALL if o != 'train']))
+    [got] = told(('read', code, [o for o in ALL if o != 'train']))
     assert 'different exercises' in got.get('wrong', '') or 'speaks of exercise' in got.get('wrong', '')
 
 
 def test_progress_gives_and_takes_codes():
     assert 'bp13-' not in repr(progress())
     text = repr(progress(exercises._code(['lin', 'relu'])))
-    assert '| ✓ | `lin` |  |' in text and '| ✓ | `relu` |  |' in text and exercises._code(['lin', 'relu']) in text
+    assert all(o in text for o in ('| ✓ | `lin` |  |', '| ✓ | `relu` |  |', exercises._code(['lin', 'relu'])))
     assert '| ✓ | `lin` |' in repr(progress(exercises._code(['mse'])))                 # takes nothing away
     assert exercises._code(['lin', 'mse', 'relu']) in repr(progress())
     before = repr(progress())
@@ -72,22 +64,14 @@ def test_progress_gives_and_takes_codes():
 
 
 # ---- pages ----
-@pytest.fixture
-def page_of(browser, server):
-    "Opens a page; what it complained about, or asked another host for, is looked at in the end"
-    opened = []
-    def open_page(address, **context):
-        opened.append(visit(browser, server+address, **context))
-        return opened[-1][0]
-    yield open_page
-    for page, said, asked in opened:
-        page.close()
-        assert not said and all(u.startswith((server, 'data:')) for u in asked)
-
-
 def kept(page): return json.loads(page.evaluate('localStorage.backprop13 ?? "{}"'))
 def mark(page, address): return page.locator(f'.menu a[href$="{address}"] .done')
+def marked(page, address): return mark(page, address).inner_text()
 def score(page): return page.locator('.score span').inner_text()
+def done(page): return page.evaluate("document.querySelector('progress').value")
+def scroll(page, to, wait=500):
+    page.evaluate(f"scrollTo({{top: {to}, behavior: 'instant'}})")
+    page.wait_for_timeout(wait)
 
 def guessed(page, i, text):
     form = page.locator('form.guess').nth(i)
@@ -97,22 +81,25 @@ def guessed(page, i, text):
 
 
 @pytest.mark.parametrize('name', ANSWERS)
-def test_every_question_has_its_field_and_its_answer(page_of, name):
-    book = json.loads((ROOT/f'nbs/practice/{name}.ipynb').read_text(encoding='utf-8'))
+def test_every_question_has_its_field_and_its_answer(open_page, name):
+    book = json.loads(read(f'nbs/practice/{name}.ipynb'))
     asked = [m[1] for c in book['cells'] if (m := re.fullmatch(r'guess\((.+), \.\.\.\)', ''.join(c['source'])))]
-    answers, page = ANSWERS[name]['answers'], page_of(f'practice/{name}.html')
+    answers, page = ANSWERS[name]['answers'], open_page(f'practice/{name}.html')
     assert page.locator('form.guess').count() == len(asked) == len(answers) > 10
-    assert [o.text_content().strip() for o in page.locator('details.reveal code.sourceCode').all()] == asked
-    assert 'dots' not in page.locator('main').inner_text() and not page.locator('details.reveal .cell:visible').count()
+    reveal = page.locator('details.reveal')
+    assert [o.strip() for o in reveal.locator('code.sourceCode').all_text_contents()] == asked
+    assert 'dots' not in page.locator('main').inner_text() and not reveal.locator('.cell:visible').count()
     for i, answer in enumerate(answers):
-        assert guessed(page, i, answer.removeprefix('torch.Size')) == f'✓ Right. {i+1} of {len(answers)} right at first try.'
-        assert page.locator('details.reveal').nth(i).locator('.cell-output').is_visible()
-    assert mark(page, f'{name}.html').inner_text() == '✓' and page.evaluate("document.querySelector('progress').position") == 1
+        said = guessed(page, i, answer.removeprefix('torch.Size'))
+        assert said == f'✓ Right. {i+1} of {len(answers)} right at first try.'
+        assert reveal.nth(i).locator('.cell-output').is_visible()
+    assert marked(page, f'{name}.html') == '✓' and done(page) == len(answers)
 
 
-def test_the_score_counts_first_tries_and_is_kept(page_of, server):
-    page = page_of('practice/shapes_matmul.html')
-    assert score(page) == '0 of 12 right at first try' and not page.get_by_role('button', name='Start again').is_visible()
+def test_the_score_counts_first_tries_and_is_kept(open_page, server):
+    page = open_page('practice/shapes_matmul.html')
+    assert score(page) == '0 of 12 right at first try'
+    assert not page.get_by_role('button', name='Start again').is_visible()
     assert guessed(page, 0, '(784, 5)') == '✗ The right numbers, in the wrong order.'
     assert guessed(page, 0, '(5, 784)') == '✓ Right. 0 of 12 right at first try, 1 later.'
     assert guessed(page, 1, 'what?') == '✗ Type a shape such as (50, 10).'              # that was no try
@@ -121,20 +108,22 @@ def test_the_score_counts_first_tries_and_is_kept(page_of, server):
     page.locator('details.reveal summary').nth(2).press('Enter')
     assert page.locator('details.reveal .cell-output').nth(2).is_visible()
     assert guessed(page, 2, 'float32') == '✓ Right. 1 of 12 right at first try, 1 later, 1 looked up.'
-    assert guessed(page, 3, '(3, 3)').startswith('✗') and page.evaluate("document.querySelector('progress').value") == 3
+    assert guessed(page, 3, '(3, 3)').startswith('✗') and done(page) == 3
     page.reload()
-    assert score(page) == '1 of 12 right at first try, 1 later, 1 looked up' and mark(page, 'shapes_matmul.html').inner_text() == '2/12'
-    verdicts = page.locator('form.guess .verdict').all_inner_texts()
-    assert verdicts[:4] == ['✓ Guessed before.', '✓ Guessed before.', '', ''] and not page.locator('details.reveal[open]').count()
-    assert guessed(page, 3, '(2, 2)') == '✓ Right. 1 of 12 right at first try, 2 later, 1 looked up.'      # the wrong one is remembered
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")                            # paper opens all: nobody looked
+    assert score(page) == '1 of 12 right at first try, 1 later, 1 looked up'
+    assert marked(page, 'shapes_matmul.html') == '2/12' and not page.locator('details.reveal[open]').count()
+    assert page.locator('form.guess .verdict').all_inner_texts()[:4] == ['✓ Guessed before.']*2 + ['']*2
+    # the wrong one is remembered
+    assert guessed(page, 3, '(2, 2)') == '✓ Right. 1 of 12 right at first try, 2 later, 1 looked up.'
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")                  # paper opens all: nobody looked
     assert score(page).endswith('1 looked up') and len(kept(page)['guessed']['practice/shapes_matmul']['tries']) == 4
     page.goto(server+'practice.html')
-    assert mark(page, 'shapes_matmul.html').inner_text() == '3/12' and mark(page, 'shapes_matmul.html').get_attribute('title') == '3 of 12 guesses right'
+    assert marked(page, 'shapes_matmul.html') == '3/12'
+    assert mark(page, 'shapes_matmul.html').get_attribute('title') == '3 of 12 guesses right'
 
 
-def test_starting_again_is_asked_for_twice(page_of):
-    page = page_of('practice/shapes_matmul.html')
+def test_starting_again_is_asked_for_twice(open_page):
+    page = open_page('practice/shapes_matmul.html')
     guessed(page, 0, '(5, 784)'), guessed(page, 1, '(1, 1)')
     again, said = page.get_by_role('button', name='Start again'), []
     page.once('dialog', lambda d: (said.append(d.message), d.dismiss()))
@@ -143,32 +132,32 @@ def test_starting_again_is_asked_for_twice(page_of):
     page.once('dialog', lambda d: d.accept())
     again.press('Enter')
     assert score(page) == '0 of 12 right at first try' and not again.is_visible() and not kept(page)['guessed']
-    assert not ''.join(page.locator('form.guess .verdict').all_inner_texts()) and not page.locator('details.reveal[open], [aria-invalid]').count()
-    assert page.locator('form.guess input').first.input_value() == '' and mark(page, 'shapes_matmul.html').inner_text() == ''
+    assert not ''.join(page.locator('form.guess .verdict').all_inner_texts())
+    assert not page.locator('details.reveal[open], [aria-invalid]').count()
+    assert page.locator('form.guess input').first.input_value() == marked(page, 'shapes_matmul.html') == ''
     assert page.evaluate('document.activeElement.parentElement.className') == 'score'
     assert guessed(page, 1, '(784, 10)') == '✓ Right. 1 of 12 right at first try.'
 
 
-def test_guesses_in_a_chapter_are_kept_and_marked(page_of, server):
-    page = page_of('backprop.html?guess')
+def test_guesses_in_a_chapter_are_kept_and_marked(open_page, server):
+    page = open_page('backprop.html?guess')
     n = page.locator('form.guess').count()
     form = page.locator('.cell > form.guess.single').first
     output = form.locator('xpath=following-sibling::*[1]')
-    form.locator('input').fill(output.text_content())
-    form.locator('input').press('Enter')
     question = page.locator('p.predict', has_text='what is the shape of').locator('xpath=following-sibling::form[1]')
-    question.locator('input').fill('(10000, 10000)')
-    question.locator('input').press('Enter')
-    assert question.locator('.verdict').inner_text() == '✓ Right.' and mark(page, 'backprop.html').inner_text() == f'2/{n}'
+    for where, text in (form, output.text_content()), (question, '(10000, 10000)'):
+        where.locator('input').fill(text)
+        where.locator('input').press('Enter')
+    assert question.locator('.verdict').inner_text() == '✓ Right.' and marked(page, 'backprop.html') == f'2/{n}'
     page.goto(server+'backprop.html')
-    assert page.locator('.guesses span').inner_text().startswith('1 of ') and mark(page, 'backprop.html').inner_text() == f'2/{n}'
+    assert page.locator('.guesses span').inner_text().startswith('1 of ') and marked(page, 'backprop.html') == f'2/{n}'
     assert form.locator('.verdict').inner_text() == '✓ Guessed before.' and not output.is_visible()
 
 
 # ---- exercises: hints, solutions, what is solved ----
 @pytest.mark.parametrize('name', PAGES)
-def test_hints_come_one_at_a_time(page_of, name):
-    page = page_of(f"practice/{name.split('_', 1)[1]}.html")
+def test_hints_come_one_at_a_time(open_page, name):
+    page = open_page(f"practice/{name.split('_', 1)[1]}.html")
     mine = [e for e in EXERCISES.values() if e.page == name]
     boxes = page.locator('.hints')
     assert boxes.count() == len(mine) == page.locator('.hints + details > summary', has_text='Solution').count()
@@ -178,19 +167,20 @@ def test_hints_come_one_at_a_time(page_of, name):
         for i in range(len(e.hints)):
             assert button.inner_text() == f'Next hint ({len(e.hints) - i} left)'
             button.press('Enter')
-            assert shown.count() == i + 1 and shown.nth(i).locator('summary').inner_text() == f'Hint {i+1} of {len(e.hints)}'
-            plain = re.sub(r'\$.*', '', e.hints[i]).replace('`', '')[:30]
-            assert shown.nth(i).evaluate('d => d.open') and plain.strip() in shown.nth(i).inner_text()
-        assert not button.is_visible() and page.evaluate('document.activeElement.textContent').strip().startswith(f'Hint {len(e.hints)}')
+            hint, plain = shown.nth(i), re.sub(r'\$.*', '', e.hints[i]).replace('`', '')[:30]
+            assert shown.count() == i + 1 and hint.locator('summary').inner_text() == f'Hint {i+1} of {len(e.hints)}'
+            assert hint.evaluate('d => d.open') and plain.strip() in hint.inner_text()
+        at = page.evaluate('document.activeElement.textContent').strip()
+        assert not button.is_visible() and at.startswith(f'Hint {len(e.hints)}')
     solution = page.locator('.hints + details').first
     assert not solution.locator('pre').is_visible()
     solution.locator('summary').press('Enter')
     assert solution.locator('pre').is_visible()
 
 
-def test_without_scripts_hints_solutions_and_answers_are_folds(browser, server):
+def test_without_scripts_hints_solutions_and_answers_are_folds(open_page):
     for address, n in ('practice/layers.html', 7 + 3), ('practice/shapes_matmul.html', 12):
-        page, _, _ = visit(browser, server+address, java_script_enabled=False)
+        page = open_page(address, java_script_enabled=False)
         folds = page.locator('details.hint, .hints + details, details.reveal')
         assert folds.count() == n and not page.locator('main button, main input').count()
         for fold in folds.all():
@@ -198,16 +188,16 @@ def test_without_scripts_hints_solutions_and_answers_are_folds(browser, server):
             assert fold.locator('summary').is_visible() and not inside.is_visible()
             fold.locator('summary').click()
             assert inside.is_visible()
-        page.close()
 
 
-def test_what_jupyter_says_is_marked_and_the_page_says_it_back(page_of, server):
-    page = page_of('practice/layers.html')
+def test_what_jupyter_says_is_marked_and_the_page_says_it_back(open_page, server):
+    page = open_page('practice/layers.html')
     field, said = page.get_by_label('The code that progress() prints there'), page.locator('#code-says')
     assert not page.locator('.solved:visible').count() and not page.get_by_text('The other way').is_visible()
     field.fill('bp13-1-0000')
     field.press('Enter')
-    assert said.inner_text().startswith('✗ Got bp13-1-0000, wanted ') and field.get_attribute('aria-invalid') == 'true'
+    assert said.inner_text().startswith('✗ Got bp13-1-0000, wanted ')
+    assert field.get_attribute('aria-invalid') == 'true'
     assert page.evaluate('document.activeElement.id') == 'code' and 'solved' not in kept(page)
     text = repr(progress(exercises._code(['relu', 'lin', 'matmul'])))                  # as Jupyter shows it
     field.fill(re.search('Code for the site: .*', text)[0])
@@ -215,54 +205,53 @@ def test_what_jupyter_says_is_marked_and_the_page_says_it_back(page_of, server):
     assert said.inner_text() == '✓ Marked: lin, matmul, relu.' and field.get_attribute('aria-invalid') == 'false'
     assert page.locator('.told').inner_text().startswith(f'3 of {len(ALL)} exercises are marked as solved')
     assert [page.locator(f'h2#{o} .solved').is_visible() for o in ('relu', 'lin', 'mse')] == [True, True, False]
-    assert mark(page, 'layers.html').inner_text() == '2/3' and mark(page, 'practice/matmul.html').count() == 0
+    assert marked(page, 'layers.html') == '2/3' and mark(page, 'practice/matmul.html').count() == 0
     field.fill(exercises._code(['mse']))
     field.press('Enter')
     page.goto(server+'practice.html')
-    marks = {o: page.locator('.menu a', has_text=o).locator('.done').inner_text()
-             for o in ('Practice', 'Three small functions', 'The matrix product')}
-    assert marks == {'Practice': '4 ✓', 'Three small functions': '✓', 'The matrix product': '✓'}
+    def shown(title): return page.locator('.menu a', has_text=title).locator('.done').inner_text()
+    assert [shown(o) for o in ('Practice', 'Three small functions', 'The matrix product')] == ['4 ✓', '✓', '✓']
     call = page.locator('.told p code').inner_text()
-    progress_file = exercises.progress_file()
-    progress_file.unlink()
+    exercises.progress_file().unlink()
     assert exercises._code(['relu', 'lin', 'mse', 'matmul']) in repr(eval(call))       # and Jupyter knows
     page.goto(server+'matmul.html')
-    assert page.locator('.menu a', has_text='Practice').locator('.done').inner_text() == '4 ✓'
+    assert shown('Practice') == '4 ✓'
     page.goto(server+'practice.html')
     page.once('dialog', lambda d: d.accept())
     page.get_by_role('button', name='Forget them').click()
-    assert kept(page)['solved'] == [] and page.locator('.told').inner_text().startswith('0 of') and not page.locator('.done', has_text='✓').count()
+    assert kept(page)['solved'] == [] and page.locator('.told').inner_text().startswith('0 of')
+    assert not page.locator('.done', has_text='✓').count()
 
 
-def test_two_windows_see_the_same(page_of, browser, server):
-    page = page_of('practice/layers.html')
+def test_two_windows_see_the_same(open_page, server):
+    page = open_page('practice/layers.html')
     other = page.context.new_page()
     other.goto(server+'practice/matmul.html')
     other.fill('#code', exercises._code(['relu']))
     other.press('#code', 'Enter')
     page.wait_for_selector('h2#relu .solved:visible')
-    assert mark(page, 'layers.html').inner_text() == '1/3'
+    assert marked(page, 'layers.html') == '1/3'
     other.close()
 
 
 @pytest.mark.parametrize('left', ['', '{', '[]', '3', 'null', '{"guessed": 3, "place": [1], "solved": {}}',
                                   '{"guessed": {"practice/shapes_matmul": 7}, "place": {"matmul": 7}, "solved": [3]}',
                                   '{"guessed": {"practice/shapes_matmul": null}}', None])
-def test_strange_things_kept_do_no_harm(browser, server, left):
+def test_strange_things_kept_do_no_harm(open_page, server, left):
     "None: where nothing can be kept"
-    page, said, _ = visit(browser, server+'practice/shapes_matmul.html')
-    page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError') }})"
-                         if left is None else f"sessionStorage.once ??= (localStorage.backprop13 = {json.dumps(left)}) + '.'")
+    page = open_page('practice/shapes_matmul.html')
+    page.add_init_script(NOTHING_KEPT if left is None else
+                         f"sessionStorage.once ??= (localStorage.backprop13 = {json.dumps(left)}) + '.'")
     page.reload()
-    assert guessed(page, 0, '(5, 784)') == '✓ Right. 1 of 12 right at first try.' and mark(page, 'shapes_matmul.html').inner_text() == '1/12'
+    assert guessed(page, 0, '(5, 784)') == '✓ Right. 1 of 12 right at first try.'
+    assert marked(page, 'shapes_matmul.html') == '1/12'
     page.goto(server+'practice/layers.html')
     page.fill('#code', exercises._code(['relu']))
     page.press('#code', 'Enter')
-    assert page.locator('h2#relu .solved').is_visible() and mark(page, 'layers.html').inner_text() == '1/3'
+    assert page.locator('h2#relu .solved').is_visible() and marked(page, 'layers.html') == '1/3'
     page.goto(server+'matmul.html')
     page.wait_for_selector('main .cell > .held')
-    assert not page.locator('.go-on').count() and not said
-    page.close()
+    assert not page.locator('.go-on').count()
 
 
 # ---- the place that was read ----
@@ -271,8 +260,8 @@ def read_to(page, head):
     page.wait_for_timeout(500)
 
 
-def test_a_place_is_found_again(page_of, server):
-    page = page_of('matmul.html')
+def test_a_place_is_found_again(open_page, server):
+    page = open_page('matmul.html')
     assert not page.locator('.go-on').count()
     read_to(page, 'one-row-times-one-column')
     assert kept(page)['place'] == {'matmul': ['one-row-times-one-column', 'One row times one column']}
@@ -282,49 +271,43 @@ def test_a_place_is_found_again(page_of, server):
     offer = page.locator('.go-on')
     assert offer.evaluate('o => getComputedStyle(o).position') == 'fixed'                 # it moves nothing
     assert offer.inner_text().startswith('Go on where you were: One row times one column')
-    page.evaluate("scrollTo({top: 300, behavior: 'instant'})")                          # a look at the top doesn't lose it
-    page.wait_for_timeout(500)
+    scroll(page, 300)                                                      # a look at the top doesn't lose it
     assert kept(page)['place']['matmul'][0] == 'one-row-times-one-column'
     offer.get_by_role('link').press('Enter')
     page.wait_for_timeout(800)
-    assert not offer.count() and page.evaluate("Math.abs(document.getElementById('one-row-times-one-column').getBoundingClientRect().top) < 120")
+    head = page.locator('#one-row-times-one-column')
+    assert not offer.count() and abs(head.evaluate('e => e.getBoundingClientRect().top')) < 120
     page.goto(server+'data.html')
     page.goto(server+'matmul.html#three-loops')                                         # an address with its own place
     page.wait_for_timeout(200)
     assert not page.locator('.go-on').count()
 
 
-def test_an_offer_is_refused_or_not_heeded(page_of, server):
-    page = page_of('matmul.html')
+def test_an_offer_is_refused_or_not_heeded(open_page, server):
+    page = open_page('matmul.html')
     for leave in (lambda o: o.get_by_role('button').click(), lambda o: o.get_by_role('link').press('Escape'),
-                  lambda o: page.evaluate("scrollTo({top: 1.5*innerHeight, behavior: 'instant'})")):
+                  lambda o: scroll(page, '1.5*innerHeight', 0)):
         read_to(page, 'three-loops')
         page.goto(server+'data.html')
         page.goto(server+'matmul.html')
         leave(page.locator('.go-on'))
         page.wait_for_timeout(200)
         assert not page.locator('.go-on').count()
-    read_to(page, 'three-loops')
-    page.evaluate("scrollTo({top: document.body.scrollHeight, behavior: 'instant'})")   # through: nothing to go on with
-    page.wait_for_timeout(500)
-    assert kept(page)['place'] == {}
-    read_to(page, 'three-loops')
-    page.evaluate("scrollTo({top: 0, behavior: 'instant'})")
-    page.wait_for_timeout(500)
-    assert kept(page)['place'] == {}
+    for to in 'document.body.scrollHeight', '0':           # through, or at its beginning: nothing to go on with
+        read_to(page, 'three-loops')
+        scroll(page, to)
+        assert kept(page)['place'] == {}
 
 
 # ---- for all readers ----
-SHIFT = """window.shift = 0; new PerformanceObserver(l => { for (const e of l.getEntries()) if (!e.hadRecentInput) shift += e.value })
-    .observe({type: 'layout-shift', buffered: true})
-    localStorage.backprop13 = JSON.stringify({place: {matmul: ['three-loops', 'Three loops']}, solved: ['relu'],
-      guessed: {matmul: {of: 12, tries: {x: 'first'}}, 'practice/shapes_matmul': {of: 12, tries: {'a.shape': 'first', 'b.shape': 'wrong'}}}})"""
+KEPT = dict(place=dict(matmul=['three-loops', 'Three loops']), solved=['relu'], guessed={
+    'matmul': dict(of=12, tries=dict(x='first')),
+    'practice/shapes_matmul': dict(of=12, tries={'a.shape': 'first', 'b.shape': 'wrong'})})
 
 @pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 1440), ('light', 390), ('dark', 390)])
 def test_practice_is_accessible_and_nothing_moves(browser, server, scheme, width):
-    axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
     context = browser.new_context(viewport={'width': width, 'height': 844}, color_scheme=scheme)
-    context.add_init_script(SHIFT)
+    context.add_init_script(f'{SHIFT}; localStorage.backprop13 = JSON.stringify({json.dumps(KEPT)})')
     for name in 'practice/shapes_matmul', 'practice/layers', 'practice', 'matmul':
         page = context.new_page()
         page.goto(f'{server}{name}.html', wait_until='load')
@@ -336,13 +319,12 @@ def test_practice_is_accessible_and_nothing_moves(browser, server, scheme, width
             if (i % 3) form.requestSubmit() }
           document.querySelectorAll('.hints button').forEach(b => b.click())
           document.querySelectorAll('form.tell').forEach(f => f.requestSubmit())""")
-        parts = [[o] for o in ('.score', '.guess', '.hints', '.told', '.go-on', '.menu', '.actions', 'h2:has(.solved)') if page.locator(o).count()]
-        found = axe.run(page, {'include': parts}).response['violations']
-        assert len(parts) > 2 and not found, (name, [(v['id'], [n['target'] for n in v['nodes']][:4]) for v in found])
-        assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), name
-        small = page.evaluate("""[...document.querySelectorAll(`:is(.score, .guess, .hints, .told, .go-on) :is(button, input, summary),
-            .hints + details > summary, .guess + details > summary, main:has(.told) .actions a, .go-on a`)].filter(e => e.checkVisibility())
-            .map(e => [e.getBoundingClientRect().height, e.textContent]).filter(([h]) => h < 44)""")
-        assert not small, (name, small)                                                  # a finger hits each
+        parts = '.score .guess .hints .told .go-on .menu .actions h2:has(.solved)'.split()
+        parts = [o for o in parts if page.locator(o).count()]
+        assert len(parts) > 2 and axe(page, *parts) == [] and not overflows(page), name
+        hands = page.locator(':is(.score, .guess, .hints, .told, .go-on) :is(button, input, summary), .go-on a, '
+                             ':is(.hints, .guess) + details > summary, main:has(.told) .actions a').filter(visible=True)
+        small = 'all => all.filter(e => e.getBoundingClientRect().height < 44).map(e => e.textContent)'
+        assert hands.evaluate_all(small) == [], name                                     # a finger hits each
         page.close()
     context.close()

@@ -1,5 +1,4 @@
-"""The practice notebooks: they are what chapters and exercises generate, they run, they tell no
-answer. Each check has its mutant."""
+"The practice notebooks are what chapters and exercises generate, run, and tell no answer. Each check has its mutant."
 import ast, io, json, re, subprocess, sys, tokenize
 from types import SimpleNamespace
 
@@ -55,9 +54,10 @@ def test_answers_are_kept_until_the_notebook_changes(monkeypatch):
     changed = {**KEPT, 'shapes_matmul': {'of': 'another', 'answers': []}}
     del changed['shapes_fitting']
     assert practice.answers(changed) == KEPT and len(ran) == 2
-    was = practice.shape_notebook
-    monkeypatch.setattr(practice, 'shape_notebook', lambda name: [*was(name), ('code', 'guess(len(a), ...)')] if name == 'shapes_matmul' else was(name))
-    assert practice.answers(KEPT)['shapes_matmul']['answers'] == [*KEPT['shapes_matmul']['answers'], '5'] and len(ran) == 3
+    was, more = practice.shape_notebook, {'shapes_matmul': [('code', 'guess(len(a), ...)')]}
+    monkeypatch.setattr(practice, 'shape_notebook', lambda name: was(name) + more.get(name, []))
+    got = practice.answers(KEPT)['shapes_matmul']['answers']
+    assert got == [*KEPT['shapes_matmul']['answers'], '5'] and len(ran) == 3
 
 
 def replace(folder, nb, old, new):
@@ -71,8 +71,7 @@ def replace(folder, nb, old, new):
 
 
 def test_what_changes_is_reported(clone):
-    """A renamed parameter of a chapter's function, a hint, a notebook edited by hand, one that no
-    longer belongs; and nothing else"""
+    "A parameter of a chapter's function, a hint, a notebook edited by hand, one that no longer belongs; nothing else"
     old = '    x:torch.Tensor, # any shape\n) -> torch.Tensor: # same shape, nothing below zero'
     replace(clone, '03_backprop', old, old.replace('x:', 'z:'))
     replace(clone, '03_backprop', 'return x.masked_fill(x <= 0, 0)', 'return z.masked_fill(z <= 0, 0)')
@@ -83,17 +82,17 @@ def test_what_changes_is_reported(clone):
     want = ['backprop13/backprop.py', 'backprop13/practice/exercises.json',
             *(f'nbs/practice/{o}.ipynb' for o in ('02_layers', '07_loading', '09_gone'))]
     names = [o.split()[0] for o in said]
-    assert [o for o in names if o in want
-            or 'practice' in o] == want and 'make practice' in said[names.index(want[-1])], said
-    assert not (clone/'nbs/practice/09_gone.ipynb').exists()
-    assert 'def relu(\n    z:torch.Tensor' in '\n'.join(code_of(cells((clone/'nbs/practice/02_layers.ipynb').read_text())))
+    assert [o for o in names if o in want or 'practice' in o] == want, said
+    assert 'make practice' in said[names.index(want[-1])] and not (clone/want[-1]).exists()
+    page = code_of(cells((clone/'nbs/practice/02_layers.ipynb').read_text()))
+    assert 'def relu(\n    z:torch.Tensor' in '\n'.join(page)
 
 
 # ---- tasks and hints: Markdown cells
 
 def make(folder, *args):
-    return subprocess.run([sys.executable, 'tools/practice.py', *args], cwd=folder, capture_output=True,
-                          text=True)
+    args = args or ['tools/practice.py']
+    return subprocess.run([sys.executable, *args], cwd=folder, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize('spoil', [lambda f: f.unlink(),
@@ -103,9 +102,9 @@ def test_the_texts_come_from_the_notebook_alone(clone, spoil):
     file = clone/'backprop13/practice/exercises.json'
     before = file.read_bytes()
     spoil(file)
-    r = subprocess.run([sys.executable, '-c', 'import backprop13.practice.exercises'], cwd=clone,
-                       capture_output=True, text=True)
-    assert "`matmul` has no task: write a Markdown cell '#### `matmul`' above it in nbs/support/exercises.ipynb, then make practice" in r.stderr
+    r = make(clone, '-c', 'import backprop13.practice.exercises')
+    assert ("`matmul` has no task: write a Markdown cell '#### `matmul`' above it in nbs/support/exercises.ipynb, "
+            'then make practice') in r.stderr
     assert (r := make(clone)).returncode == 0 and file.read_bytes() == before, r.stderr
 
 
@@ -136,10 +135,7 @@ def changed(monkeypatch, name, edit):
 
 
 def put(old, new): return lambda kind, source, result: (kind, source.replace(old, new), result)
-def unmarked(head):
-    return lambda kind, source, result: (kind,
-                                         source.replace('#| shapes\n', '')
-                                         if source.startswith('#| shapes\n' + head) else source, result)
+def unmarked(head): return put(f'#| shapes\n{head}', head)
 
 
 @pytest.mark.parametrize('name,old,new', [
@@ -166,8 +162,8 @@ def test_all_else_does_not(monkeypatch, texts, name, old, new):
 @pytest.mark.parametrize('name,head,lacks', [
     ('shapes_matmul', 'def by_loops', 'by_loops'), ('shapes_backprop', 'w1, b1 = torch.randn', 'w1'),
     ('shapes_backprop', '#| code-fold: true', 'generator'), ('shapes_training', 'sm = ', 'sm'),
-    ('shapes_fitting', 'tiny = ', 'tiny'),
-    ('shapes_fitting', 'def walk', 'walk'), ('shapes_fitting', 'train_ds, valid_ds', 'train_ds')])
+    ('shapes_fitting', 'tiny = ', 'tiny'), ('shapes_fitting', 'def walk', 'walk'),
+    ('shapes_fitting', 'train_ds, valid_ds', 'train_ds')])
 def test_a_cell_that_is_needed_has_to_be_marked(monkeypatch, name, head, lacks):
     with pytest.raises(SystemExit) as e: changed(monkeypatch, name, unmarked(head))
     said = str(e.value)
@@ -180,9 +176,7 @@ def test_every_mark_counts(monkeypatch, texts):
         marked = [source for _, source, _ in practice.read(chapter) if 'shapes' in practice.directives(source)]
         assert len(marked) > 10 and len(marked) == len(set(marked))
         for one in marked:
-            try: found = changed(monkeypatch, name,
-                                 lambda kind, source, result: (kind,
-                                 source.replace('#| shapes\n', '') if source == one else source, result))
+            try: found = changed(monkeypatch, name, put(one, one.replace('#| shapes\n', '')))
             except SystemExit: continue
             assert practice.written(found) != texts[name], one
 
@@ -226,8 +220,8 @@ def test_an_empty_body_is_said_to_be_empty(texts, page):
 
 def solved(found):
     "The code cells of a page with the folded solutions in the starters' place"
-    code, res = dict(re.findall(r'## (\w+)\n.*?```python\n(.*?)\n```',
-                                '\n'.join(s for k, s in found if k == 'markdown'), re.S)), []
+    text, res = '\n'.join(s for k, s in found if k == 'markdown'), []
+    code = dict(re.findall(r'## (\w+)\n.*?```python\n(.*?)\n```', text, re.S))
     for kind, source in found:
         name = re.match(r'(?:def|class) (\w+)', source)
         res += [code[name[1]] if name else source]*(kind == 'code')
@@ -248,14 +242,12 @@ def test_a_solution_that_lacks_an_import_is_caught(monkeypatch):
 
 
 def test_a_set_to_hand_out(tmp_path, project):
-    def call(folder): return subprocess.run([sys.executable, project/'tools/practice.py',
-                                             '--without-solutions', folder],
-                                            capture_output=True, text=True, cwd=tmp_path)
+    def call(folder): return make(tmp_path, project/'tools/practice.py', '--without-solutions', folder)
     assert (r := call('out')).returncode == 0, r.stderr
     files = {f.stem: f.read_text(encoding='utf-8') for f in (tmp_path/'out').iterdir()}
     assert files.keys() == PAGES.keys() | SHAPES.keys()
-    assert given_away(files) == [] and not any('../' in s for t in files.values()
-                                               for k, s in cells(t) if k == 'markdown')
+    prose = [s for t in files.values() for k, s in cells(t) if k == 'markdown']
+    assert given_away(files) == [] and not any('../' in s for s in prose)
     assert 'https://backprop13.github.io/backprop13/03_backprop.html' in files['02_layers']
     r = call(project/'nbs'/'practice'/'x')
     assert r.returncode and 'name a folder elsewhere' in r.stderr
@@ -264,10 +256,9 @@ def test_a_set_to_hand_out(tmp_path, project):
 
 def given_away(files):
     "Exercises of which a line of the solution, one that the starter lacks, stands in their notebook"
-    lines = lambda text: {o.strip() for o in text.splitlines() if len(o.strip()) > 5}
-    return [e.name for e in EXERCISES.values()
-            if (lines(solution(e.name)) - lines(starter(e.name))) & lines('\n'.join(s
-            for _, s in cells(files[e.page])))]
+    def lines(*texts): return {o.strip() for o in '\n'.join(texts).splitlines() if len(o.strip()) > 5}
+    there = {page: lines(*(s for _, s in cells(text))) for page, text in files.items()}
+    return [k for k, e in EXERCISES.items() if (lines(solution(k)) - lines(starter(k))) & there[e.page]]
 
 
 def test_a_solution_in_the_clear_is_caught(texts): assert len(given_away(texts)) == len(EXERCISES)
@@ -288,16 +279,13 @@ def values(found):
 
 
 def shown(chapter):
-    """What a chapter shows: (code, shape or number), piece by piece, of tensors their shape, if
-    they are stored in full"""
-    class Shown(tuple): pass
+    "What a chapter shows: (code, shape or number), piece by piece, of tensors their shape, if they are stored in full"
     def tensor(data, **kw): return torch.tensor(data).shape
     for kind, source, result in practice.read(chapter):
         if kind != 'code' or result is None: continue
-        try: value = eval(re.sub('grad_fn=<.*?>', '', result),
-                          dict(torch=torch, tensor=tensor, nan=float('nan'), inf=float('inf')))
-        except (SyntaxError, NameError, TypeError, ValueError, RuntimeError):
-            continue      # stored in part, say
+        known = dict(torch=torch, tensor=tensor, nan=float('nan'), inf=float('inf'))
+        try: value = eval(re.sub('grad_fn=<.*?>', '', result), known)
+        except (SyntaxError, NameError, TypeError, ValueError, RuntimeError): continue      # stored in part, say
         node = ast.parse(source).body[-1].value
         several = isinstance(node, ast.Tuple) and type(value) is tuple and len(node.elts) == len(value)
         for n, v in zip(node.elts, value) if several else [(node, value)]:
@@ -326,9 +314,9 @@ def test_every_answer_is_what_the_chapter_shows(texts, name):
     assert [code for code, _ in answers] == asked and len(asked) > 10 and said == {repr(guess(1, ...))}
     assert [repr(v) for _, v in answers] == KEPT[name]['answers']                          # for the site
     wrong, same = unlike(SHAPES[name], answers)
-    hidden = [o for o in asked if o.endswith(('.dtype', '.nbytes'))]         # the chapter doesn't show these
+    hidden = [o for o in asked if o.endswith(('.dtype', '.nbytes'))]
     assert any(o.endswith('.dtype') for o in asked)
-    # nor tensors that are stored in part
+    # the chapter doesn't show these, nor tensors that are stored in part
     assert wrong == [] and len(asked) - len(hidden) - same <= 3
     for _, value in answers:
         assert guess(value, value).right
@@ -340,8 +328,7 @@ def test_every_answer_is_what_the_chapter_shows(texts, name):
 @pytest.mark.data
 def test_a_wrong_answer_is_caught(texts):
     found = cells(texts['shapes_matmul'])
-    other = [('code', s.replace('data.x_valid[:5]', 'data.x_valid[:6]')) if k == 'code' else (k, s) for k,
-             s in found]
+    other = [(k, s.replace('data.x_valid[:5]', 'data.x_valid[:6]')) for k, s in found]
     assert unlike('01_matmul', values(other)[0])[0]
 
 
@@ -353,19 +340,17 @@ def spoilt(found, answers):
                         if t.type == tokenize.COMMENT]
             if comments: return [f'a comment: {comments}']
     text = '\n'.join(re.sub(r'\]\(.*?\)', ']', s) for k, s in found if k == 'markdown')
-    # code that is asked about
     said = re.sub(r'(?<=\d)[\u00a0 _,](?=000)', '', re.sub(r'`[^`\n]*`(?=\?)', '', text))
-    forms = {f for _, v in answers
-             for f in ([str(tuple(v)), str(list(v)), ' × '.join(map(str, v))] if isinstance(v, tuple) and v else
-                                             [str(v)] if isinstance(v, (int, torch.dtype)) else [])}
-    return [f for f in forms if re.search(rf'(?<![\w.]){re.escape(f)}(?!\w)', said) and len(f) > 2]
+    def forms(v):
+        if isinstance(v, tuple) and v: return str(tuple(v)), str(list(v)), ' × '.join(map(str, v))
+        return [str(v)]*isinstance(v, (int, torch.dtype))
+    wanted = {f for _, v in answers for f in forms(v) if len(f) > 2}
+    return [f for f in wanted if re.search(rf'(?<![\w.]){re.escape(f)}(?!\w)', said)]
 
 
-# comments stay
-@pytest.mark.parametrize('what,mutant',
-                         [('tokenize', SimpleNamespace(generate_tokens=lambda line: [], COMMENT=0)),
-                                         ('ASKED', {**practice.ASKED,
-                                                    'shape': 'No (10000, 1): what shape has `{}`?'})])
+@pytest.mark.parametrize('what,mutant', [
+    ('tokenize', SimpleNamespace(generate_tokens=lambda line: [], COMMENT=0)),                     # comments stay
+    ('ASKED', {**practice.ASKED, 'shape': 'No (10000, 1): what shape has `{}`?'})])
 def test_an_answer_in_the_clear_is_caught(monkeypatch, what, mutant):
     monkeypatch.setattr(practice, what, mutant)
     assert spoilt(practice.shape_notebook('shapes_backprop'), [('res.shape', torch.Size([10000, 1]))])
@@ -377,8 +362,9 @@ def test_nothing_is_stored(texts):
             assert not c.get('outputs') and c.get('execution_count') is None, name
 
 
-def aside(found): return [o for o in code_of(found)
-                          if re.search(r'\b(assert|test_\w+\(|check\w*\(|print\(|plt\.|display\(|labs\.)', o)]
+def aside(found):
+    checks = r'\b(assert|test_\w+\(|check\w*\(|print\(|plt\.|display\(|labs\.)'
+    return [o for o in code_of(found) if re.search(checks, o)]
 
 def test_code_that_checks_or_draws_is_left_out(texts):
     assert aside([('code', 'print(x)')]) and not any(aside(cells(texts[name])) for name in SHAPES)

@@ -1,21 +1,10 @@
-"""Guesses on the website: what a typed text means and what is said of it, in Node; the fields on
-the page, in headless Chromium."""
-import json, re, subprocess
+"Guesses on the website: what a typed text means and what is said of it, in Node; the fields on the page, in Chromium"
+import re
 
 import pytest
-from conftest import load_tool, root as ROOT, visit
+from conftest import NOTHING_KEPT, axe, node, overflows, read
 
-SCRIPT = """const {readFileSync} = await import('node:fs')
-const code = readFileSync(process.argv[1]).toString('base64'), predict = await import(`data:text/javascript;base64,${code}`)
-process.stdout.write(JSON.stringify(JSON.parse(readFileSync(0)).map(([name, ...args]) => predict[name](...args))))"""
-
-def node(*calls):
-    "What predict.js returns for each call (name, argument, ...)"
-    r = subprocess.run([load_tool('site').program('node'), '--input-type=module', '-e', SCRIPT,
-                        ROOT/'nbs/assets/predict.js'],
-                       capture_output=True, text=True, encoding='utf-8', input=json.dumps(calls))
-    assert not r.returncode, r.stderr
-    return json.loads(r.stdout)
+def told(*calls): return node(read('nbs/assets/predict.js'), *calls)
 
 def shape(*axes): return {'kind': 'shape', 'values': list(axes), 'whole': True}
 def number(n): return {'kind': 'number', 'values': [n], 'whole': isinstance(n, int)}
@@ -25,20 +14,18 @@ def dtype(name): return {'kind': 'dtype', 'name': name}
 
 # ---- what a text means ----
 def test_many_spellings_of_one_answer():
-    two = ['(50000, 50)', '50000, 50', '[50000,50]', 'torch.Size([50000, 50])',
-           'Size([50000, 50])', 'torch.Size((50000,50))', '50000 x 50',
-           '50000x50', '50 000 × 50', '50\u00a0000\u00a0×\u00a050', '50\u2009000, 50',
-           '50\u202f000 x 50', '50_000, 50', '50,000, 50', '(50000; 50)',
-           ' ( 50000 , 50 , ) ', '((50000, 50))']
-    none, one = ['()', '[]', 'torch.Size([])', '( )'], ['(1,)', '1,', '1', '[1]', '(1)', 'torch.Size([1])']
-    float32, millions = ['float32', 'torch.float32', 'torch.float', ' Float32 '], ['10_000_000',
-        '10\u00a0000\u00a0000', '10 000 000', '10,000,000']
-    cases = [(t, shape(50000, 50)) for t in two]+[(t, shape()) for t in none]+[(t, shape(1)) for t in one]
-    cases += [(t, dtype('float32')) for t in float32]+[(t, number(10_000_000)) for t in millions]
+    alike = [
+        (shape(50000, 50), '(50000, 50)|50000, 50|[50000,50]|torch.Size([50000, 50])|Size([50000, 50])|50000 x 50|'
+                           'torch.Size((50000,50))|50000x50|50 000 × 50|50\u00a0000\u00a0×\u00a050|50\u2009000, 50|'
+                           '50\u202f000 x 50|50_000, 50|50,000, 50|(50000; 50)| ( 50000 , 50 , ) |((50000, 50))'),
+        (shape(), '()|[]|torch.Size([])|( )'), (shape(1), '(1,)|1,|1|[1]|(1)|torch.Size([1])'),
+        (dtype('float32'), 'float32|torch.float32|torch.float| Float32 '),
+        (number(10_000_000), '10_000_000|10\u00a0000\u00a0000|10 000 000|10,000,000')]
+    cases = [(t, answer) for answer, texts in alike for t in texts.split('|')]
     cases += [('−3', number(-3)), ('-2.6', number(-2.6)), ('6', number(6.0)), ('6.00', number(6)),
               ('(1, 0)', numbers(1, 0)), ('[1, 0]', numbers(1, 0)),
               ('torch.long', dtype('int64')), ('2.28', number(2.2796)), ('0', number(0))]
-    for (typed, answer), got in zip(cases, node(*(('judge', t, a) for t, a in cases))):
+    for (typed, answer), got in zip(cases, told(*(('judge', t, a) for t, a in cases))):
         assert got == {'right': True, 'say': 'Right.'}, (typed, answer, got)
 
 
@@ -46,13 +33,13 @@ def test_what_cannot_be_read():
     texts = ['', ' ', '(,)', ',', '5 10', '50 784', '(50', '50)', '(2)(3)', 'a, b', '5,,3', '5x',
              'tensor(29.1131)', 'torch.Size([1]), torch.Size([1])',
              "'a'", 'None', '1.2.3', '--1', '7 = 7', '(1, (2, 3))']
-    assert node(*(('parse', t) for t in texts)) == [None]*len(texts)
-    assert node(('parse', 'torch.Size([5, 10])'), ('parse', '206'), ('parse', '(6.0, 2)')) == [
+    assert told(*(('parse', t) for t in texts)) == [None]*len(texts)
+    assert told(('parse', 'torch.Size([5, 10])'), ('parse', '206'), ('parse', '(6.0, 2)')) == [
         shape(5, 10), number(206), {'kind': 'numbers', 'values': [6, 2], 'whole': False}]
 
 
 def test_which_outputs_can_be_guessed():
-    one = 'one = model(x_valid[:1])       # (1, 1), it\'s small\none[:, 0].shape, one.squeeze(1).shape, one.squeeze().shape'
+    one = "one = model(x_valid[:1])    # (1, 1), it's small\none[:, 0].shape, one.squeeze(1).shape, one.squeeze().shape"
     cases = [
         ('(torch.Size([1]), torch.Size([1]), torch.Size([]))', one,
          [('one[:, 0].shape', shape(1)), ('one.squeeze(1).shape', shape(1)), ('one.squeeze().shape', shape())]),
@@ -73,14 +60,14 @@ def test_which_outputs_can_be_guessed():
         ('(5, 10)', 'print(tuple(x.shape))', [('tuple(x.shape)', numbers(5, 10))]),
         ('7', 'for i in x:\n    print(i)', [('', number(7))]),
         ('torch.Size([2, 2, 2, 2, 2])', 'x.shape', [('x.shape', shape(2, 2, 2, 2, 2))])]
-    for (output, source, wanted), got in zip(cases, node(*(('answers', o, s) for o, s, _ in cases))):
+    for (output, source, wanted), got in zip(cases, told(*(('answers', o, s) for o, s, _ in cases))):
         if wanted is None: assert [p['label'] for p in got] == ['Part 2', 'Part 3'], got
         else: assert got == [{'label': label, 'answer': answer} for label, answer in wanted], output
     never = ['tensor(2.2796, grad_fn=<NegBackward0>)', '(tensor(1), tensor(2))',
              '[4.0, -2.6, 5.32, -4.18, 7.22, -6.46]', '28 bytes:\n000 001', 'int', "('a', 3)",
              'The size of tensor a (784) must match', 'torch.Size([5, 784, 10]) 1.57 GB', '',
              'nan', '[torch.Size([1])]']
-    assert node(*(('answers', o, 'x') for o in never)) == [None]*len(never)
+    assert told(*(('answers', o, 'x') for o in never)) == [None]*len(never)
 
 
 # ---- what is said of a wrong guess ----
@@ -120,7 +107,7 @@ WRONG = [
     ('uint8', dtype('int8'), 'another kind')]
 
 def test_what_is_wrong_is_said():
-    for (typed, answer, part), got in zip(WRONG, node(*(('judge', t, a) for t, a, _ in WRONG))):
+    for (typed, answer, part), got in zip(WRONG, told(*(('judge', t, a) for t, a, _ in WRONG))):
         assert got['right'] is False and part.lower() in got['say'].lower(), (typed, answer, got)
 
 
@@ -134,36 +121,30 @@ def test_no_sentence_holds_the_answer():
     texts = ['', '?', '()', '1', '2', '4', '12', '48', '30', '(50, 10)', '(10, 50)', '(1, 50, 10)',
              '3, 4', '(4, 3, 2)', '0, 1', '5, 6', '2.5', 'float64', 'int8', 'bool', '1, 2, 3, 4, 5, 6, 7, 8']
     calls = [('judge', t, a) for t in texts for a in some]+[('judge', t, a) for t, a, _ in WRONG]
-    wrong = [(t, a, got['say']) for (_, t, a), got in zip(calls, node(*calls)) if not got['right']]
+    wrong = [(t, a, got['say']) for (_, t, a), got in zip(calls, told(*calls)) if not got['right']]
     assert len(wrong) > 300
     examples = []
     for typed, answer, say in wrong:
         said, _, example = say.removeprefix('You typed 8').partition('such as ')
         assert not re.search(r'\d', said), (typed, answer, say)
         if example: examples.append(('judge', example.removesuffix('.'), answer))
-    parsed = node(*(('parse', e) for _, e, _ in examples))
+    parsed = told(*(('parse', e) for _, e, _ in examples))
     assert len(examples) > 20 and all(parsed)
-    assert not [c for c, got in zip(examples, node(*examples)) if got['right']]
+    assert not [c for c, got in zip(examples, told(*examples)) if got['right']]
 
 
 # ---- the fields on the page ----
 @pytest.fixture
-def backprop(browser, server):
-    "Opens the page of chapter 3; what it complained about is looked at in the end"
-    opened = []
-    def open_page(address='backprop.html', **context):
-        opened.append(visit(browser, server+address, **{'reduced_motion': 'reduce', **context}))
-        return opened[-1][0]
-    yield open_page
-    for page, said, _ in opened:
-        page.close()
-        assert not said
+def backprop(open_page):
+    "Opens chapter 3, if no other page is named"
+    return lambda address='backprop.html', **settings: open_page(address, reduced_motion='reduce', **settings)
 
 
 def asked(page, words):
     "The fields and the folded answer of the question that holds `words`"
     question = page.locator('p.predict', has_text=words)
-    return question.locator('xpath=following-sibling::*[1][self::form]'), question.locator('xpath=following-sibling::details[1]')
+    return (question.locator('xpath=following-sibling::*[1][self::form]'),
+            question.locator('xpath=following-sibling::details[1]'))
 
 
 def test_a_guess_is_typed_and_judged(backprop):
@@ -181,7 +162,7 @@ def test_a_guess_is_typed_and_judged(backprop):
     field.fill('nothing')
     form.get_by_role('button').click()
     assert verdict.inner_text() == '✗ Type a shape such as (50, 10).'
-    assert field.evaluate('f => document.getElementById(f.getAttribute("aria-describedby")).textContent') == verdict.inner_text()
+    assert page.locator(f"#{field.get_attribute('aria-describedby')}").inner_text() == verdict.inner_text()
     field.fill('10 000 × 10 000')
     field.press('Enter')
     assert verdict.inner_text() == '✓ Right.' and field.get_attribute('aria-invalid') == 'false'
@@ -302,14 +283,12 @@ def test_only_chapters_offer_it(backprop):
         assert not page.locator('.guesses').count() and not hidden(page), address
 
 
-def test_it_works_where_nothing_can_be_kept(browser, server):
-    page, said, _ = visit(browser, server+'backprop.html')
-    page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new "
-                         "DOMException('no', 'SecurityError') }})")
+def test_it_works_where_nothing_can_be_kept(open_page, server):
+    page = open_page('backprop.html')
+    page.add_init_script(NOTHING_KEPT)
     page.goto(server+'backprop.html?guess')
     page.wait_for_selector('.guesses')
-    assert hidden(page) and not said
-    page.close()
+    assert hidden(page)
 
 
 def test_paper_shows_answers_and_no_field(backprop):
@@ -324,17 +303,15 @@ def test_paper_shows_answers_and_no_field(backprop):
     assert all(o.is_visible() for o in page.locator('details.reveal .cell-output').all())
 
 
-def test_without_scripts_nothing_is_asked(browser, server):
-    page, _, _ = visit(browser, server+'backprop.html?guess', java_script_enabled=False)
+def test_without_scripts_nothing_is_asked(open_page):
+    page = open_page('backprop.html?guess', java_script_enabled=False)
     outputs = page.locator('main .cell > .cell-output')
     assert not page.locator('form.guess, .guesses').count() and outputs.count() > 20
     assert all(o.is_visible() for o in outputs.all())
-    page.close()
 
 
 @pytest.mark.parametrize('scheme,width', [('light', 1440), ('dark', 1440), ('light', 360), ('dark', 360)])
 def test_fields_are_accessible(backprop, scheme, width):
-    axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
     page = backprop('backprop.html?guess', color_scheme=scheme, viewport={'width': width, 'height': 800})
     page.evaluate("""for (const [i, form] of document.querySelectorAll('form.guess').entries()) {
         form.querySelectorAll('input').forEach(f => { f.value = '(50, 10, 1)' })
@@ -342,11 +319,6 @@ def test_fields_are_accessible(backprop, scheme, width):
         form.querySelector('[type=button]')?.click() }""")
     assert page.locator('form.guess button', has_text='Hide').count() > 2
     assert page.locator('form.guess [aria-invalid=true]').count() > 2
-    found = axe.run(page, {'include': [['form.guess'], ['.guesses'],
-                                       ['.cell:has(> form.guess)']]}).response['violations']
-    assert not found, [(v['id'], [n['target'] for n in v['nodes']][:4]) for v in found]
-    wide, room = page.evaluate('[document.documentElement.scrollWidth, innerWidth]')
-    assert wide <= room
-    low = page.evaluate("""Math.min(...[...document.querySelectorAll('form.guess :is(input, button), .guesses button')].filter(e => e.checkVisibility())
-        .map(e => e.getBoundingClientRect().height))""")
-    assert low >= 44                                             # a finger hits it
+    assert axe(page, 'form.guess', '.guesses', '.cell:has(> form.guess)') == [] and not overflows(page)
+    hands = page.locator('form.guess :is(input, button), .guesses button').filter(visible=True)
+    assert hands.evaluate_all('all => Math.min(...all.map(e => e.getBoundingClientRect().height))') >= 44

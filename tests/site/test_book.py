@@ -1,5 +1,5 @@
-"""The lesson on paper. As a book, which tools/book.py writes: the EPUB holds all that the chapters' pages show, and
-the PDF is set where Typst is installed. And a page of the site, printed."""
+"""The lesson on paper: the EPUB holds all that the chapters' pages show, the PDF is set where Typst is installed, and
+a page of the site is printed."""
 import json, re, subprocess, sys, zipfile
 from collections import Counter
 from posixpath import dirname, join, normpath
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from conftest import load_tool, root, visit
+from conftest import CHAPTERS, load_tool, read, root
 from selectolax.lexbor import LexborHTMLParser
 
 book = load_tool('book')
@@ -44,8 +44,7 @@ def texts(epub):
 @pytest.fixture(scope='session')
 def chapters(docs):
     "name -> each chapter's page of the site, as its HTML stands there"
-    names = [f.stem for f in sorted((root/'nbs').glob('[0-9]*.ipynb'))]
-    return {n: LexborHTMLParser((docs/f'{book.name(n)}.html').read_text(encoding='utf-8')) for n in names}
+    return {f.stem: LexborHTMLParser(read(docs/f'{book.name(f.stem)}.html')) for f in CHAPTERS}
 
 
 def faults(texts, names):
@@ -122,8 +121,8 @@ def test_no_formula_stands_as_tex(texts):
 
 def test_each_question_has_its_answer_and_a_link_back(texts):
     "There are as many as the notebooks ask"
-    notes = [json.loads(f.read_text(encoding='utf-8')) for f in sorted((root/'nbs').glob('[0-9]*.ipynb'))]
-    said = '\n'.join(''.join(c['source']) for o in notes for c in o['cells'] if c['cell_type'] == 'markdown')
+    cells = [c for f in CHAPTERS for c in json.loads(read(f))['cells'] if c['cell_type'] == 'markdown']
+    said = '\n'.join(''.join(c['source']) for c in cells)
     asked = len(re.findall(r'^\*\*Predict:\*\*|^<details><summary>', said, re.M))
     links = {o.get('href').split('#')[1]: ''.join(o.itertext()) for t in texts.values() for o in t.iter(f'{X}a')
              if '#' in o.get('href', '')}
@@ -168,7 +167,8 @@ def flat(o):
 ASK = '**Predict:** what is it?\n'
 
 def test_an_answer_takes_with_it_what_the_page_folds():
-    o = chapter('\n\n'.join(['Before.', ASK, cell('1 + 1', '2'), 'Because.', cell('quiet = 1'), cell('3', '4'), 'After.']))
+    parts = 'Before.', ASK, cell('1 + 1', '2'), 'Because.', cell('quiet = 1'), cell('3', '4'), 'After.'
+    o = chapter('\n\n'.join(parts))
     assert flat(o.blocks[2:]) == 'Before. Predict: what is it? Answer 3.1 3 4 After.'
     assert flat(o.ends['Answer']) == '3.1 Predict: what is it? 1 + 1 2 Because. quiet = 1'
 
@@ -221,23 +221,21 @@ PRINTED = """() => { const all = s => [...document.querySelectorAll(s)], seen = 
             dark: getComputedStyle(document.body).color} }"""
 
 @pytest.mark.parametrize('name', ['matmul', 'derivatives', 'backprop', 'minibatch_training', 'fitting', 'speed'])
-def test_a_printed_page_is_whole(browser, server, name):
+def test_a_printed_page_is_whole(open_page, name):
     "Answers are read, code wraps, nothing is cut off, and no tools are there; in the dark, too"
-    page, _, _ = visit(browser, f'{server}{name}.html', viewport={'width': 610, 'height': 950}, color_scheme='dark')
+    page = open_page(f'{name}.html', viewport={'width': 610, 'height': 950}, color_scheme='dark')
     assert page.evaluate(PRINTED)['tools'] and page.evaluate(PRINTED)['folded']
     page.emulate_media(media='print')
     said = page.evaluate(PRINTED)
     assert said.pop('questions') >= 3
     assert said == {'tools': 0, 'folded': 0, 'code': 0, 'cut': [], 'dark': 'rgb(29, 33, 38)'}
-    page.close()
 
 
-def test_who_prints_finds_the_answers_folded_afterwards(browser, server):
-    page, _, _ = visit(browser, f'{server}matmul.html')
+def test_who_prints_finds_the_answers_folded_afterwards(open_page):
+    page = open_page('matmul.html')
     def count(): return page.locator('main details[open]').count()
     was = count()
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert count() >= was + 8
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert count() == was
-    page.close()

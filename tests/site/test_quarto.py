@@ -1,10 +1,10 @@
-"""What nbdev hands to Quarto, and what it says where Quarto can't do its work. Quarto itself
-isn't run: a program in its place keeps what it got."""
+"""What nbdev hands to Quarto, and what it says where Quarto can't do its work. In Quarto's place a program runs that
+keeps what it got."""
 import re
 from pathlib import Path
 
 import nbformat, pytest, yaml
-from conftest import load_tool, root as ROOT
+from conftest import load_tool, read, root as ROOT
 from helpers import bin, program, sh
 
 check, settings = load_tool('check'), load_tool('settings')
@@ -37,6 +37,7 @@ def books(handed):
     return {f.relative_to(handed).as_posix(): nbformat.read(f, 4) for f in sorted(handed.rglob('*.ipynb'))}
 
 
+def prose(nb): return '\n'.join(c.source for c in nb.cells if c.cell_type == 'markdown')
 def outputs(nb): return [o.data for c in nb.cells for o in c.get('outputs', []) if 'data' in o]
 
 
@@ -59,26 +60,24 @@ def test_the_notebook_can_be_downloaded(handed, books):
     for name, nb in books.items():
         first = next(c.source for c in nb.cells if c.cell_type == 'markdown')
         [(href, file)] = re.findall(r'<a href="([^"]+)" download="([^"]+)">Download the notebook</a>', first)
-        assert file == Path(name).name and (handed/name).parent.joinpath(href).resolve().read_bytes() == (ROOT/'nbs'/name).read_bytes(), name
+        got = (handed/name).parent.joinpath(href).resolve().read_bytes()
+        assert file == Path(name).name and got == (ROOT/'nbs'/name).read_bytes(), name
 
 
 def test_only_practice_stays_out_of_quartos_search(books):
     front = {name: yaml.safe_load(nb.cells[0].source.strip().strip('-')) for name, nb in books.items()}
-    assert {n for n, o in front.items() if o.get('search') is False} == {n for n in books
-        if n.startswith('practice/')}
+    assert {n for n, o in front.items() if o.get('search') is False} == {n for n in books if n[:9] == 'practice/'}
     assert all(o['title'] and o['output-file'] for o in front.values())
 
 
 def test_names_in_back_ticks_lead_to_the_reference(books, pages):
     "The site without Quarto has the same headings, and pandoc gives them the same addresses"
-    said = {name: '\n'.join([c.source for c in nb.cells if c.cell_type == 'markdown']
-                            + [o.get('text/markdown', '') for o in outputs(nb)])
+    said = {name: '\n'.join([prose(nb), *(o.get('text/markdown', '') for o in outputs(nb))])
             for name, nb in books.items()}
     links = {name: re.findall(r'\]\((?:\.\./)*reference\.ipynb#([^)]+)\)', s) for name, s in said.items()}
     assert sum(map(len, links.values())) > 200
     assert not [n for n, s in said.items() if 'backprop13.github.io' in s]
-    assert not {(n, i) for n, found in links.items() for i in found} - {(n, i) for n in books
-        for i in pages['reference.html'].ids}
+    assert not {i for found in links.values() for i in found} - {*pages['reference.html'].ids}
 
 
 def promised():
@@ -91,8 +90,7 @@ def test_where_other_projects_are_led_is_a_definition(books, pages):
     assert not {(page, i) for page, i in promised() if i not in pages[page].ids}
     for name, nb in books.items():
         page = re.sub(r'(^|/)\d+_', r'\1', name).replace('.ipynb', '.html')
-        given = re.findall(r'<span id="([^"]+)"></span>',
-                           '\n'.join(c.source for c in nb.cells if c.cell_type == 'markdown'))
+        given = re.findall(r'<span id="([^"]+)"></span>', prose(nb))
         assert len(given) == len(set(given)) and set(given) == {i for p, i in promised() if p == page}, name
     before = books['03_backprop.ipynb'].cells
     at = next(i for i, c in enumerate(before) if '<span id="lin_grad">' in c.source)
@@ -102,9 +100,11 @@ def test_where_other_projects_are_led_is_a_definition(books, pages):
 
 # ---- Bootstrap, which stands under Quarto's pages
 
-BOOTSTRAP = set("""accordion active alert badge bi blockquote border breadcrumb btn card carousel clearfix col collapse collapsed collapsing container disabled
-    dropdown dropend dropstart dropup fade figure hiding hstack initialism invisible lead mark modal nav navbar offcanvas pagination placeholder popover
-    progress ratio rounded row shadow show showing small table toast tooltip visible vr vstack""".split())        # its classes, or their first words
+# its classes, or their first words
+BOOTSTRAP = set("""accordion active alert badge bi blockquote border breadcrumb btn card carousel clearfix col collapse
+    collapsed collapsing container disabled dropdown dropend dropstart dropup fade figure hiding hstack initialism
+    invisible lead mark modal nav navbar offcanvas pagination placeholder popover progress ratio rounded row shadow
+    show showing small table toast tooltip visible vr vstack""".split())
 
 def classes(css):
     return set(re.findall(r'\.([a-zA-Z][\w-]*)', re.sub(r'/\*.*?\*/|\{[^{}]*\}', ' ', css, flags=re.S)))
@@ -112,20 +112,18 @@ def taken(css): return {o for o in classes(css) if o.split('-')[0] in BOOTSTRAP}
 
 def test_no_class_of_ours_is_bootstraps():
     for f in 'backprop13/static/lab.css', 'nbs/assets/site.css':
-        assert not taken((ROOT/f).read_text(encoding='utf-8')), f
-    assert taken('.a .card { x: 1.row } /* .col */ @media (x) { .row:hover, .nav-x { y: 2 } }') == {'card',
-        'row', 'nav-x'}
+        assert not taken(read(f)), f
+    spoilt = '.a .card { x: 1.row } /* .col */ @media (x) { .row:hover, .nav-x { y: 2 } }'
+    assert taken(spoilt) == {'card', 'row', 'nav-x'}
 
 
 def test_what_bootstrap_says_of_elements_is_undone_in_labs():
-    """Of captions, legends and tables, which labs have; and inline code and links have the colours
-    of both schemes"""
-    rules = (ROOT/'nbs/assets/quarto.scss').read_text(encoding='utf-8').partition('/*-- scss:rules --*/')[2]
+    "Of captions, legends and tables, which labs have; inline code and links have the colours of both schemes"
+    rules = read('nbs/assets/quarto.scss').partition('/*-- scss:rules --*/')[2]
     lab = re.search(r'\.lab \{(.*?\} *\n.*?)\} *\}', rules, re.S)[1]
-    used = re.findall(r'(?<![\w.-])(caption|legend|table)\b',
-                      re.sub(r'\{[^{}]*\}', ' ',
-                             (ROOT/'backprop13/static/lab.css').read_text(encoding='utf-8')))
-    assert set(used) and all(re.search(rf'\b{o}\b[^{{}}]*\{{', lab) for o in set(used))
+    selectors = re.sub(r'\{[^{}]*\}', ' ', read('backprop13/static/lab.css'))
+    used = set(re.findall(r'(?<![\w.-])(caption|legend|table)\b', selectors))
+    assert used and all(re.search(rf'\b{o}\b[^{{}}]*\{{', lab) for o in used)
     assert re.search(r'a:not\(\.btn\) \{ color: var\(--link\)', rules)
     assert re.search(r'code:not\(\.sourceCode\) \{ color: inherit; background-color: var\(--box\)', rules)
 
@@ -169,7 +167,7 @@ def unproved(flow, tests):
 
 
 def flow(name, old='', new=''):
-    text = (ROOT/'.github/workflows'/name).read_text(encoding='utf-8')
+    text = read(f'.github/workflows/{name}')
     assert old in text
     return yaml.safe_load(text.replace(old, new))
 

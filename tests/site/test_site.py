@@ -1,9 +1,8 @@
-"""The program that builds the website, and what a reader can do with its pages; tests/site/test_pages.py
-looks at every page"""
+"The program that builds the website, and what a reader can do with its pages; test_pages.py looks at every page"
 import base64, json, re, signal, subprocess, sys, time
 
 import nbformat, pytest, yaml
-from conftest import Reader, load_tool, root as ROOT, visit
+from conftest import Reader, load_tool, read, root as ROOT, visit
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 
@@ -61,18 +60,15 @@ def test_what_a_lab_keeps_is_data(monkeypatch, tmp_path):
     ('<g style="fill: url(https://example.org/a)"/>', 'a reference'), ('<g>', 'not XML')])
 def test_an_svg_that_does_more_than_show_is_refused(monkeypatch, tmp_path, inside, why):
     site, p = page(monkeypatch, tmp_path)
-    def draw(inside):
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>'
-        return p.image('image/svg+xml', svg, {}, {}, 'alt', 'draw()')
+    def svg(inside): return f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>'
+    def draw(inside): return p.image('image/svg+xml', svg(inside), {}, {}, 'alt', 'draw()')
     assert 'figure-1.svg' in draw('<defs><g id="a"/></defs><use href="#a"/><g style="clip-path: url(#a)"/>'
                                   '<image href="data:image/png;base64,AA=="/><metadata><o '
                                   'xmlns="http://purl.org/dc/"/></metadata>')
     with pytest.raises(site.SiteError, match=why): draw(inside)
     assert [f.name for f in tmp_path.rglob('*.svg')] == ['figure-1.svg']
     def lab(inside):
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>'.encode()
-        return p.lab(f'<img src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}">')
-    # the picture of a lab
+        return p.lab(f'<img src="data:image/svg+xml;base64,{base64.b64encode(svg(inside).encode()).decode()}">')
     assert re.search(r'src="a_files/lab-\d.svg" loading="lazy"', lab('<g/>'))
     with pytest.raises(site.SiteError, match=f'a lab whose picture is an SVG with.*{why}'): lab(inside)
     assert len([*tmp_path.rglob('*.svg')]) == 2
@@ -123,6 +119,8 @@ def test_html_is_read_as_a_browser_reads_it(monkeypatch, tmp_path):
 
 
 # ---- in a browser ----
+OPEN = "document.querySelectorAll('details').forEach(d => { d.open = true })"
+
 SPOILT = {'script-src-elem': '<script>ran = 1</script>',
           'script-src-attr': '<details open ontoggle="ran = 1"></details>',
           'script-src': '<script src="spoilt.js"></script>',
@@ -150,19 +148,31 @@ def test_the_policy_refuses_what_is_not_the_sites(browser, server):
     page.close()
 
 
-def test_downloads_are_allowed(browser, server):
-    page, said, _ = visit(browser, server+'minibatch_training.html')
-    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+def test_what_a_page_gives_up_is_told_unless_it_is_left(browser, server):
+    page, said, _ = visit(browser, server+'teaching.html')
+    page.route('**/late.json', lambda r: None)                       # never answered
+    page.evaluate("fetch('late.json').catch(() => {})")
+    page.goto(server+'index.html')
+    assert not said
+    with page.expect_event('requestfailed'):
+        page.evaluate("""async () => { const c = new AbortController(), f = fetch('late.json', c).catch(() => {})
+            setTimeout(() => c.abort(), 200)
+            await f }""")
+    assert said == [f'failed: net::ERR_ABORTED, {server}late.json']
+    page.close()
+
+
+def test_downloads_are_allowed(open_page):
+    page = open_page('minibatch_training.html')
+    page.evaluate(OPEN)
     for link, name in (('.actions a[download]', '04_minibatch_training.ipynb'),
                        ('main a[href^="data:"]', 'xlsx')):
         with page.expect_download() as file: page.locator(link).first.click()
         assert file.value.suggested_filename.endswith(name) and file.value.path().stat().st_size > 3000
-    assert not said
-    page.close()
 
 
-def test_dark_can_be_switched_and_is_remembered(browser, server):
-    page, said, _ = visit(browser, server, color_scheme='light')
+def test_dark_can_be_switched_and_is_remembered(open_page, server):
+    page = open_page('', color_scheme='light')
     paper = lambda: page.evaluate('getComputedStyle(document.body).backgroundColor')
     light = paper()
     button = page.locator('#theme-toggle')
@@ -173,65 +183,65 @@ def test_dark_can_be_switched_and_is_remembered(browser, server):
     assert paper() == dark and button.inner_text() == 'Light'
     button.click()
     page.reload()
-    assert paper() == light and not said
-    page.close()
+    assert paper() == light
 
 
 RANK = """async ([root, file, questions]) => {
     const {indexed, ranked} = await import(root+file), index = indexed(await (await fetch(root+'search.json')).json())
-    return Object.fromEntries(questions.map(q => { const {hits, like} = ranked(index, q); return [q, like ? null : hits[0].url] })) }"""
+    const first = ({hits, like}) => like ? null : hits[0].url
+    return Object.fromEntries(questions.map(q => [q, first(ranked(index, q))])) }"""
 
-QUESTIONS = {
-    # the fifteen that readers of this field ask again and again
-    'why is w.g that expression': 'backprop.html#why-is-w.g-that-expression',
-    'why the transpose': 'derivatives.html#why-the-transpose',
-    'where does .g come from': 'backprop.html#where-does-.g-come-from',
-    'I have forgotten my calculus': 'derivatives.html#i-have-forgotten-my-calculus-what-do-i-need',
-    'which layout has a jacobian': 'derivatives.html#which-layout-has-a-jacobian-numerator-or-denominator',
-    'why topological order': 'autograd.html#why-topological-order-why-not-recurse',
-    'calling backward twice': 'autograd.html#what-happens-on-calling-backward-twice',
-    'what if a value or a weight is used twice': 'autograd.html#what-if-a-value-or-a-weight-is-used-twice',
-    'why matrices when the derivation has scalars': 'derivatives.html#why-matrices-where-the-derivation-has-scalars',
-    'does breakpoint work in jupyter': 'backprop.html#does-breakpoint-work-in-jupyter',
-    'where do I get MNIST': 'data.html#where-do-i-get-mnist-now',
-    'which versions': 'data.html#which-versions-does-it-run-on',
-    'does it run in colab': 'data.html#does-it-run-in-colab',
-    'where are the solutions': 'practice.html#how-it-goes',
-    'why does my gradient vanish': 'minibatch_training.html#why-does-my-gradient-vanish-or-explode-and-why-1m',
-    # words of the field, which headings may say otherwise
-    'vanishing gradient': 'minibatch_training.html#why-does-my-gradient-vanish-or-explode-and-why-1m',
-    'why transpose': 'derivatives.html#why-the-transpose', 'broadcast': 'matmul.html#the-broadcasting-rule',
-    'learning rate': 'minibatch_training.html#the-learning-rate-too-small-right-too-large',
-    'einsum': 'matmul.html#einsum-name-the-axes',
-    'overfitting': 'fitting.html#see-it-overfit', 'softmax overflow': 'minibatch_training.html#logsumexp',
-    'zero_grad': 'minibatch_training.html#what-breaks-without-no_grad-without-zeroing',
-    'what is a tensor': 'data.html#a-picture-is-a-table-of-numbers',
-    'topological order': 'autograd.html#why-topological-order-why-not-recurse',
-    'initialization': 'backprop.html#weights-and-biases-to-start-from',
-    'dead relu': 'minibatch_training.html#dead-relus',
-    'zero grad': 'minibatch_training.html#what-breaks-without-no_grad-without-zeroing',
-    'SGD': 'fitting.html#an-optimizer',
-    'epoch': 'minibatch_training.html#the-training-loop', 'batch': 'minibatch_training.html#the-training-loop',
-    'Jacobian': 'derivatives.html#which-layout-has-a-jacobian-numerator-or-denominator',
-    'relu': 'derivatives.html#relu-and-its-hinge',
-    'cross entropy': 'minibatch_training.html#cross-entropy-worked-out',
-    'softmax': 'minibatch_training.html#softmax', 'logsumexp': 'minibatch_training.html#logsumexp',
-    'log_softmax': 'minibatch_training.html#log-softmax', 'chain rule': 'derivatives.html#the-chain-rule',
-    'mean squared error': 'derivatives.html#mean-squared-error',
-    'gradient descent': 'derivatives.html#why-against-the-gradient',
-    'what is a gradient': 'derivatives.html#partial-derivatives',
-    'nn.Module': 'backprop.html#the-same-with-nn.module',
-    'computation graph': 'backprop.html#the-graph-of-a-run',
-    'debugger': 'backprop.html#looking-inside-with-the-debugger',
-    'dataloader': 'fitting.html#a-data-loader',
-    'confusion matrix': 'minibatch_training.html#which-digits-does-it-get-wrong',
-    'shuffling': 'fitting.html#and-shuffled',
-    'why sum over batches': 'derivatives.html#why-the-sum-over-the-batch',
-    'checkpoint': 'fitting.html#keep-the-weights',
-    'memory for time': 'support/notations.html#remembering-more-memory-for-time', 'gpu': 'speed.html#on-a-gpu',
-    # names of the library, and what is beside the lesson
-    'lin_grad': 'reference.html#lin_grad', 'Licence': 'install.html#licence', 'labs': 'labs.html',
-    'lesson map': 'lesson_map.html'}
+# page -> {question: heading}, the first those that readers of this field ask again and again
+ASKED = {
+    'backprop': {
+        'why is w.g that expression': 'why-is-w.g-that-expression',
+        'where does .g come from': 'where-does-.g-come-from',
+        'does breakpoint work in jupyter': 'does-breakpoint-work-in-jupyter',
+        'initialization': 'weights-and-biases-to-start-from',
+        'nn.Module': 'the-same-with-nn.module', 'computation graph': 'the-graph-of-a-run',
+        'debugger': 'looking-inside-with-the-debugger'},
+    'derivatives': {
+        'why the transpose': 'why-the-transpose',
+        'I have forgotten my calculus': 'i-have-forgotten-my-calculus-what-do-i-need',
+        'which layout has a jacobian': 'which-layout-has-a-jacobian-numerator-or-denominator',
+        'why matrices when the derivation has scalars': 'why-matrices-where-the-derivation-has-scalars',
+        'why transpose': 'why-the-transpose',
+        'Jacobian': 'which-layout-has-a-jacobian-numerator-or-denominator',
+        'relu': 'relu-and-its-hinge', 'chain rule': 'the-chain-rule',
+        'mean squared error': 'mean-squared-error', 'gradient descent': 'why-against-the-gradient',
+        'what is a gradient': 'partial-derivatives',
+        'why sum over batches': 'why-the-sum-over-the-batch'},
+    'autograd': {
+        'why topological order': 'why-topological-order-why-not-recurse',
+        'calling backward twice': 'what-happens-on-calling-backward-twice',
+        'what if a value or a weight is used twice': 'what-if-a-value-or-a-weight-is-used-twice',
+        'topological order': 'why-topological-order-why-not-recurse'},
+    'data': {
+        'where do I get MNIST': 'where-do-i-get-mnist-now',
+        'which versions': 'which-versions-does-it-run-on',
+        'does it run in colab': 'does-it-run-in-colab',
+        'what is a tensor': 'a-picture-is-a-table-of-numbers'},
+    'practice': {'where are the solutions': 'how-it-goes'},
+    'minibatch_training': {
+        'why does my gradient vanish': 'why-does-my-gradient-vanish-or-explode-and-why-1m',
+        'vanishing gradient': 'why-does-my-gradient-vanish-or-explode-and-why-1m',
+        'learning rate': 'the-learning-rate-too-small-right-too-large',
+        'softmax overflow': 'logsumexp', 'zero_grad': 'what-breaks-without-no_grad-without-zeroing',
+        'dead relu': 'dead-relus', 'zero grad': 'what-breaks-without-no_grad-without-zeroing',
+        'epoch': 'the-training-loop', 'batch': 'the-training-loop',
+        'cross entropy': 'cross-entropy-worked-out', 'softmax': 'softmax', 'logsumexp': 'logsumexp',
+        'log_softmax': 'log-softmax', 'confusion matrix': 'which-digits-does-it-get-wrong'},
+    'matmul': {'broadcast': 'the-broadcasting-rule', 'einsum': 'einsum-name-the-axes'},
+    'fitting': {
+        'overfitting': 'see-it-overfit', 'SGD': 'an-optimizer', 'dataloader': 'a-data-loader',
+        'shuffling': 'and-shuffled', 'checkpoint': 'keep-the-weights'},
+    'support/notations': {'memory for time': 'remembering-more-memory-for-time'},
+    'speed': {'gpu': 'on-a-gpu'},
+    'reference': {'lin_grad': 'lin_grad'},
+    'install': {'Licence': 'licence'},
+    'labs': {'labs': ''},
+    'lesson_map': {'lesson map': ''}}
+QUESTIONS = {q: f'{page}.html' + f'#{head}'*bool(head) for page, rows in ASKED.items() for q, head in rows.items()}
 
 # what the order needs: without it, other sections come first
 SPOILT_SEARCH = [('title: 10, names: 10', 'title: 1, names: 10'), ('names: 10', 'names: .1'),
@@ -242,7 +252,7 @@ SPOILT_SEARCH = [('title: 10, names: 10', 'title: 1, names: 10'), ('names: 10', 
 def found(browser, server, docs):
     "The first hit of each question, for the search and for spoilt ones"
     page, said, _ = visit(browser, server+'index.html')
-    source, texts, first = (docs/'assets/search.js').read_text(encoding='utf-8'), [], {}
+    source, texts, first = read(docs/'assets/search.js'), [], {}
     page.route('**/search-*.js', lambda r: r.fulfill(body=texts[-1], content_type='text/javascript'))
     for i, (old, new) in enumerate([('', ''), *SPOILT_SEARCH]):
         assert not old or source.count(old) == 1, old
@@ -264,10 +274,10 @@ def test_what_is_not_there_is_not_found(found):
     assert {found[''][q] for q in ('qwertz', 'sofmax', 'gradient qwertz')} == {None}
 
 
-def sections(docs): return json.loads((docs/'search.json').read_text(encoding='utf-8'))
+def sections(docs): return json.loads(read(docs/'search.json'))
 
 def test_other_names_are_of_headings_that_there_are(docs):
-    names = yaml.safe_load((ROOT/'tools/names.yml').read_text(encoding='utf-8'))
+    names = yaml.safe_load(read('tools/names.yml'))
     assert not names.keys() - {o['url'] for o in sections(docs)}
 
 
@@ -287,17 +297,12 @@ def search(page, question):
     return page.inner_text('#search-said')
 
 
-def test_search_leads_to_the_heading(browser, server):
-    page, said, asked = visit(browser, server+'support/graph.html')
+def test_search_leads_to_the_heading_by_pointer_and_keys(open_page, server):
+    page = open_page('support/graph.html')
     search(page, 'logsumexp')
     page.locator('#search a').first.click()
     page.wait_for_url('**/minibatch_training.html#logsumexp')
-    assert not said and all(u.startswith(server) for u in asked), (said, asked)
-    page.close()
-
-
-def test_keys_move_in_the_results(browser, server):
-    page, said, _ = visit(browser, server+'index.html')
+    page.goto(server+'index.html')
     search(page, 'broadcast')
     at = lambda: page.evaluate("[...document.querySelectorAll('#search a')].indexOf(document.activeElement)")
     moved = []
@@ -310,22 +315,19 @@ def test_keys_move_in_the_results(browser, server):
     page.wait_for_url('**/derivatives.html#why-the-transpose')
     search(page, 'einsum')
     page.keyboard.press('Escape')
-    assert not page.locator('#search-box').is_visible() and not said
-    page.close()
+    assert not page.locator('#search-box').is_visible()
 
 
-def test_the_number_of_results_is_announced(browser, server):
-    page, said, _ = visit(browser, server+'index.html')
+def test_the_number_of_results_is_announced(open_page):
+    page = open_page('index.html')
     status = page.locator('#search-box').get_by_role('status', include_hidden=True)
-    # it was there before, or nobody hears of it
-    status.evaluate('e => { e.first = true }')
+    status.evaluate('e => { e.first = true }')      # it was there before, or nobody hears of it
     assert re.fullmatch(r'[1-9]\d* results for broadcast', search(page, 'broadcast'))
     assert search(page, 'einsum').endswith('for einsum') and page.locator('#search mark').count()
     assert search(page, 'sofmax') == 'Nothing found for sofmax. The nearest:'
     assert 'Softmax' in page.inner_text('#search')
     assert 'Try a word' in search(page, 'qwertzuiop') and not page.locator('#search a').count()
-    assert status.evaluate('e => e.first && e.matches("dialog[open] *")') and not said
-    page.close()
+    assert status.evaluate('e => e.first && e.matches("dialog[open] *")')
 
 
 @pytest.mark.parametrize('missing', [None, 'search.js', 'minisearch.js', 'search.json'])
@@ -343,41 +345,40 @@ def test_a_search_that_cannot_work_says_what_to_do(browser, server, docs, missin
 
 
 # ---- code ----
-def test_code_fits_a_phone_and_is_copied_as_it_is(browser, server):
-    page, said, _ = visit(browser, server+'backprop.html', viewport={'width': 390, 'height': 844})
-    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
-    assert not page.evaluate("[...document.querySelectorAll('main pre')].filter(e => "
-                             "e.scrollWidth > e.clientWidth + 1).length")
-    wraps = """() => [...document.querySelectorAll('pre.sourceCode code > span')].filter(e => e.getClientRects()[0]?.height > 24).length"""
-    assert page.evaluate(wraps) > 20
+def test_code_fits_a_phone_and_is_copied_as_it_is(open_page):
+    page = open_page('backprop.html', viewport={'width': 390, 'height': 844})
+    page.evaluate(OPEN)
+    pre = page.locator('main pre')
+    assert not pre.evaluate_all('all => all.filter(e => e.scrollWidth > e.clientWidth + 1).length')
+    lines = page.locator('pre.sourceCode code > span')
+    assert lines.evaluate_all('all => all.filter(e => e.getClientRects()[0]?.height > 24).length') > 20
     for cell in page.locator('main pre.sourceCode').all()[:40]:
         picked = cell.evaluate("e => { getSelection().selectAllChildren(e); return getSelection().toString() }")
         assert picked.strip('\n') == cell.text_content().strip('\n')
     # what goes on below begins further in than its line does
-    begins = page.evaluate("""() => [...document.querySelectorAll('pre.sourceCode code > span[style]')].map(e => {
-        const r = document.createRange(); r.selectNodeContents(e); const x = [...r.getClientRects()].filter(o => o.width > 1)
-        const top = Math.min(...x.map(o => o.top)), below = x.filter(o => o.top > top + 8).map(o => o.left)
+    begins = page.locator('pre.sourceCode code > span[style]').evaluate_all("""all => all.map(e => {
+        const range = document.createRange()
+        range.selectNodeContents(e)
+        const boxes = [...range.getClientRects()].filter(o => o.width > 1), top = Math.min(...boxes.map(o => o.top))
+        const below = boxes.filter(o => o.top > top + 8).map(o => o.left - e.getBoundingClientRect().left)
         const word = [...e.textContent].findIndex(c => c != ' ')
-        r.setStart(e, 0); return [parseInt(e.style.getPropertyValue('--by')), word, below.length ? Math.min(...below) - e.getBoundingClientRect().left : null] })""")
+        return [parseInt(e.style.getPropertyValue('--by')), word, below.length ? Math.min(...below) : null] })""")
     assert len([o for o in begins if o[2]]) > 9 and all(by == word for by, word, _ in begins)
     assert all(left is None or left > by*6 + 10 for by, _, left in begins), begins
-    assert not said
-    page.close()
 
 
-def test_code_has_a_button_that_copies(browser, server):
-    page, said, _ = visit(browser, server+'backprop.html', viewport={'width': 1440, 'height': 900},
+def test_code_has_a_button_that_copies(open_page):
+    page = open_page('backprop.html', viewport={'width': 1440, 'height': 900},
                           permissions=['clipboard-read', 'clipboard-write'])
     block = page.locator('main div.sourceCode', has_text='def forward_and_backward(').first
     block.hover()
     block.get_by_role('button', name='Copy').click()
     page.wait_for_function("() => document.querySelector('.copy:focus')?.textContent === 'Copied'")
-    assert page.evaluate('navigator.clipboard.readText()') == block.locator('code').text_content() and not said
-    page.close()
+    assert page.evaluate('navigator.clipboard.readText()') == block.locator('code').text_content()
 
 
-def test_each_heading_has_its_address(browser, server):
-    page, said, _ = visit(browser, server+'matmul.html', viewport={'width': 1440, 'height': 900})
+def test_each_heading_has_its_address(open_page):
+    page = open_page('matmul.html', viewport={'width': 1440, 'height': 900})
     heads = page.locator('article :is(h2, h3, h4)[id]')
     assert heads.count() == heads.locator('a.here').count() > 9
     link = page.locator('#broadcasting a.here')
@@ -386,15 +387,13 @@ def test_each_heading_has_its_address(browser, server):
     page.locator('#broadcasting').hover()
     assert (before, opacity()) == (0, 1)
     link.click()
-    assert page.url.endswith('#broadcasting') and not said
-    page.close()
+    assert page.url.endswith('#broadcasting')
 
 
-def test_an_answer_is_folded_until_asked_for(browser, server):
-    page, said, _ = visit(browser, server+'matmul.html')
-    asked = page.locator('main p', has_text='Predict:')
+def test_an_answer_is_folded_until_asked_for(open_page):
+    page = open_page('matmul.html')
     answers = page.locator('details.reveal')
-    assert 0 < asked.count() == answers.count()
+    assert 0 < page.locator('main p', has_text='Predict:').count() == answers.count()
     first = answers.first
     assert not first.locator('.cell-output').is_visible()
     assert first.evaluate("d => d.previousElementSibling.matches('p.predict, form.guess') && "
@@ -402,13 +401,7 @@ def test_an_answer_is_folded_until_asked_for(browser, server):
     first.locator('summary').focus()
     page.keyboard.press('Enter')
     assert first.locator('.cell-output').is_visible() and '14' in first.inner_text()
-    heads = page.evaluate("""[...document.querySelectorAll('details.reveal')]
-                             .filter(d => d.querySelector('h1, h2, h3, h4')).length""")
-    assert heads == 0 and not said
-    page.evaluate("""document.querySelectorAll('details.reveal').forEach(d => { d.open = false })
-                     dispatchEvent(new Event('beforeprint'))""")
-    assert answers.last.locator('.cell-output').first.is_visible()
-    page.close()
+    assert not answers.locator('h1, h2, h3, h4').count()
 
 
 ANSWERS = """() => { const size = o => o.width*o.height
@@ -417,30 +410,25 @@ ANSWERS = """() => { const size = o => o.width*o.height
         .filter(p => p.textContent.includes('Predict:'))
         .map(p => [p.textContent, [...p.nextElementSibling.querySelectorAll('.cell-output')].map(seen)]) }"""
 
-def test_without_scripts_every_answer_is_readable(browser, server):
+def test_without_scripts_every_answer_is_readable(open_page):
     for name in ('data', 'matmul', 'derivatives', 'backprop', 'minibatch_training'):
-        page, _, _ = visit(browser, server+name+'.html', java_script_enabled=False)
-        # folded by a script, or not at all
+        page = open_page(name+'.html', java_script_enabled=False)
         assert 'reveal' not in str(Reader(page.request.get(page.url).text()).tags), name
         asked = page.evaluate(ANSWERS)
         assert asked and all(shown and all(shown) for _, shown in asked), (name, asked)
-        # the mutants
         for hide in 'display: none', 'visibility: hidden', 'overflow: hidden; height: 0':
             page.locator('main .cell-output').evaluate_all(
                 '(os, hide) => os.forEach(o => { o.style.cssText = hide + "; padding: 0; border: 0" })', hide)
             assert not any(any(shown) for _, shown in page.evaluate(ANSWERS)), (name, hide)
-        page.close()
 
 
-def test_checks_that_held_are_marked(browser, server):
-    page, _, _ = visit(browser, server+'backprop.html')
+def test_checks_that_held_are_marked(open_page):
+    page = open_page('backprop.html')
     held = page.locator('.cell.checked')
     assert held.count() > 5 and held.locator('.held').count() == held.count()
     for cell in held.all(): assert re.search(r'assert |test_\w+\(|check', cell.text_content())
     assert not page.locator('.cell:not(.checked)', has_text=re.compile(r'^assert ')).count()
-    # a function's definition checks nothing yet
-    assert not page.locator('.checked', has_text='def mse(').count()
-    page.close()
+    assert not page.locator('.checked', has_text='def mse(').count()     # a definition checks nothing yet
 
 
 def test_progress_is_what_was_read_and_is_kept(browser, server):
@@ -469,23 +457,21 @@ def test_progress_is_what_was_read_and_is_kept(browser, server):
     assert part() == end
     leaf(0, 5)
     here = page.locator('.toc [aria-current=location]')
-    assert here.count() == 1 and page.evaluate("""a => document.getElementById(decodeURIComponent(a.hash.slice(1)))
-                                                        .getBoundingClientRect().top < innerHeight/3""",
-                                               here.element_handle())
+    assert here.count() == 1 and here.evaluate("""a => document.getElementById(decodeURIComponent(a.hash.slice(1)))
+        .getBoundingClientRect().top < innerHeight/3""")
     read = part()
     assert 40 < read < 70
     page.goto(server+'data.html')
     assert page.locator('.menu a[href$="matmul.html"] .read').inner_text() == f'{read} %'
-    # as it was kept before
-    page.evaluate("localStorage.setItem('backprop13-read', JSON.stringify({'/data.html': 1}))")
+    page.evaluate("localStorage.setItem('backprop13-read', JSON.stringify({'/data.html': 1}))")   # as it was once
     page.reload()
     look(6)
     assert part() < 20 and not said
     page.close()
 
 
-def test_the_menu_opens_on_a_phone(browser, server):
-    page, said, _ = visit(browser, server, viewport={'width': 360, 'height': 700})
+def test_the_menu_opens_on_a_phone(open_page):
+    page = open_page('', viewport={'width': 360, 'height': 700})
     menu, button = page.locator('#site-menu'), page.locator('#menu-toggle')
     assert not menu.is_visible() and button.get_attribute('aria-expanded') == 'false'
     button.click()
@@ -495,8 +481,6 @@ def test_the_menu_opens_on_a_phone(browser, server):
     page.evaluate("scrollTo({top: 2000, behavior: 'instant'})")
     button.click()
     assert 0 < menu.locator('a').first.bounding_box()['y'] < 300
-    assert not said
-    page.close()
 
 
 # ---- serve ----
@@ -534,7 +518,6 @@ def test_every_name_gets_an_answer(tmp_path, path, want, gzip):
 def test_who_waits_hears_of_its_own_page_and_of_all():
     before, news = time.time_ns(), load_tool('live').News()
     sent = time.time_ns()
-    # sent by a server that has been stopped since
     assert news.wait('a.html', before, 0) and not news.wait('a.html', sent, 0)
     news.tell('b.html')
     assert news.wait('b.html', sent, 0) and not news.wait('a.html', sent, 0)
@@ -592,8 +575,7 @@ def test_what_is_saved_is_seen(small, browser, tmp_path):
         seen('Two')
         assert other.evaluate('kept') == 1
         with (small/'nbs/assets/site.css').open('a') as f: f.write('main { outline: 3px dashed }')
-        wait('() => [...document.querySelectorAll("main")].some(o => '
-             'getComputedStyle(o).outlineStyle === "dashed")')
+        wait('() => getComputedStyle(document.querySelector("main")).outlineStyle === "dashed"')
         other.wait_for_function('() => !window.kept')
         with (small/'backprop13/static/lab.css').open('a') as f: f.write('/* new */')
         until(lambda: '/* new' in (small/'_docs/assets/labs/lab.css').read_text())
