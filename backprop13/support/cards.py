@@ -2496,8 +2496,10 @@ card(compiled_epoch, also=[steps_are_sgds, compiled_extremes], bugs=[
     ('missing term', 'p.images[i] = x[order[first + i]]', 'p.images[i] = x[first + i]', '_train_batches'),
     ('wrong place', 'p.columns or i == count - 1)', 'p.columns)', '_train_batches'),
     ('missing term', 'if i < count - 1: _gate(', 'if False: _gate(', '_train_batches'),
-    ('wrong place', 'reversed(range(len(ws)))', 'range(len(ws))', '_products'),
-    ('wrong place', 'yield grads[i], inputs[i].T', 'yield grads[i]*1, inputs[i].T', '_products')])
+    ('wrong place', 'if i: yield ws[i].T, grads[i], grads[i - 1], False           # before w moves\n        '
+     'yield grads[i], inputs[i].T, ws[i], True',
+     'yield grads[i], inputs[i].T, ws[i], True\n        '
+     'if i: yield ws[i].T, grads[i], grads[i - 1], False', '_products')])
 
 # %% ../../nbs/support/compiled.ipynb #d6553d1b
 def _as_fast(m):
@@ -2535,7 +2537,7 @@ def otherwise_the_fast_network_serves(m):
         train_fast(nets[0], x.to(dtype), y, 2, 8, .5, torch.Generator().manual_seed(3))
         with mock.patch.dict(m._plan.__globals__, numbers), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter('always')
-            m.train_compiled(nets[1], x.to(dtype), y, 2, 8, .5, torch.Generator().manual_seed(3))
+            works(m.train_compiled, nets[1], x.to(dtype), y, 2, 8, .5, torch.Generator().manual_seed(3))
         said = [str(w.message) for w in told]
         assert len(said) == 1 and said[0].startswith('train_compiled: train_fast trains instead; ' + why), said
         assert '\n' not in said[0]

@@ -223,7 +223,7 @@ def _time(many, row, function, before) -> float: # seconds of a call
 def _layout(sizes, k:int, dtype:str) -> _Layout:
     "The measured layout, from the cache folder if it is there."
     file, known = cache_folder()/'products.json', {}
-    with contextlib.suppress(OSError, ValueError): known = dict(json.loads(file.read_text()))
+    with contextlib.suppress(OSError, ValueError, TypeError): known = dict(json.loads(file.read_text()))
     made_by = platform.machine(), torch.__version__, np.__version__, torch.backends.cpu.get_cpu_capability()
     kinds = sorted(q.get('architecture', '') for q in threadpoolctl.threadpool_info())
     key = ' '.join(map(str, [*made_by, *kinds, dtype, *sizes, k, torch.get_num_threads()]))
