@@ -2414,12 +2414,14 @@ card(NetworkLoss, also=[fast_hinges_are_shut, one_operation_is_autograds, one_op
     ('no check', 'if torch.is_grad_enabled()', 'if False'), ('no check', ', strict=True', ''),
     ('no check', 'check_labels(outs[-1], targ)', 'pass')])
 
-# %% ../../nbs/support/compiled.ipynb #4c9517fe
+# %% ../../nbs/support/compiled.ipynb #241d64f9
+@contextlib.contextmanager
 def in_python(m, order='C', columns=True):
     "The compiled module's functions as they are written, in one layout; without Numba, too"
     def layout(sizes, k, dtype):
         return m._Layout(order, columns, [*m._libraries(dtype)][:1]*(3*len(sizes) - 4))
-    return mock.patch.dict(m._plan.__globals__, _translated=lambda f: f, _layout=layout, _obstacle=lambda x: '')
+    plain = dict(_translated=lambda f: f, _layout=layout, _obstacle=lambda x: '')
+    with mock.patch.dict(m._plan.__globals__, plain), np.errstate(all='ignore'): yield
 
 LAYOUTS = [*product('CF', (True, False))]
 
@@ -2437,7 +2439,7 @@ def steps_are_sgds(m):
             equal(net.weights(), want, 1e-9)
             equal(flat(layers), before, 0)
 
-# %% ../../nbs/support/compiled.ipynb #4a3141bc
+# %% ../../nbs/support/compiled.ipynb #d007fda2
 def compiled_extremes(m):
     "Far apart logits, a single class and relu at exactly 0 do as in PyTorch; an order is read anew."
     layers, x, y, _ = fast_case((4, 3), 6)
@@ -2457,7 +2459,7 @@ def compiled_extremes(m):
         works(works(m.compiled_epoch, nets[1], x[order], y[order].to(torch.uint8), 3, .5))
     equal(nets[0].weights(), nets[1].weights(), 0)
 
-# %% ../../nbs/support/compiled.ipynb #241d64f9
+# %% ../../nbs/support/compiled.ipynb #d6553d1b
 def its_params_are_its_own(m):
     "Weights are copied, and lie as a fast network's; `weights` gives them as the lesson's."
     layers = fast_case((4, 5, 3), 2)[0]
@@ -2473,7 +2475,7 @@ card(CompiledNetwork, also=[its_params_are_its_own, steps_are_sgds], bugs=[
     ('wrong place', 'np.cumsum([len(w) for w in self.ws])[:-1]', 'np.cumsum([len(w) for w in self.ws[::-1]])[:-1]'),
     ('shared memory', '(torch.from_numpy(w), torch', '(torch.tensor(w) + 1, torch')])
 
-# %% ../../nbs/support/compiled.ipynb #d007fda2
+# %% ../../nbs/support/compiled.ipynb #c4cca712
 card(compiled_epoch, also=[steps_are_sgds, compiled_extremes], bugs=[
     ('wrong place', '[(first, last, size) for first, last, size in ((0, n - n%k, k), (n - n%k, n, n%k))',
      '[(first, last, size) for first, last, size in ((0, n - n%k, k),)'),
@@ -2486,7 +2488,8 @@ card(compiled_epoch, also=[steps_are_sgds, compiled_extremes], bugs=[
     ('sign', 'g[y[i]*k + i] -= 1', 'g[y[i]*k + i] += 1', '_slopes'),
     ('missing term', ' - top[i]', '', '_slopes'), ('missing term', 'g[j*k + i] /= total[i]', 'pass', '_slopes'),
     ('missing term', 'np.exp(out[j*k + i] + b[j]', 'np.exp(out[j*k + i]', '_slopes'),
-    ('= for +=', 'b[j] += alpha', 'b[j] = alpha', '_bias_step'), ('= for +=', 'total[r] +=', 'total[r] =', '_bias_step'),
+    ('= for +=', 'b[j] += alpha', 'b[j] = alpha', '_bias_step'),
+    ('= for +=', 'total[r] +=', 'total[r] =', '_bias_step'),
     ('= for +=', 'total[q] +=', 'total[q] =', '_bias_step'), ('missing 1/n', '-lr/k', '-lr', '_plan'),
     ('sign', '-lr/k', 'lr/k', '_plan'), ('= for +=', 'size*(not step)', 'size', '_plan'),
     ('missing factor', '2*size*step', '0', '_plan'), ('no zero_', 'size*(not step)', '0', '_plan'),
@@ -2501,7 +2504,7 @@ card(compiled_epoch, also=[steps_are_sgds, compiled_extremes], bugs=[
      'yield grads[i], inputs[i].T, ws[i], True\n        '
      'if i: yield ws[i].T, grads[i], grads[i - 1], False', '_products')])
 
-# %% ../../nbs/support/compiled.ipynb #d6553d1b
+# %% ../../nbs/support/compiled.ipynb #217f29d9
 def _as_fast(m):
     "`train_compiled` under the other's name, refusals too, for what is said of `train_fast`"
     def train(*args, **kw):
@@ -2526,7 +2529,7 @@ def compiled_training_refuses(m):
     x, y = fast_case((4, 5, 3), 8)[1:3]
     for bad in y + 1, y - 1: refused('labels go from', _as_fast(m).train_fast, fast_net(m, 4, 5, 3), x, bad)
 
-# %% ../../nbs/support/compiled.ipynb #c4cca712
+# %% ../../nbs/support/compiled.ipynb #07bc7e70
 def otherwise_the_fast_network_serves(m):
     "Without Numba or on other numbers `train_fast` trains, and a warning says why in a line."
     x, y = fast_case((4, 5, 3), 20)[1:3]
@@ -2543,7 +2546,7 @@ def otherwise_the_fast_network_serves(m):
         assert '\n' not in said[0]
         equal(states(nets[1]), states(nets[0]), 0)
 
-# %% ../../nbs/support/compiled.ipynb #217f29d9
+# %% ../../nbs/support/compiled.ipynb #d5690a1d
 card(train_compiled, also=[compiled_training_is_the_loop, compiled_overflow, compiled_training_refuses,
     otherwise_the_fast_network_serves], bugs=[
     ('wrong place', 'order.copy_(torch.randperm(len(x), generator=generator))',

@@ -193,6 +193,7 @@ class _Layout(NamedTuple):
 def _repeat(row, n):
     for _ in range(n): _call(row)
 
+# %% ../../nbs/support/compiled.ipynb #70c389af
 def _measured(sizes, k:int, dtype:str) -> _Layout:
     "Try all layouts and libraries, turn by turn."
     functions, many, plans, rng = _libraries(dtype), _translated(_repeat), {}, np.random.default_rng(0)
@@ -211,7 +212,7 @@ def _measured(sizes, k:int, dtype:str) -> _Layout:
     best = plans[order, columns][2].argmin(1)
     return _Layout(order, columns, [[*functions][j] for j in best])
 
-# %% ../../nbs/support/compiled.ipynb #70c389af
+# %% ../../nbs/support/compiled.ipynb #c8c1de29
 def _time(many, row, function, before) -> float: # seconds of a call
     "Time a product for about a fifth of a millisecond, or once, if it takes longer than that."
     n = min(100, int(2e-4/before)) or 1
@@ -232,7 +233,7 @@ def _layout(sizes, k:int, dtype:str) -> _Layout:
         with contextlib.suppress(OSError): _save(file, json.dumps(known, indent=1).encode())
     return _Layout(*known[key])
 
-# %% ../../nbs/support/compiled.ipynb #802c70e6
+# %% ../../nbs/support/compiled.ipynb #a32da3f9
 class CompiledNetwork:
     "The weights of a network that `compiled_epoch` trains, on the CPU, in float32 or float64."
     def __init__(self,
@@ -245,10 +246,10 @@ class CompiledNetwork:
         ends = np.cumsum([len(w) for w in self.ws])[:-1]
         return [(torch.from_numpy(w), torch.from_numpy(b)) for w, b in zip(self.ws, np.split(self.b, ends))]
     def weights(self) -> list:
-        "Tensors w1 (m, nh), b1 (nh,), w2, …; the next `compiled_epoch` may leave them behind."
+        "Tensors w1 (m, nh), b1 (nh,), w2 and so on; the next `compiled_epoch` may leave them behind."
         return [t for w, b in self.params for t in (w.t(), b)]
 
-# %% ../../nbs/support/compiled.ipynb #a32da3f9
+# %% ../../nbs/support/compiled.ipynb #2266b852
 def compiled_epoch(
     net:CompiledNetwork, x:Tensor, # the network, and images (n, m)
     y:Tensor, # labels, (n,), from 0 to c - 1
@@ -271,13 +272,14 @@ def compiled_epoch(
             for p, first, last in plans: train(p, x, y, numbers, net.b, first, last)
     return run
 
+# %% ../../nbs/support/compiled.ipynb #ddadab8b
 def _limit(): # a context manager's class
     "As many threads for NumPy's library as PyTorch has."
     if not numba: return contextlib.nullcontext
     return functools.partial(threadpoolctl.ThreadpoolController().limit, limits=torch.get_num_threads(),
                              user_api='blas')
 
-# %% ../../nbs/support/compiled.ipynb #ddadab8b
+# %% ../../nbs/support/compiled.ipynb #fb81ced3
 @contextlib.contextmanager
 def _renamed():
     "Refusals of `train_fast`'s checks name the function that was called."
@@ -293,7 +295,7 @@ def _obstacle(x) -> str: # empty if there is none
         return f'x is {x.dtype} on {x.device}, and compiled are float32 and float64 on the CPU'
     return '' if _libraries(str(x.dtype)[6:]) else "neither PyTorch's products nor NumPy's can be called"
 
-# %% ../../nbs/support/compiled.ipynb #8eda221e
+# %% ../../nbs/support/compiled.ipynb #c2bee657
 @_renamed()
 def train_compiled(
     model:nn.Sequential, # of `Linear` with `nn.ReLU` between them; gets the new weights
