@@ -83,3 +83,16 @@ def test_the_fastest_is_chosen(monkeypatch):
     monkeypatch.setattr(compiled, '_time', time)
     how = compiled._measured([20, 7, 3], 16, 'float64')
     assert how == ('F', False, ['fast']*5)
+
+
+@pytest.mark.parametrize('threads,wanted', [(1, ['a', 'b', 'a', 'b', 'a']), (2, ['a']*5)])
+def test_threads_of_two_libraries_do_not_meet(monkeypatch, threads, wanted):
+    "b is faster where there are three units, a elsewhere and in sum"
+    monkeypatch.setattr(compiled, '_libraries', lambda dtype: {'a': 1, 'b': 2})
+    monkeypatch.setattr(compiled, '_translated', lambda f: f)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    def time(many, row, function, before):
+        sizes = [compiled.ctypes.c_int64.from_address(int(row[i])).value for i in (4, 5)]
+        return 1 if (3 in sizes) == (function == 2) else 2
+    monkeypatch.setattr(compiled, '_time', time)
+    assert sorted(compiled._measured([20, 7, 3], 16, 'float64').libraries) == sorted(wanted)
