@@ -21,7 +21,7 @@ def ini(folder):
 def oldest(folder):
     "What the library and its extras require, each at its lowest version; of programs the newest will do"
     c = ini(folder)
-    lists = 'requirements', *(f'{o}_requirements' for o in ('figures', 'labs', 'workbook', 'grade'))
+    lists = 'requirements', *(f'{o}_requirements' for o in ('figures', 'labs', 'workbook', 'grade', 'fast'))
     return dict.fromkeys(o.replace('>=', '==') for k in lists for o in c[k].split())
 
 

@@ -120,8 +120,8 @@ def raw(s): return fence(s, '=html')
 def div(cls, s): return f'\n::::::: {{{cls}}}\n{s}\n\n:::::::\n'
 
 
-SHOWN = set("""svg g defs symbol use path rect circle ellipse line polyline polygon text tspan textPath image style title desc
-metadata clipPath mask marker pattern linearGradient radialGradient stop a""".split())
+SHOWN = set("""svg g defs symbol use path rect circle ellipse line polyline polygon text tspan textPath image style
+title desc metadata clipPath mask marker pattern linearGradient radialGradient stop a""".split())
 
 def active(svg):
     "What in an SVG runs, or asks for another file, where it is opened by itself; None if nothing does"

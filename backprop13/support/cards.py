@@ -18,8 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import backprop13.backprop as backprop, backprop13.minibatch as minibatch
 from ..autograd import *
 from ..backprop import *
-from .checks import (autograd_grads, check_close, check_grads, check_op, our_grads,
-                               random_like)
+from .checks import autograd_grads, check_close, check_grads, check_op, our_grads, random_like
 from .compiled import CompiledNetwork, compiled_epoch, train_compiled
 from ..fitting import *
 from ..fitting import (_Run, _Trained, _Weights, _bar, _batches, _check_fit,

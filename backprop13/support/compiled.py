@@ -88,7 +88,7 @@ def _call(row):
     _BLAS(int(row[0]))(*map(int, row[2:]))
 
 if numba:
-    from llvmlite import ir
+    ir = numba.core.cgutils.ir                          # llvmlite, which Numba brings
     @numba.extending.intrinsic
     def _jump(typing, row):                              # of 14 numbers
         def generate(context, builder, signature, values):

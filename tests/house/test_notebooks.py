@@ -80,7 +80,8 @@ def other_picture(nb):
 
 @pytest.mark.parametrize('mutate', [
     far_number, says('-1.25e-03', '1.25e-03'), says('60000', '60001'), says('loss', 'Loss'),
-    says('03]\n', '03]\ndone\n'), far_result, no_output, extra_output, other_kind, no_picture, other_picture, stored_stderr, stored_error,
+    says('03]\n', '03]\ndone\n'), far_result, no_output, extra_output, other_kind, no_picture, other_picture,
+    stored_stderr, stored_error,
     lambda nb: restored(nb, ('0.5000', '0.52')), lambda nb: restored(nb, ('step\nloss', 'loss\nstep'))])
 def test_a_stale_output_is_caught(executed, mutate):
     stored = nbformat.read(executed, 4)

@@ -1,5 +1,5 @@
-"""Numbers in prose, and what holds each: the code of its section, from one `## ` heading to the next, states it or prints
-it; outputs that vary print nothing. In front of the first heading, and in a last section that sums up, the whole
+"""Numbers in prose, and what holds each: the code of its section, from one `## ` heading to the next, states it or
+prints it; outputs that vary print nothing. In front of the first heading, and in a last section that sums up, the whole
 notebook's code counts. Whole numbers up to 12 aren't looked at, nor exercises' texts. What no computer can check is
 named in the cell: `<!-- unchecked: 3.13, Python's version -->`. The mutants: each number, changed in its last digit."""
 import io, re, tokenize

@@ -1,5 +1,5 @@
-"""Shards, workers, checkpoints and the program that torchrun starts. Three real workers, started once, do all that needs
-several; two torchruns stand in for two machines. Bugs are planted as helpers.py says, among the three, too."""
+"""Shards, workers, checkpoints and the program that torchrun starts. Three real workers, started once, do all that
+needs several; two torchruns stand in for two machines. Bugs are planted as helpers.py says, among the three, too."""
 import contextlib, hashlib, io, itertools, json, os, random, shutil, signal, socket, subprocess, sys, tempfile
 from datetime import timedelta
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""The fast network, its training, the loss as one operation: what their cards don't hold. How fast they are is no test's
-matter; what they keep in memory is."""
+"""The fast network, its training, the loss as one operation: what their cards don't hold. How fast they are is no
+test's matter; what they keep in memory is."""
 import subprocess, sys
 from pathlib import Path
 

@@ -522,7 +522,8 @@ def raises_unspeakable(x, w, b): raise Unspeakable
 raises_unspeakable.__name__ = 'lin'
 
 ANYTHING = [3, 2.5, None, True, '', 'lin', 'nothing', b'lin', [], {}, object(), torch.ones(2), torch, nn.ReLU(),
-            nn.Linear, int, type, len, print, Exception, (lambda x, w, b: x), torch.matmul, torch.relu, torch.logsumexp, F.relu,
+            nn.Linear, int, type, len, print, Exception, (lambda x, w, b: x), torch.matmul, torch.relu,
+            torch.logsumexp, F.relu,
             F.mse_loss, [].append, Callable(), Callable, functools.partial(backprop.lin),
             functools.update_wrapper(functools.partial(backprop.lin), backprop.lin),
             functools.lru_cache(backprop.lin), torch.no_grad()(backprop.lin), Named('lin'), Named(3), Named([]),

@@ -121,7 +121,8 @@ def test_each_trains_as_the_loop_does(name, n, uncompiled): trains_right(name, p
 @pytest.mark.skipif(not util.find_spec('jax'), reason='JAX is not installed')
 def test_jax_trains_as_the_loop_does():
     "In a process of its own: JAX starts threads, and other tests fork"
-    code = f"import sys; sys.path[:0] = {[str(o) for o in Path(__file__).parents[:2]]!r}; from test_benchmarks import problem, trains_right\n"
+    code = f"import sys; sys.path[:0] = {[str(o) for o in Path(__file__).parents[:2]]!r}; "\
+           "from test_benchmarks import problem, trains_right\n"
     code += "for n in 39, 32: trains_right('JAX, scan', problem(n))"
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
     assert not r.returncode, r.stderr
@@ -287,7 +288,8 @@ for name in [*b.CONTENDERS]:
 was = b.measure
 def measure(**kw):
     held = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None
-    return was(**kw) | dict(had=[held, *(os.environ.get(name) for name in b.THREADS)], threads_of_torch=torch.get_num_threads())
+    had = [held, *(os.environ.get(name) for name in b.THREADS)]
+    return was(**kw) | dict(had=had, threads_of_torch=torch.get_num_threads())
 b.measure = measure
 """
 
