@@ -78,8 +78,7 @@ def test_the_chain_leads_from_the_weight_to_the_loss():
             parts = [t['x'][:, e//2], (t['l1'][:, k] > 0).double(), t['w2'][k].expand(len(out)), out] if e < 6 \
                 else [t['l2'][:, k], out]
             near(got, torch.stack(parts, 1))
-            grads = t['w1' if e < 6 else 'w2'].grad.flatten()
-            near(torch.tensor(got, dtype=torch.float64).prod(1).sum(), grads[e % 6])
+            near(torch.tensor(got, dtype=torch.float64).prod(1).sum(), (t['w1' if e < 6 else 'w2'].grad.flatten())[e % 6])
 
 
 def text_of(links): return [' × '.join(text for text, _ in o) for o in links]
@@ -228,8 +227,7 @@ def test_the_diagram_shows_a_run_of_our_modules(lab, name, images):
     assert chips(lab) == pytest.approx([v for pair in pairs for v in pair])
     assert thick(lab)[:8] == pytest.approx([min(26, 2.4*abs(g)) for _, g in pairs])
     shut = (run['l1'] <= 0).sum().item()
-    seen = """ls => ls.map(e => getComputedStyle(e))
-        .filter(s => s.display !== 'none' && s.visibility !== 'hidden').length"""
+    seen = "ls => ls.filter(e => getComputedStyle(e).display !== 'none' && getComputedStyle(e).visibility !== 'hidden').length"
     assert lab.locator('.lab-closed').evaluate_all(seen) == lab.locator('.lab-shut').evaluate_all(seen) == shut
     for i, name in enumerate(NAMES):
         slider(lab, name).hover()
@@ -238,7 +236,7 @@ def test_the_diagram_shows_a_run_of_our_modules(lab, name, images):
         assert number(right) == pytest.approx(pairs[i][1])
         g = pairs[i][1]
         assert lab.get_by_text('Positive: ' if g > 0 else 'Negative: ' if g else 'Zero: ').is_visible()
-        for end in '.lab-front', '.lab-behind': assert lab.locator(end).filter(visible=True).count() == len(images)
+        assert lab.locator('.lab-front').filter(visible=True).count() == lab.locator('.lab-behind').filter(visible=True).count() == len(images)
 
 
 def numbers_of(lab, head): return [number(s) for s in cells(lab, head).last.all_inner_texts()]
@@ -296,13 +294,9 @@ def test_a_drag_is_compared_with_its_gradient_and_moves_nothing_else(lab):
 def test_the_plot_is_to_scale(lab):
     slider(lab, NAMES[0]).focus()
     press(lab, *['PageUp']*3)
-    lines, dot, gap, near = lab.evaluate("""e => {
-        const numbers = (o, k) => o.getAttribute(k).match(/[-\\d.]+/g).map(Number)
-        return [[...e.querySelectorAll('.lab-curve')].map(p => numbers(p, 'd')),
-            numbers(e.querySelector('.lab-flow .lab-columns .lab-handle'), 'transform'),
-            ...['.lab-gap', '.lab-near'].map(k => e.querySelector(k))
-                .map(o => ['x1', 'y1', 'x2', 'y2'].flatMap(a => numbers(o, a)))]
-        }""")
+    lines, dot, gap, near = lab.evaluate("""e => [[...e.querySelectorAll('.lab-curve')].map(p => p.getAttribute('d').match(/[-\\d.]+/g).map(Number)),
+        e.querySelector('.lab-flow .lab-columns .lab-handle').getAttribute('transform').match(/[-\\d.]+/g).map(Number),
+        ...['.lab-gap', '.lab-near'].map(k => ['x1', 'y1', 'x2', 'y2'].map(a => Number(e.querySelector(k).getAttribute(a))))]""")
     loss, tangent = ([*zip(o[::2], o[1::2])] for o in lines)
     x = lambda at: (at - loss[0][0])/(loss[-1][0] - loss[0][0])*2 - 1                       # -1 to 1: the nudge
     # from 1 at -1 to 9 at 1
@@ -447,22 +441,17 @@ def test_it_fits(open_lab, width, height, screens):
         .map(t => parseFloat(getComputedStyle(t).fontSize)*t.getScreenCTM().a).sort((a, b) => a - b)[0]"""
     assert lab.evaluate(small) >= 11
     inside = """e => { const room = e.querySelector('.lab-live').getBoundingClientRect()
-        return [...e.querySelectorAll('svg text, svg rect')].map(t => t.getBoundingClientRect())
-            .every(r => r.left >= room.left && r.right <= room.right) }"""
+        return [...e.querySelectorAll('svg text, svg rect')].every(t => { const r = t.getBoundingClientRect(); return r.left >= room.left && r.right <= room.right }) }"""
     assert lab.evaluate(inside)
     for part in lab.locator('[role=slider], button').all():
         box = part.bounding_box()
         assert min(box['width'], box['height']) >= 44, part.get_attribute('aria-label')
     # every text in a box stands within it
-    wide = """e => { const width = o => o.getBoundingClientRect().width
-        return [...e.querySelectorAll('.lab-cell, .lab-face')].filter(width).filter(r =>
-            [...r.parentNode.querySelectorAll('text')].some(t => width(t) > width(r))).length }"""
+    wide = """e => [...e.querySelectorAll('.lab-cell, .lab-face')].filter(r => r.getBoundingClientRect().width).filter(r =>
+        [...r.parentNode.querySelectorAll('text')].some(t => t.getBoundingClientRect().width > r.getBoundingClientRect().width)).length"""
     assert lab.evaluate(wide) == 0
-    clash = """e => {
-        const all = [...e.querySelectorAll('.lab-cell, .lab-face')].map(r => r.getBoundingClientRect())
-            .filter(r => r.width)
-        return all.filter((a, i) => all.slice(i + 1).some(b =>
-            Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2 &&
+    clash = """e => { const all = [...e.querySelectorAll('.lab-cell, .lab-face')].map(r => r.getBoundingClientRect()).filter(r => r.width)
+        return all.filter((a, i) => all.slice(i + 1).some(b => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2 &&
             Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2)).length }"""
     assert lab.evaluate(clash) == 0                          # no box lies on another
 

@@ -575,7 +575,7 @@ def test_what_is_saved_is_seen(small, browser, tmp_path):
         seen('Two')
         assert other.evaluate('kept') == 1
         with (small/'nbs/assets/site.css').open('a') as f: f.write('main { outline: 3px dashed }')
-        wait('() => getComputedStyle(document.querySelector("main")).outlineStyle === "dashed"')
+        wait('() => [...document.querySelectorAll("main")].some(o => getComputedStyle(o).outlineStyle === "dashed")')
         other.wait_for_function('() => !window.kept')
         with (small/'backprop13/static/lab.css').open('a') as f: f.write('/* new */')
         until(lambda: '/* new' in (small/'_docs/assets/labs/lab.css').read_text())
