@@ -16,7 +16,7 @@ extras = {k.removesuffix('_requirements'): v.split() for k, v in cfg.items() if 
 brings = {'labs': ['figures'], 'workbook': ['figures'],   # both use the palette of the figures
           'notebook': ['labs', 'workbook'],               # what a chapter imports, wherever it runs
           'grade': ['figures'],                           # learners' notebooks may plot
-          'dev': ['notebook', 'grade']}                   # what a clone needs
+          'dev': ['notebook', 'grade', 'fast']}           # what a clone needs
 for k, more in brings.items(): extras[k] = [*dict.fromkeys(extras[k] + [r for o in more for r in extras[o]])]
 page = (here/'README.md').read_text(encoding='utf-8')
 page = re.sub(r'\]\((?![a-z]+:|#)', f"]({cfg['git_url']}/blob/{cfg['branch']}/", page)   # PyPI has only the page

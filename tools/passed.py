@@ -13,7 +13,7 @@ KINDS = {'package': r'backprop13/.*', 'site': r'tools/.*|nbs/assets/.*|(nbs/)?_q
          'pages': BOOK, 'prose': BOOK}                  # pages are notebooks without their prose: `bones`
 KINDS['rest'] = f"(?!({'|'.join(KINDS.values())})$).*"
 READS = {
-    r'test_(autograd|cards|commands|data|data_faults|debugger|derivatives|exercises|fitting|graph|loader|matmul|'
+    r'test_(autograd|cards|commands|compiled|data|data_faults|debugger|derivatives|exercises|fitting|graph|loader|matmul|'
     r'parallel|repeatable|speed|submissions)': '',
     r'test_backprop': 'pages',
     r'test_(checks|instruments|ledger|numerics)': 'package',
