@@ -89,7 +89,7 @@ def test_a_problem(small):
     assert [len(x) for x, _ in batches] == [8]*4 + [7]
     assert torch.cat([x for x, _ in batches]).equal(small.x)
     assert torch.cat([y for _, y in batches]).equal(small.y)
-    assert Problem(small.x, small.y)[2:] == (50, 64, .3, 10)
+    assert Problem(small.x, small.y)[2:] == (50, 64, .03, 10)
 
 
 def by_autograd(p, epochs):
