@@ -244,8 +244,8 @@ def test_the_weights_are_drawn(lab, run):
 def test_the_pointer_draws_a_digit_and_it_is_read(lab, run):
     scrub(lab, 'End')
     lab.locator('canvas.lab-pad').scroll_into_view_if_needed()
-    box = lab.locator('canvas.lab-pad').bounding_box()
     def draw(*points):
+        box = lab.locator('canvas.lab-pad').bounding_box()
         drag(lab.page, *((box['x'] + x*box['width'], box['y'] + y*box['height']) for x, y in points))
     draw((.2, .15), (.5, .15), (.28, .6))                                             # a seven, in a corner
     # it replaced the stored digit
@@ -415,7 +415,9 @@ def test_home_remembers_what_was_read(home):
     first.click()
     page.wait_for_url('**/data.html')
     page.evaluate("scrollTo({top: 2000, behavior: 'instant'})")
-    page.wait_for_function("localStorage.getItem('backprop13-read')?.includes('1')")
+    for _ in range(150):                     # waiting in the page takes eval, which its policy refuses
+        page.wait_for_timeout(100)
+        if page.evaluate("localStorage.getItem('backprop13-read')?.includes('1')"): break
     page.goto(page.url.replace('data.html', 'index.html'))
     page.wait_for_selector('[data-lab=descent][data-live]')
     assert first.locator('.read').inner_text().endswith('%')

@@ -169,7 +169,7 @@ def test_hints_come_one_at_a_time(open_page, name):
             button.press('Enter')
             hint, plain = shown.nth(i), re.sub(r'\$.*', '', e.hints[i]).replace('`', '')[:30]
             assert shown.count() == i + 1 and hint.locator('summary').inner_text() == f'Hint {i+1} of {len(e.hints)}'
-            assert hint.evaluate('d => d.open') and plain.strip() in hint.inner_text()
+            assert hint.evaluate('d => d.open') and plain.strip() in hint.inner_text().replace('\xa0', ' ')
         at = page.evaluate('document.activeElement.textContent').strip()
         assert not button.is_visible() and at.startswith(f'Hint {len(e.hints)}')
     solution = page.locator('.hints + details').first

@@ -151,7 +151,7 @@ def test_the_policy_refuses_what_is_not_the_sites(browser, server):
 def test_what_a_page_gives_up_is_told_unless_it_is_left(browser, server):
     page, said, _ = visit(browser, server+'teaching.html')
     page.route('**/late.json', lambda r: None)                       # never answered
-    page.evaluate("fetch('late.json').catch(() => {})")
+    page.evaluate("() => { fetch('late.json').catch(() => {}) }")
     page.goto(server+'index.html')
     assert not said
     with page.expect_event('requestfailed'):
