@@ -16,6 +16,7 @@ extras = {k.removesuffix('_requirements'): v.split() for k, v in cfg.items() if 
 brings = {'labs': ['figures'], 'workbook': ['figures'],   # both use the palette of the figures
           'notebook': ['labs', 'workbook'],               # what a chapter imports, wherever it runs
           'grade': ['figures'],                           # learners' notebooks may plot
+          'bench': ['fast'],                              # our own contender
           'dev': ['notebook', 'grade', 'fast']}           # what a clone needs
 for k, more in brings.items(): extras[k] = [*dict.fromkeys(extras[k] + [r for o in more for r in extras[o]])]
 page = (here/'README.md').read_text(encoding='utf-8')
