@@ -486,7 +486,8 @@ def kernels() -> str:
 
 # %% ../../nbs/support/benchmarks.ipynb #927cd7a7
 SLOW = ('our loss as one operation', 'our layers', 'PyTorch, its DataLoader', 'PyTorch, our step compiled',
-        'PyTorch, compiled', 'PyTorch, compiled, reduce-overhead', 'PyTorch, compiled, max-autotune')
+        'PyTorch, compiled', 'PyTorch, compiled, reduce-overhead', 'PyTorch, compiled, max-autotune',
+        *['MLX']*(sys.platform != 'darwin'))             # made for Apple's processors
 
 def plan(device:str='cpu') -> list:
     "Batch sizes and numbers of hidden units, with one core and with all."
