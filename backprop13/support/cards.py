@@ -2485,7 +2485,7 @@ card(compiled_epoch, also=[steps_are_sgds, compiled_extremes], bugs=[
     ('wrong place', '[(first, last, size) for first, last, size in ((0, n - n%k, k), (n - n%k, n, n%k))',
      '[(first, last, size) for first, last, size in ((0, n - n%k, k),)'),
     ('missing term', 'if order is None else order.numpy()', 'if True else 0'),
-    ('wrong axis', 'np.asarray(w, order=how.order)', 'np.asarray(w, order=how.order)[::-1].copy()'),
+    ('wrong axis', '_aligned(w, how.order)', '_aligned(w, how.order)[::-1].copy()'),
     ('gate on the wrong side', 'zero if v < zero else v', 'v', '_bias_relu'),
     ('missing term', 'out[r*width + q] + (b[r] if columns else b[q])', 'out[r*width + q]', '_bias_relu'),
     ('gate on the wrong side', 'out[i] > zero', 'out[i] >= zero', '_gate'),

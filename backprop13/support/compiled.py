@@ -127,12 +127,19 @@ class _Plan(NamedTuple):
     columns:bool # whether hidden layers have an image in a column; the last always has
     images:np.ndarray # (k, m), where a shuffled batch is collected
 
+def _aligned(a:np.ndarray, order:str='C') -> np.ndarray:
+    "A copy that lies by rows (C) or columns (F) from a multiple of 64 bytes on, where PyTorch puts tensors."
+    out = torch.empty(a.shape if order == 'C' else a.shape[::-1], dtype=getattr(torch, a.dtype.name)).numpy()
+    out = out if order == 'C' else out.T
+    out[:] = a
+    return out
+
 def _plan(ws, k:int, lr:float, columns:bool, functions) -> _Plan: # `ws`: weights (nh, m) of each layer
     "Plan batches of `k` images for the weights, which are changed in place."
     ends, dtype = np.cumsum([0] + [len(w) for w in ws]), ws[0].dtype
-    outs, grads = np.zeros((2, k*ends[-1]), dtype)
+    outs, grads, images = (_aligned(np.zeros(q, dtype)) for q in [k*ends[-1]]*2 + [(k, ws[0].shape[1])])
     p = _Plan(k, np.zeros((3*len(ws) - 1, 15), np.int64), np.zeros((3*len(ws) - 1, 8), np.int64),
-              np.array([1, 0, -lr/k], dtype), outs, grads, ends, columns, np.zeros((k, ws[0].shape[1]), dtype))
+              np.array([1, 0, -lr/k], dtype), outs, grads, ends, columns, images)
     for i, (a, b, out, step) in enumerate(_products(p, ws)):
         one, size = p.factors.ctypes.data, p.factors.itemsize
         args = _arguments(a, b, out, p.ints[i], one + 2*size*step, one + size*(not step))
@@ -198,7 +205,7 @@ def _promising(sizes, k:int, dtype:str) -> list: # of `_Layout`
     "Time each product in each layout, turn by turn; the layouts of the smallest sums, smallest first."
     functions, many, plans, rng = _libraries(dtype), _translated(_repeat), {}, np.random.default_rng(0)
     for order, columns in itertools.product('CF', (True, False)):
-        ws = [np.asarray(rng.normal(0, m**-.5, (nh, m)), dtype, order) for m, nh in zip(sizes, sizes[1:])]
+        ws = [_aligned(rng.normal(0, m**-.5, (nh, m)).astype(dtype), order) for m, nh in zip(sizes, sizes[1:])]
         p = _plan(ws, k, 1e-6, columns, [0]*(3*len(ws) - 1))
         p.images[:] = rng.random(p.images.shape)
         plans[order, columns] = p, ws, np.full((len(p.calls), len(functions)), np.inf)
@@ -210,19 +217,24 @@ def _promising(sizes, k:int, dtype:str) -> list: # of `_Layout`
         for row, f, times, at in turns: times[at] = min(times[at], _time(many, row, f, times[at]))
     found = {}
     for (order, columns), (*_, times) in plans.items():
-        each = [*np.indices(times.shape)[1].T, *[times.argmin(1)]*(torch.get_num_threads() == 1)]
-        for best in each:
+        for best in (*np.indices(times.shape)[1].T, times.argmin(1)):
             names = [[*functions][j] for j in best]
             found[order, columns, *names] = times[range(len(best)), best].sum(), _Layout(order, columns, names)
     return [how for _, how in sorted(found.values(), key=lambda q: q[0])][:6]
 
 # %% ../../nbs/support/compiled.ipynb #c8c1de29
+def _candidates(sizes, k:int, dtype:str) -> list: # of `_Layout`
+    "With one thread those that promise most, otherwise each layout with a single library."
+    if torch.get_num_threads() == 1: return _promising(sizes, k, dtype)
+    ways = itertools.product('CF', (True, False), _libraries(dtype))
+    return [_Layout(order, columns, [name]*(3*len(sizes) - 4)) for order, columns, name in ways]
+
 def _measured(sizes, k:int, dtype:str) -> _Layout:
-    "The fastest of the promising, by steps on at least 2048 images."
+    "The fastest, by steps on at least 4096 images."
     rand = functools.partial(torch.rand, dtype=getattr(torch, dtype), generator=torch.Generator().manual_seed(0))
     layers = [(rand(m, nh)/m, rand(nh)) for m, nh in zip(sizes, sizes[1:])]
-    n = k*-(-2048//k)
-    x, y, found = rand(n, sizes[0]), torch.zeros(n, dtype=torch.int64), _promising(sizes, k, dtype)
+    n = k*-(-4096//k)
+    x, y, found = rand(n, sizes[0]), torch.zeros(n, dtype=torch.int64), _candidates(sizes, k, dtype)
     runs = [compiled_epoch(CompiledNetwork(layers), x, y, k, 1e-6, layout=how) for how in found]
     times, begun = [np.inf]*len(found), time.perf_counter()
     for turn in range(10):
@@ -231,6 +243,7 @@ def _measured(sizes, k:int, dtype:str) -> _Layout:
     return found[times.index(min(times))]
 
 def _seconds(run):
+    if torch.get_num_threads() > 1: time.sleep(.02)      # until another library's threads sleep
     begun = time.perf_counter()
     run()
     return time.perf_counter() - begun
@@ -283,7 +296,7 @@ def compiled_epoch(
     x, y = np.ascontiguousarray(x.detach().numpy()), y.detach().numpy().astype(np.int64)
     n, k = len(x), max(1, min(bs, len(x)))
     how = layout or _layout([x.shape[1], *map(len, net.ws)], k, x.dtype.name)
-    net.ws = [np.asarray(w, order=how.order) for w in net.ws]
+    net.ws = [_aligned(w, how.order) for w in net.ws]
     functions = [_libraries(x.dtype.name)[name] for name in how.libraries]
     parts = [(first, last, size) for first, last, size in ((0, n - n%k, k), (n - n%k, n, n%k)) if last > first]
     plans = [(_plan(net.ws, size, lr, how.columns, functions), first, last) for first, last, size in parts]
