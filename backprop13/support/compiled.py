@@ -219,7 +219,7 @@ def _promising(sizes, k:int, dtype:str) -> list: # of `_Layout`
     for (order, columns), (*_, times) in plans.items():
         for best in (*np.indices(times.shape)[1].T, times.argmin(1)):
             names = [[*functions][j] for j in best]
-            found[order, columns, *names] = times[range(len(best)), best].sum(), _Layout(order, columns, names)
+            found[(order, columns, *names)] = times[range(len(best)), best].sum(), _Layout(order, columns, names)
     return [how for _, how in sorted(found.values(), key=lambda q: q[0])][:6]
 
 # %% ../../nbs/support/compiled.ipynb #c8c1de29

@@ -130,7 +130,7 @@ def python_of(version):
 
 
 THIRD = ('torch numpy matplotlib sympy tqdm openpyxl anywidget traitlets IPython safetensors formulas jax '
-         'nbdev numba llvmlite threadpoolctl').split()
+         'nbdev numba llvmlite threadpoolctl mlx scipy').split()
 PROBE = '''
 "What in the package in the folder argv[1] this Python can't do, where the modules argv[2:] needn't be there"
 import ast, importlib, pathlib, sys

@@ -132,7 +132,8 @@ def test_each_trains_as_the_loop_does(name, n, uncompiled):
 def test_those_with_threads_train_as_the_loop_does(name):
     "In a process of their own: they start threads, and other tests fork"
     if why := missing(name): pytest.skip(why)
-    code = f"import sys; sys.path[:0] = {[str(o) for o in Path(__file__).parents[:2]]!r}; from test_benchmarks import problem, trains_right\n"
+    code = f"import sys; sys.path[:0] = {[str(o) for o in Path(__file__).parents[:2]]!r}\n"
+    code += 'from test_benchmarks import problem, trains_right\n'
     code += f"for n in 39, 32: trains_right({name!r}, problem(n))"
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
     assert not r.returncode, r.stderr
@@ -193,7 +194,8 @@ def test_library():
     assert {name for name, lib in found.items() if lib == 'NumPy'} == {'NumPy', "NumPy's products"}
     assert found['C'] == 'C' and found["SciPy's products"] == 'SciPy' and found['our compiled epoch'] == 'Numba'
     assert {name for name, lib in found.items() if lib == 'JAX'} == {'JAX, scan', 'JAX, scan, donated'}
-    assert all(lib == 'PyTorch' for name, lib in found.items() if name.startswith(('PyTorch', 'our f', 'our l', 'the')))
+    torch_s = 'PyTorch', 'our f', 'our l', 'the'
+    assert all(lib == 'PyTorch' for name, lib in found.items() if name.startswith(torch_s))
     assert [library(name) for name in LIMITS] == ['C', 'PyTorch', 'PyTorch', 'PyTorch', 'NumPy']
 
 
@@ -271,7 +273,7 @@ def test_one_that_breaks_is_named(small, monkeypatch):
 
 
 def test_what_is_checked_is_what_is_measured(small, monkeypatch):
-    "Its first epoch; then one that isn't counted, and a round each"
+    "Its first epoch; then a round that isn't counted and four, an epoch before each timed one"
     made = []
     def watched(p):
         one, runs = lesson(p), []
@@ -279,11 +281,12 @@ def test_what_is_checked_is_what_is_measured(small, monkeypatch):
         return one._replace(run=lambda: (runs.append(1), one.run()))
     monkeypatch.setitem(CONTENDERS, 'watched', watched)
     compare(small, ['watched'], 4)
-    assert made == [(39, [1]*6)]
+    assert made == [(39, [1]*11)]
 
 
 def test_missing(monkeypatch):
-    there = dict(programs=['g++', 'clang++', 'cc', 'clang'], packages={'torch', 'numba', *'jax mlx numpy scipy threadpoolctl'.split()})
+    there = dict(programs=['g++', 'clang++', 'cc', 'clang'],
+                 packages={*'torch numba jax mlx numpy scipy threadpoolctl'.split()})
     monkeypatch.setattr(benchmarks.util, 'find_spec', lambda name: name in there['packages'] or None)
     monkeypatch.setattr(benchmarks.shutil, 'which', lambda name: name if name in there['programs'] else None)
     def all_missing(device='cpu'): return {name: why for name in CONTENDERS if (why := missing(name, device))}
@@ -373,7 +376,9 @@ def test_measure(digits, monkeypatch):
         def __init__(self, threads, device): self.about = threads, device
         def ask(self, what, *args):
             lib = next(k for k, v in apart.all.items() if v is self)
-            if what == 'begin': asked.append((what, lib, *args[:5], {k: tuple(q.shape) for k, q in load_file(args[5]).items()}, args[6]))
+            if what == 'begin':
+                shapes = {k: tuple(q.shape) for k, q in load_file(args[5]).items()}
+                asked.append((what, lib, *args[:5], shapes, args[6]))
             else: asked.append((what, lib, *args))
             return {'begin': f'kernels of {lib}', 'make': {}, 'run': 2.}[what]
         def end(self): asked.append('end')
@@ -432,7 +437,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     found = load(out)
     assert found == load(str(out)) and [*found] == ['machine', 'limits', 'results'] and found['machine'] == machine()
     assert [{k: r[k] for k in tiny[0]} for r in found['results']] == tiny and len(asked) == 4
-    assert [r['threads'] for r in found['limits']] == [1, 2] and all([*r['amount']] == ['reading'] for r in found['limits'])
+    assert [r['threads'] for r in found['limits']] == [1, 2]
+    assert all([*r['amount']] == ['reading'] for r in found['limits'])
     assert [r['images'] for r in found['results']] == [256, 32] and {r['data']
         for r in found['results']} <= {'MNIST', 'synthetic'}
     for r in found['results']:
@@ -560,7 +566,8 @@ def test_the_record_is_as_the_command_writes_it(with_steps, monkeypatch, tmp_pat
     monkeypatch.setattr(Apart, 'measure', measure)
     monkeypatch.setattr(benchmarks, '_settle_data', lambda asked: None)
     wrong = {'fused': 'fused, w1: relative error'}
-    with pytest.raises(ValueError, match='^fused, w1'): benchmarks._walk(str(root/'nbs/07_speed.ipynb'), str(tmp_path/'walk.json'))
+    with pytest.raises(ValueError, match='^fused, w1'):
+        benchmarks._walk(str(root/'nbs/07_speed.ipynb'), str(tmp_path/'walk.json'))
     wrong = {}
     benchmarks._walk(str(root/'nbs/07_speed.ipynb'), str(tmp_path/'walk.json'))
     made = load(tmp_path/'walk.json')
