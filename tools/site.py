@@ -329,7 +329,8 @@ class Page:
                         var['next-says'] = html.escape(self.pages[nb].front.get('description', ''))
         description = self.front.get('description', '')
         meta = {'title': self.front['title'], 'description': description, 'lang': 'en', **config()}
-        how = '-t html5 --katex --toc --toc-depth=3 --wrap=none --columns=9999'.split()
+        how = '-t html5 --katex --toc --wrap=none --columns=9999'.split()
+        how.append(f"--toc-depth={self.front.get('toc-depth', 3)}")
         if 'home' in var: how.remove('--toc')
         args = [pandoc, '-f', config()['from'], *how, f"--template={ROOT/'tools/template.html'}"]
         self.tree = LexborHTMLParser(run(

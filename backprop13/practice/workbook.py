@@ -204,7 +204,7 @@ def _to_bytes(wb, values):
 _XLSX = 'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet'
 
 class Download:
-    "A file that a notebook offers: displayed as a link, with its size"
+    "A file that a notebook offers: displayed as a link, with its size."
     def __init__(self,
         data:bytes, # the file's content
         name:str, # its name, as cross_entropy.xlsx

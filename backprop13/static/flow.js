@@ -79,9 +79,9 @@ export const judge = ([low, high], from, was, pass, by) => {
   const a = num(from + low), b = num(from + high)
   return (low === -1 && high === 1 ? 'They agree as far as the plot goes'
     : low === high ? 'They differ at once: a loss at its lowest has derivative 0'
-    : (low === -1 ? `They agree within a tenth from the plot’s edge to a weight of ${b}`
-      : high === 1 ? `They agree within a tenth from a weight of ${a} to the plot’s edge`
-      : `They agree within a tenth for weights from ${a} to ${b}`) + beyond) +
+    : (low === -1 ? `They agree to within a tenth of the change from the plot’s edge to a weight of ${b}`
+      : high === 1 ? `They agree to within a tenth of the change from a weight of ${a} to the plot’s edge`
+      : `They agree to within a tenth of the change for weights from ${a} to ${b}`) + beyond) +
     (more ? `. A relu has ${more > 0 ? 'opened' : 'shut'}.` : '.')
 }
 
@@ -136,7 +136,7 @@ const render = ({model, el}) => {
     fill(title, `w.g now, ${NAMES[e]}: `, ...factors(names))
     fill(eq, ...ready(e) ? [...images.flatMap((list, i) => [i ? ' + ' : '', ...factors(list)]), ' = ', h('span', {class: 'gradients'}, num(pass.g[e]))] : ['?'])
     write(toward, ready(e) ? way(pass, e) : `It comes with the step “${STEPS[due(e)]}”.`)
-    write(edge, `Nudged: ${NAMES[hold.e]}`)
+    write(edge, `In hand: ${NAMES[hold.e]}`)
     write(then, known ? `w.g: ${num(g)} before the nudge, ${num(pass.g[hold.e])} now` : 'w.g: ?')
     write(rows[0].how, `${sign(by)} × ${known ? sign(g) : '?'}`)
     write(rows[1].how, `${num(pass.loss, 4)} − ${num(was.loss, 4)}`)
@@ -156,7 +156,7 @@ const render = ({model, el}) => {
     net.show(pass, part => clamp(t - STAGE[part] + 1, 0, 1), {chosen: [e], ...ready(e) && {    // what its gradient is made of
       front: [e < 6 ? cells.inp[e >> 1] : cells.l2[e - 6]], behind: [e < 6 ? cells.l1[e & 1] : cells.out[0]]}})
     compare(e)
-    write(words, say(pass, k, hold.e))
+    write(words, say(pass, k, e))
     write(going, playing ? 'Pause' : 'Play')
     set(back, {disabled: k === 0})
     set(next, {disabled: k === LAST})

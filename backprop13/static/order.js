@@ -86,7 +86,8 @@ const render = ({model, el}) => {
     h('div', {class: 'order columns'},
       drawing(WIDTH, height, 'A graph: values are made from the top down, gradients go up', ...lines.map(o => o.path), ...boxes.map(o => o.box), ...lines.map(o => o.text)),
       h('div', {}, so, words, button('Start again', again))),
-    h('p', {class: 'how'}, 'Click a node, or press Tab and Enter. On each line stands its derivative, in each node the shares of its gradient.')))
+    h('p', {class: 'how'}, (matchMedia('(pointer: coarse)').matches ? 'Tap a node.' : 'Click a node, or press Tab and Enter.') +
+      ' On each line stands its derivative, in each node the shares of its gradient.')))
   show()
 }
 export default {render}

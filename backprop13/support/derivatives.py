@@ -33,7 +33,7 @@ g, p = letter('g'), letter('p')                      # slopes at the output, sof
 
 # %% ../../nbs/support/derivatives.ipynb #1fcf31e1
 class Tex(LatexPrinter):
-    "SymPy's LaTeX, with x_{ij} for entries, a Σ for each index, and subtracted terms last."
+    "SymPy's LaTeX, with `x_{ij}` for entries, a Σ for each index, and subtracted terms last."
     def _print_IndexedBase(self, e): return re.sub(r'^([a-z])(\d)$', r'\1^{(\2)}', str(e.label))
     def _print_Indexed(self, e):
         at = [self._print(q) for q in e.indices]
