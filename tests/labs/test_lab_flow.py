@@ -161,12 +161,12 @@ def test_what_it_says():
                       [[-.2, 1], 2, one, one, 0], [[-1, 1], 1, one, one, 0], [[0, 0], 1, one, one, .1],
                       [[-.09, .11], 1, one, one, -.09], [[-.09, .11], 1, one, one, .12]])
     assert judged == [
-        'They agree within a tenth from the plot’s edge to a weight of −1; this nudge is beyond. A relu has opened.',
-        'They agree within a tenth from the plot’s edge to a weight of −1. A relu has shut.',
-        'They agree within a tenth from a weight of 1.8 to the plot’s edge.',
+        'They agree to within a tenth of the change from the plot’s edge to a weight of −1; this nudge is beyond. A relu has opened.',
+        'They agree to within a tenth of the change from the plot’s edge to a weight of −1. A relu has shut.',
+        'They agree to within a tenth of the change from a weight of 1.8 to the plot’s edge.',
         'They agree as far as the plot goes.', 'They differ at once: a loss at its lowest has derivative 0.',
-        'They agree within a tenth for weights from 0.91 to 1.11.',
-        'They agree within a tenth for weights from 0.91 to 1.11; this nudge is beyond.']
+        'They agree to within a tenth of the change for weights from 0.91 to 1.11.',
+        'They agree to within a tenth of the change for weights from 0.91 to 1.11; this nudge is beyond.']
     assert in_node('flow', 'num', [[1.5], [-.125, 3], [2], [-1e-12], [1/3], [.0404, 4]]) == ['1.5',
         '−0.125', '2', '0', '0.33', '0.0404']
 
