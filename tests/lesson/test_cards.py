@@ -8,7 +8,7 @@ from backprop13.support import cards                       # fills CARDS
 from backprop13.support.card import CARDS, properties, seen
 
 # whose exported definitions have cards
-MODULES = 'matmul', 'backprop', 'minibatch', 'fitting', 'speed', 'support.compiled'
+MODULES = 'matmul', 'backprop', 'minibatch', 'fitting', 'autograd', 'speed', 'support.compiled'
 BUGS = [(name, bug) for name, card in CARDS.items() for bug in card.bugs]
 
 
