@@ -295,14 +295,6 @@ def test_the_pad_knows_home_end_and_the_page_keys(lab, run):
     assert lab.page.evaluate('scrollY') == top
 
 
-@pytest.mark.parametrize('width,height', [(1440, 900), (390, 1688)])
-def test_the_lab_fits_a_screen_of_a_laptop_and_two_of_a_phone(open_lab, width, height):
-    lab = open_lab('descent', viewport={'width': width, 'height': 900})
-    assert lab.bounding_box()['height'] <= height
-    for name in 'button', 'slider':
-        for o in lab.get_by_role(name).all(): assert o.bounding_box()['height'] >= 44
-
-
 @pytest.mark.parametrize('width', [368, 600])
 def test_on_little_room_in_a_wide_window_nothing_runs_over(open_lab, width):
     lab = open_lab('descent', viewport={'width': 1440, 'height': 900})
