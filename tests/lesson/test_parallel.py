@@ -9,7 +9,7 @@ import pytest, torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from conftest import a_full_disk
-from helpers import Library, equal, f64, mutated, planted, rand, refuses, rows_of, works
+from helpers import Library, equal, f64, mutated, planted, rand, refused, rows_of, works
 
 from backprop13 import parallel
 from backprop13.support.checks import check_grads
@@ -162,16 +162,16 @@ def other_settings_are_refused(lib):
     with a_checkpoint(lib) as (_, path, _):
         for name, was, now in ('hidden', 5, 6), ('bs', 64, 32), ('lr', .3, .30000001), ('seed', 0, 1):
             message = f'{path} was written with {name} {was}, this run has {now}; use the same, or name another file'
-            refuses(ValueError, message, lib.parallel.load_checkpoint, path, options(lib, f'--{name}', now))
-        refuses(ValueError, 'with data few, this run has MNIST', lib.parallel.load_checkpoint,
-                path, options(lib, data='MNIST'))
+            refused(message, lib.parallel.load_checkpoint, path, options(lib, f'--{name}', now), error=ValueError)
+        refused('with data few, this run has MNIST', lib.parallel.load_checkpoint,
+                path, options(lib, data='MNIST'), error=ValueError)
 
 def bad_checkpoints_are_refused(lib):
     from safetensors.torch import save
     with a_checkpoint(lib) as (folder, path, args):
         whole = path.read_bytes()
         def bad(message='is no checkpoint'):
-            refuses(ValueError, f'{path} {message}', lib.parallel.load_checkpoint, path, args)
+            refused(f'{path} {message}', lib.parallel.load_checkpoint, path, args, error=ValueError)
         cut = [whole[:k] for k in (0, 1, 7, 8, 9, 100, len(whole)//2, len(whole) - 1)]
         for data in [*cut, b'no checkpoint at all', whole + b'x', b'\xff'*8 + whole[8:]]:
             path.write_bytes(data)
@@ -184,15 +184,15 @@ def bad_checkpoints_are_refused(lib):
                                   {'epoch': epoch, **notes} if epoch is not None else None))
             bad('is no checkpoint of this program')
         path.unlink()
-        for none in path, folder: refuses(OSError, f'{none} is no file; start without',
-                                          lib.parallel.load_checkpoint, none, args)
+        for none in path, folder: refused(f'{none} is no file; start without',
+                                          lib.parallel.load_checkpoint, none, args, error=OSError)
 
 def a_failed_write_leaves_the_old(lib):
     def fails(*args, **kw): raise OSError('No space left on device')
     with a_checkpoint(lib) as (folder, path, args), pytest.MonkeyPatch.context() as m:
         was = path.read_bytes()
         m.setattr('os.replace', fails)
-        refuses(OSError, 'No space', lib.parallel.save_checkpoint, path, small(lib, 1), 2, args)
+        refused('No space', lib.parallel.save_checkpoint, path, small(lib, 1), 2, args, error=OSError)
         assert path.read_bytes() == was and os.listdir(folder) == ['run']
 
 def bad_beginnings_are_refused(lib):
@@ -212,14 +212,14 @@ def bad_beginnings_are_refused(lib):
                 *((ValueError, f'{path} has epoch 2 already; pass --epochs 3 or more',
                    (*saved, '--resume', '--epochs', k)) for k in (1, 2))]
         for error, message, words in rows:
-            refuses(error, message, begin, options(lib, *words), small(lib, 1))
+            refused(message, begin, options(lib, *words), small(lib, 1), error=error)
             assert path.read_bytes() == was and sorted(os.listdir(folder)) == ['pipe', 'run']
         with a_full_disk(1000):
-            refuses(OSError, f"{path}2 can't be written (File too large)", begin,
-                    options(lib, '--checkpoint', f'{path}2'), start((60, 5, 10), 1))
+            refused(f"{path}2 can't be written (File too large)", begin,
+                    options(lib, '--checkpoint', f'{path}2'), start((60, 5, 10), 1), error=OSError)
         assert sorted(os.listdir(folder)) == ['pipe', 'run']
-        refuses(ValueError, f'{path} has [(6, 5), (5,), (5, 10), (10,)], wanted [(7, 5), ', begin,
-                options(lib, *at, path), start((7, 5, 10), 0))
+        refused(f'{path} has [(6, 5), (5,), (5, 10), (10,)], wanted [(7, 5), ', begin,
+                options(lib, *at, path), start((7, 5, 10), 0), error=ValueError)
         weights = small(lib, 1)
         assert works(begin, options(lib, *at, path), weights) == 2
         equal(weights, small(lib))
@@ -240,7 +240,7 @@ def no_epoch_without_sense_is_kept(lib):
             def train(): lib.parallel.train(options(lib, *words, *part), torch.device('cpu'))
             with pytest.MonkeyPatch.context() as m, contextlib.redirect_stdout(io.StringIO()):
                 m.setattr(lib.parallel, 'mnist', huge)
-                refuses(ValueError, f"epoch {1 if words else 2}: numbers that aren't finite (loss ", train)
+                refused(f"epoch {1 if words else 2}: numbers that aren't finite (loss ", train, error=ValueError)
             assert path.read_bytes() == was and os.listdir(folder) == ['run']
 
 def arguments_are_checked(lib):
@@ -438,7 +438,7 @@ def it_goes_on_where_it_was(lib):
         equal(*(lib.parallel.load_checkpoint(path, options(lib)) for path in (one, parts)))
         was = one.read_bytes()
         def finished(): trained(lib, '--epochs', 3, '--checkpoint', one, '--resume')
-        refuses(Exception, 'has epoch 3 already', finished)
+        refused('has epoch 3 already', finished, error=Exception)
         assert one.read_bytes() == was
 
 
@@ -562,8 +562,8 @@ def all_stop_at_what_isnt_finite(lib):
     if rank == 1: data.x_train[:] = float('nan')
     with pytest.MonkeyPatch.context() as m:
         m.setattr(lib.parallel, 'mnist', lambda: data)
-        refuses(ValueError, "epoch 1: numbers that aren't finite (loss nan)", lib.parallel.train,
-                options(lib), torch.device('cpu'))
+        refused("epoch 1: numbers that aren't finite (loss nan)", lib.parallel.train,
+                options(lib), torch.device('cpu'), error=ValueError)
 
 
 # ---- seeded bugs, each with its definition in backprop13.parallel: of one process, and among the three
