@@ -94,11 +94,6 @@ def planted(**mutants):
     return holds, is_found
 
 
-def refuses(error, message, f, *args, **kw):
-    "`f(*args)` must raise `error`, and say `message`"
-    refused(message, f, *args, error=error, **kw)
-
-
 # ---- commands, settings and notebooks of the house
 
 bin = Path(sys.executable).parent

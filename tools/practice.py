@@ -239,9 +239,10 @@ def shape_notebook(name):
                'from backprop13.practice.guessing import guess']
     return [('markdown', f'# Shapes: {title(chapter)[0].lower()}{title(chapter)[1:]}\n\n'
                          f'> The steps of chapter {int(chapter[:2])} without their outputs: say what comes'),
-            ('markdown', f'For after {link(chapter)}. The code is the chapter’s, as much of it as the questions need. '
-                         'Read it, put your guess in the place of the dots, then run the cell: a shape as a tuple, a '
-                         'dtype by its name such as `torch.bool`, otherwise a whole number. You may calculate: `3*4`.'),
+            ('markdown', f'For after {link(chapter)}. The code is the chapter’s, as much of it as the questions '
+                         'need. Read it, put your guess in the place of the dots, then run the cell: a shape as a '
+                         'tuple, a dtype by its name such as `torch.bool`, otherwise a whole number. You may '
+                         'calculate: `3*4`.'),
             ('code', install(chapter)), ('code', '\n'.join(merged(imports))), *cells]
 
 

@@ -59,8 +59,10 @@ def file_of(o) -> str:
     found = map(inspect.unwrap, vars(o).values() if isinstance(o, type) else [o])
     return next((f.__code__.co_filename for f in found if inspect.isfunction(f)), None)
 
+# %% ../../nbs/support/card.ipynb #53d81995
 def texts(
     names:dict, # a module's names, or a notebook's
+    more:str='', # of a notebook, the statement that sets this, too
 ) -> list: # a module's text; of a notebook, each definition's, as it is now
     "The code that names come from, in the order in which it ran."
     if file := names.get('__file__'): return [Path(file).read_text(encoding='utf-8')]
@@ -70,7 +72,8 @@ def texts(
         lines = linecache.getlines(file)
         for o in ast.parse(''.join(lines)).body:
             k = getattr(o, 'name', None)
-            if k in made and (made[k] == file or made[k] not in cells): res[k] = ''.join(lines[lines_of(o)])
+            mine = k in made and (made[k] == file or made[k] not in cells)
+            if mine or more in map(ast.unparse, getattr(o, 'targets', [])): res[k or more] = ''.join(lines[lines_of(o)])
     return list(res.values())
 
 # %% ../../nbs/support/card.ipynb #c0de0f1a
@@ -90,7 +93,7 @@ def changed(
     "The names as they would be with another text in one definition; `ValueError` if it isn't there."
     kept = ('__name__', '__package__', '__file__') if '__file__' in names else names
     fresh, found = {k: names[k] for k in kept}, 0
-    for text in texts(names):
+    for text in texts(names, where):
         for o in ast.parse(text).body:
             named = [getattr(o, 'name', ''), *map(ast.unparse, getattr(o, 'targets', []))]
             if where not in named: continue

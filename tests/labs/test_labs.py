@@ -23,6 +23,8 @@ def fullest(lab, name):
     yield
     if name == 'ball':
         for o in 'two weights', 'Ten steps': yield button(lab, o)
+    if name == 'flow':
+        for o in 'both', 'Back', 'Start again': yield button(lab, o)
     if name == 'step':
         lab.locator('.lab-code').focus()
         for keys in 's', 'cn', 'nnn': yield press(lab, *keys)
@@ -44,9 +46,9 @@ def fullest(lab, name):
     yield
 
 
-# each thing that takes the focus, with its label where it has one: its name, and its smaller side in pixels
+# each thing that takes the focus, with its label where that is pressed, too: its name, and its smaller side in pixels
 SIZES = """lab => [...lab.querySelectorAll('button, input, select, a[href], [tabindex]')].map(e => {
-    const boxes = [e, ...(e.labels ?? [])].map(o => o.getBoundingClientRect())
+    const boxes = [e, ...(['checkbox', 'radio'].includes(e.type) ? e.labels : [])].map(o => o.getBoundingClientRect())
     return [e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent || e.tagName,
             Math.max(...boxes.map(r => Math.min(r.width, r.height))), boxes[0].width] }).filter(o => o[2])"""
 

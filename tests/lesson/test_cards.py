@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from backprop13.support import cards                       # fills CARDS
+from backprop13.support import cards, checks               # the first fills CARDS
 from backprop13.support.card import CARDS, properties, seen
 
 # whose exported definitions have cards
-MODULES = 'matmul', 'backprop', 'minibatch', 'fitting', 'speed', 'support.compiled'
+MODULES = 'matmul', 'backprop', 'minibatch', 'fitting', 'autograd', 'speed', 'support.compiled'
 BUGS = [(name, bug) for name, card in CARDS.items() for bug in card.bugs]
 
 
@@ -38,3 +38,14 @@ def test_every_exported_definition_has_a_card():
     fewer = {k: v._replace(bugs=[]) if k == 'backprop.lin' else v for k,
              v in CARDS.items() if k != 'backprop.mse'}
     assert set(without_a_card(modules, fewer)) == {'backprop.lin', 'backprop.mse'}
+
+
+def without_a_bug(module, known):
+    "What a module exports, and no bug of its cards changes"
+    home = module.__name__
+    hit = {bug.where or card.f.__name__ for card in known if card.f.__module__ == home for bug in card.bugs}
+    return {k for k in module.__all__ if getattr(getattr(module, k), '__module__', home) == home} - hit
+
+def test_every_export_of_the_checks_has_a_bug():
+    assert without_a_bug(checks, CARDS.values()) == set() and len(checks.__all__) > 9
+    assert 'call_op' in without_a_bug(checks, [card for card in CARDS.values() if card.f is not checks.call_op])

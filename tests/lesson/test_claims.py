@@ -51,7 +51,8 @@ def printed(cell):
 
 
 def values(cells):
-    code = [c for c in cells if c.cell_type == 'code']
+    "What code states or prints, but for cards that readers don't see"
+    code = [c for c in cells if c.cell_type == 'code' and not c.source.startswith('#| exports support.cards\n#| hide')]
     return {v for c in code for v in stated(c.source)} | {v for c in code
         if 'output-varies' not in notebooks.directives(c) for v in printed(c)}
 

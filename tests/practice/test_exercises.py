@@ -9,6 +9,7 @@ from backprop13 import backprop, fitting, minibatch
 from backprop13.practice import exercises, grading, solutions
 from backprop13.practice.exercises import EXERCISES, check, hint, progress, progress_file, solution, starter
 from backprop13.practice.grading import Caught, Fault, TimeUp, broken, diagnose, no_calls, run, time_limit
+from backprop13.support.checks import difference_grads
 
 from mistakes import (BY_CARD, BY_KIND, CLASSES, LEFT_OUT, NETWORK, OF_CARD, STEPS, TESTS, WRONG, before, bodies, cell,
                       text_of, verdict)
@@ -403,20 +404,6 @@ def test_right_one_in_another_style(name, how):
 
 
 # ---- gradients that are wanted ----
-def by_differences(f, tensors, step=1e-6):
-    "The slope of the number `f` along each entry: a step up, a step down, in float64"
-    tensors = {k: t.double().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
-    grads = {}
-    for k, t in tensors.items():
-        grads[k] = g = torch.zeros_like(t)
-        for i in range(t.numel()):
-            at, was = t.view(-1), t.view(-1)[i].item()
-            at[i] = was + step; up = f(**tensors)
-            at[i] = was - step; down = f(**tensors)
-            at[i] = was
-            g.view(-1)[i] = (up - down)/(2*step)
-    return grads
-
 def network(inp, targ, w1, b1, w2, b2, **_):
     return ((((inp @ w1 + b1).clamp(min=0) @ w2 + b2) - targ)**2).mean()
 
@@ -441,7 +428,7 @@ def test_wanted_gradients_agree_with_differences(name):
         if kink or trial.property == 'stability': continue
         def exact(v): return v.double() if isinstance(v, torch.Tensor) and not hasattr(v, 'g') else v
         def f(**tensors): return NUMBERS[name](**{k: exact(v) for k, v in trial.inputs.items()} | tensors)
-        got = by_differences(f, {k: trial.inputs[k] for k in want})
+        got = difference_grads(f, **{k: trial.inputs[k] for k in want})
         for k, g in want.items():
             assert g.shape == trial.inputs[k].shape and g.dtype == trial.inputs[k].dtype
             torch.testing.assert_close(got[k], g.double(), rtol=1e-4, atol=1e-6)

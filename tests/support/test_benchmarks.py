@@ -296,7 +296,8 @@ def test_missing(monkeypatch):
         there['programs'] = one
         assert all_missing() == recorded
     for package, names in dict(jax=['JAX, scan', 'JAX, scan, donated'], mlx=['MLX'], numba=['our compiled epoch'],
-                               scipy=["SciPy's products"], threadpoolctl=["NumPy's products", "SciPy's products", 'C']).items():
+                               scipy=["SciPy's products"],
+                               threadpoolctl=["NumPy's products", "SciPy's products", 'C']).items():
         there['packages'].remove(package)
         assert all_missing() == {**recorded, **dict.fromkeys(names, f'{package} is not installed (backprop13[bench])')}
         there['packages'].add(package)
@@ -393,10 +394,9 @@ def test_measure(digits, monkeypatch):
         m = digits.x_train.shape[1]
         want = dict(w1=(m, 5), b1=(5,), w2=(5, 10), b2=(10,))
         begun = [('begin', lib, 8, 5, 130, threads, 'cpu', want, '') for lib in ('NumPy', 'PyTorch')]
-        assert asked[:2] == begun and asked[2:5] == [('make', 'NumPy', 'NumPy'), ('make', 'PyTorch', 'our fast network'),
-                                                     ('make', 'PyTorch', "the lesson's loop")]
-        assert sorted(asked[5:-2]) == sorted(3*[('run', 'NumPy', 'NumPy'), ('run', 'PyTorch', 'our fast network'),
-                                                ('run', 'PyTorch', "the lesson's loop")]) and asked[-2:] == ['end']*2
+        three = ('NumPy', 'NumPy'), ('PyTorch', 'our fast network'), ('PyTorch', "the lesson's loop")
+        assert asked[:2] == begun and asked[2:5] == [('make', *o) for o in three]
+        assert sorted(asked[5:-2]) == sorted(('run', *o) for o in 3*three) and asked[-2:] == ['end']*2
         assert apart.all['NumPy'].about == (threads, 'cpu')
         assert found == dict(bs=8, nh=5, threads=threads, device='cpu', images=130, data=digits.source,
             NumPy='kernels of NumPy', times={name: [2., 2.] for name in names if 'JAX' not in name},

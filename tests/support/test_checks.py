@@ -1,4 +1,4 @@
-"What is shown can be printed on any terminal. What comparisons must find: test_instruments."
+"What is shown can be printed on any terminal. What comparisons must find stands on their cards."
 import ast, contextlib, io, runpy
 
 import pytest

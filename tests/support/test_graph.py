@@ -7,14 +7,13 @@ import pytest, torch
 
 from backprop13.support import graph
 from backprop13.backprop import Lin, Model, Module, Mse, Relu, add_grad, backward, zero_grads
+from backprop13.support.card import rand
 from backprop13.support.checks import check_grads
 from backprop13.support.figures import COLORS
 from backprop13.support.graph import Graph, draw, trace
 from backprop13.training import CrossEntropy
 
 svg = '{http://www.w3.org/2000/svg}'
-def rand(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 class Add(Module):
