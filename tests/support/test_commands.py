@@ -341,7 +341,7 @@ def folder(tmp_path, monkeypatch):
     for o in 'safetensors', 'json': os.mkfifo(tmp_path/f'pipe.{o}')
     for o in [*commands.SHA256][:3]: (tmp_path/'three'/o).write_bytes(b'')
     monkeypatch.chdir(tmp_path)
-    for where, o in (commands, 'fit'), (submissions, 'run_all'), (benchmarks, '_measure_all'):
+    for where, o in (commands, 'fit'), (submissions, 'run_all'), (benchmarks, 'Apart'):
         monkeypatch.setattr(where, o, None)
     names = lambda: sorted(p.name for p in tmp_path.iterdir())
     before = names()
