@@ -6,7 +6,7 @@
 __all__ = ['bool_', 'int64', 'float32', 'float64', 'default_generator', 'dtype', 'promote_types', 'result_type', 'Size',
            'backward_order', 'result', 'grad', 'no_grad', 'enable_grad', 'is_grad_enabled', 'device', 'Tensor',
            'Generator', 'Parameter', 'Module', 'Linear', 'Sequential', 'ParameterList', 'MSELoss', 'ReLU', 'Tanh',
-           'Sigmoid', 'Optimizer', 'sgd', 'SGD', 'TorchFunctionMode', 'TorchDispatchMode', 'install']
+           'Sigmoid', 'Optimizer', 'sgd', 'SGD', 'TorchFunctionMode', 'TorchDispatchMode', 'as_torch', 'install']
 
 # %% ../../nbs/support/twin.ipynb #a286762a
 import contextlib, copy, functools, math, operator, sys, types, warnings
@@ -103,11 +103,14 @@ def _storage_of(out, parts):
     found.tensors += 1
     return found
 
-_LINEAR = set('''Add Sub Neg Sum SumBackward1 Mean MeanBackward1 View Alias Select Slice Unsqueeze Squeeze Expand T
+# %% ../../nbs/support/twin.ipynb #b905b949
+_LINEAR = set('''Add Sub RsubBackward1 Neg Sum SumBackward1 Mean MeanBackward1 View Alias Select Slice
+    Unsqueeze Squeeze Expand T
     Transpose Permute Clone ToCopy Stack Cat Index Put Flip IndexAdd Write UnsafeView'''.split())
 def _read(name, parts, first):
     "Pairs of a storage that the rules read again, and its count; none where they are linear."
-    if name in _LINEAR or name in ('Mul', 'Div') and len(parts) == 1 and parts[0] is first: return []
+    if name in _LINEAR: return []
+    if name in ('Mul', 'Div') and len(parts) == 1 and parts[0] is first: return [(_Storage(), 0)]   # a number
     return [(a.storage, a.storage.writes) for a in parts]
 
 _FREED = ('Trying to backward through the graph a second time (or directly access saved tensors after they have '
@@ -119,7 +122,7 @@ def _check_read(node):
         raise RuntimeError('one of the variables needed for gradient computation has been modified by an inplace '
                            'operation')
 
-# %% ../../nbs/support/twin.ipynb #1199507b
+# %% ../../nbs/support/twin.ipynb #86268da8
 def _flow(outs, gs, keep=False):
     "Each node with its whole gradient, from the outputs back."
     top = _Top([(out, lambda _, g=g: g) for out, g in zip(outs, gs)])
@@ -137,7 +140,7 @@ class _Top:
     "What all outputs are parts of."
     def __init__(self, made_of): self.made_of, self.read = made_of, []
 
-# %% ../../nbs/support/twin.ipynb #d6569bb1
+# %% ../../nbs/support/twin.ipynb #7513e1b4
 def _first(out, g):
     "The gradient to start from, 1 by default; `RuntimeError` if there can't be one."
     if out.made_of is None:
@@ -152,7 +155,7 @@ def _first(out, g):
 
 def _several(o): return [o] if isinstance(o, (int, Tensor)) else [*o]
 
-# %% ../../nbs/support/twin.ipynb #e2ed146d
+# %% ../../nbs/support/twin.ipynb #4a428afd
 def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=None,
          materialize_grads=False):
     "The gradients of the outputs with respect to each input."
@@ -171,7 +174,7 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
     if materialize_grads: found = {x: result(np.zeros_like(x.array)) for x in wanted} | found
     return tuple(found.get(x) for x in inputs)
 
-# %% ../../nbs/support/twin.ipynb #788766c9
+# %% ../../nbs/support/twin.ipynb #c7ec7d56
 class _Backward:
     "What of a tensor is autograd's."
     recording = True                         # the one switch; `no_grad` turns it off
@@ -196,7 +199,7 @@ class _Backward:
     grad_fn = property(lambda self: _Node(self) if self.made_of else None)
     data = property(lambda self: result(self.array), lambda self, o: setattr(self, 'array', o.array))
 
-# %% ../../nbs/support/twin.ipynb #fa349b38
+# %% ../../nbs/support/twin.ipynb #577970f9
 class _Node:
     "What PyTorch shows of an operation in the graph."
     def __init__(self, of): self.of = of
@@ -214,15 +217,15 @@ def _requires_grad(self, on):
 
 _Backward.requires_grad = property(lambda self: self.made_of is not None, _requires_grad)
 
-# %% ../../nbs/support/twin.ipynb #4883f18a
+# %% ../../nbs/support/twin.ipynb #570c8fcc
 class _Recording(contextlib.ContextDecorator):
     "In its `with`, operations are recorded, or not."
     on = False
     def __new__(cls, f=None):
         self = super().__new__(cls)
         return self(f) if callable(f) else self
-    def __enter__(self): self.before, Tensor.recording = [*getattr(self, 'before', []), Tensor.recording], self.on
-    def __exit__(self, *error): Tensor.recording = self.before.pop()
+    def __enter__(self): self.before, Tensor.recording = Tensor.recording, self.on
+    def __exit__(self, *error): Tensor.recording = self.before
     def _recreate_cm(self): return type(self)()
 class no_grad(_Recording): "In its `with`, nothing is recorded."
 class enable_grad(_Recording):
@@ -230,7 +233,7 @@ class enable_grad(_Recording):
     on = True
 def is_grad_enabled(): return Tensor.recording
 
-# %% ../../nbs/support/twin.ipynb #563d22a6
+# %% ../../nbs/support/twin.ipynb #d4db8624
 def _sum_to(g, like):
     "Undo broadcasting, and promotion: the sum over the axes that were stretched."
     extra = g.ndim - like.ndim
@@ -251,7 +254,7 @@ def _check_broadcast(a, b):
             raise RuntimeError(f'The size of tensor a ({p}) must match the size of tensor b ({q}) '
                                f'at non-singleton dimension {max(a.ndim, b.ndim) - i}')
 
-# %% ../../nbs/support/twin.ipynb #49d8f805
+# %% ../../nbs/support/twin.ipynb #e3d7c76c
 def _common(a, b, floating=False):
     "Their arrays in the common dtype; floating point, if asked for."
     d = result_type(a, b)
@@ -271,12 +274,13 @@ def _operand(o): return isinstance(o, (Tensor, int, float, np.number, np.bool_))
 def _swapped(f): return lambda a, b: f(b, a) if _operand(b) else NotImplemented
 def _checked(f): return lambda a, b: f(a, b) if _operand(b) else NotImplemented
 
-# %% ../../nbs/support/twin.ipynb #b61a0a43
+# %% ../../nbs/support/twin.ipynb #de888da1
 def _add(a, b, *, alpha=1):
     return _pair('Add', operator.add, a, b if alpha == 1 else b*alpha, lambda g: g, lambda g: g)
 def _sub(a, b, *, alpha=1):
     _refuse_bool('-', a, b)
-    return _pair('Sub', operator.sub, a, b if alpha == 1 else b*alpha, lambda g: g, lambda g: -g)
+    name = 'Sub' if isinstance(a, Tensor) else 'RsubBackward1'
+    return _pair(name, operator.sub, a, b if alpha == 1 else b*alpha, lambda g: g, lambda g: -g)
 def _mul(a, b): return _pair('Mul', operator.mul, a, b, lambda g: g*b, lambda g: g*a)
 def _div(a, b):
     return _pair('Div', operator.truediv, a, b, lambda g: g/b, lambda g: -g*a/(b*b), floating=True)
@@ -291,6 +295,7 @@ def _pow(a, b):
         raise RuntimeError('Integers to negative integer powers are not allowed.')
     return _pair('Pow', _power, a, b, to_a, to_b)
 
+# %% ../../nbs/support/twin.ipynb #00fbb73c
 def _power(x, y):
     if y.ndim == 0 and y in (2, 3): return x*x if y == 2 else x*x*x
     if x.dtype.kind == 'f': return x**y
@@ -305,7 +310,7 @@ def _refuse_bool(what, *operands):
     if any(isinstance(o, Tensor) and o.dtype is bool_ for o in operands):
         raise RuntimeError(f'{what} is not supported for a tensor of truth values')
 
-# %% ../../nbs/support/twin.ipynb #03ba6976
+# %% ../../nbs/support/twin.ipynb #cdc58141
 def _plain(f): # of a comparison, a whole division, a logical operation: no derivative
     return lambda a, b: _pair('', f, a, b)
 def _checked(f):
@@ -322,7 +327,7 @@ def _operand(o): return isinstance(o, (Tensor, int, float, np.number, np.bool_))
 def _left(f): return lambda a, b: f(a, b) if _operand(b) else NotImplemented
 def _both(f): return _left(f), lambda a, b: f(b, a) if _operand(b) else NotImplemented
 
-# %% ../../nbs/support/twin.ipynb #7f86173a
+# %% ../../nbs/support/twin.ipynb #e5c58435
 class _Arithmetic:
     "The operators."
     add, sub, mul, div, pow, minimum, maximum = _add, _sub, _mul, _div, _pow, _minimum, _maximum
@@ -349,7 +354,7 @@ class _Arithmetic:
     neg = __neg__
     def __matmul__(a, b): return _matmul(a, b) if isinstance(b, Tensor) else NotImplemented
 
-# %% ../../nbs/support/twin.ipynb #16564726
+# %% ../../nbs/support/twin.ipynb #1ba7d4fe
 def _unary(name, f, a, to_a, floating=True):
     "An elementwise function, and its rule; of whole numbers it gives floats, unless `floating` is off."
     x = a.array.astype(_default[0].np) if floating and a.dtype.kind < 2 else a.array
@@ -375,7 +380,7 @@ class _Functions:
 
 def _sign(x): return x if x.dtype == bool else (x > 0).astype(x.dtype) - (x < 0)
 
-# %% ../../nbs/support/twin.ipynb #1d13f43a
+# %% ../../nbs/support/twin.ipynb #75f86d09
 class _Choices:
     "One of two, entry by entry."
     def relu(a): return _unary('Relu', lambda x: np.where(x < 0, 0, x).astype(x.dtype), a,
@@ -390,13 +395,14 @@ class _Choices:
     def clamp(a, min=None, max=None):
         low, high = (-math.inf if min is None else min), (math.inf if max is None else max)
         array = a.array.astype(result_type(a, *(o for o in (min, max) if o is not None)).np, copy=False)
-        return result(_call(np.clip, array, min, max), 'Clamp', (a, lambda g: _kept(g, (a >= low) & (a <= high))))
+        return result(_call(np.clip, array, min, max), 'ClampBackward1',
+                      (a, lambda g: _kept(g, (a >= low) & (a <= high))))
     def isnan(a): return result(np.isnan(a.array))
     def isfinite(a): return result(np.isfinite(a.array))
 
 def _kept(g, cond): return g.where(cond, 0)
 
-# %% ../../nbs/support/twin.ipynb #699c5bac
+# %% ../../nbs/support/twin.ipynb #c24bcb58
 def _matmul(a, b):
     _check_product(a, b)
     _refuse_bool('matmul', a, b)
@@ -417,7 +423,7 @@ def _check_product(a, b):
         (n, m), (p, q) = ((1,)*(2 - len(o)) + tuple(o[-2:]) for o in (a.shape, b.shape))
         raise RuntimeError(f'mat1 and mat2 shapes cannot be multiplied ({math.prod(a.shape[:-1])}x{m} and {p}x{q})')
 
-# %% ../../nbs/support/twin.ipynb #a19d6772
+# %% ../../nbs/support/twin.ipynb #b893034c
 def _einsum(rule, *operands):
     "Einstein's sums; a letter may stand once in each operand."
     terms, _, out = rule.replace(' ', '').partition('->')
@@ -437,7 +443,7 @@ def _einsum(rule, *operands):
     summed = tuple(range(len(out), len(order)))
     return product.sum(summed) if summed else product
 
-# %% ../../nbs/support/twin.ipynb #bdf6efd4
+# %% ../../nbs/support/twin.ipynb #1eda49f8
 def _ints(shape):
     "The numbers, given one by one or as one tuple."
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)): shape, = shape
@@ -456,7 +462,7 @@ def _axes(dim, ndim):
     if len({*axes}) < len(axes): raise RuntimeError(f'dim {axes[0]} appears multiple times in the list of dims')
     return axes if ndim else ()
 
-# %% ../../nbs/support/twin.ipynb #8ee15683
+# %% ../../nbs/support/twin.ipynb #00f56ccb
 class _Shapes:
     "Other shapes of the same numbers."
     def reshape(self, *shape): return _reshaped(self, _ints(shape), 'View')
@@ -479,13 +485,14 @@ class _Shapes:
         axes = tuple(i for i in _axes(dim, self.ndim) if self.shape[i] == 1)
         return result(self.array.squeeze(axes), 'Squeeze', (self, lambda g: g.reshape(self.shape)))
 
+# %% ../../nbs/support/twin.ipynb #a39cc23d
 def _reshaped(a, shape, name):
     try: out = a.array.reshape(shape)
     except ValueError:
         raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {a.numel()}") from None
     return result(out, name, (a, lambda g: g.reshape(a.shape)))
 
-# %% ../../nbs/support/twin.ipynb #d7294008
+# %% ../../nbs/support/twin.ipynb #0db348c8
 class _Axes:
     "The axes in another order, or stretched."
     def permute(self, *dims):
@@ -506,6 +513,10 @@ class _Axes:
     def mT(self):
         if self.ndim < 2: raise RuntimeError(f'tensor.mT is only supported on matrices. Got {self.ndim}-D tensor.')
         return self.transpose(-2, -1)
+
+# %% ../../nbs/support/twin.ipynb #44d47304
+class _Stretched:
+    "Axes stretched, summed, or in reverse."
     def expand(self, *shape):
         shape, extra = _ints(shape), len(_ints(shape)) - self.ndim
         full = tuple(self.shape[i - extra] if n == -1 and i >= extra else n for i, n in enumerate(shape))
@@ -521,7 +532,7 @@ class _Axes:
         axes = _axes(_ints(dims), self.ndim)
         return result(np.flip(self.array, axes).copy(), 'Flip', (self, lambda g: g.flip(axes)))
 
-# %% ../../nbs/support/twin.ipynb #955c81f0
+# %% ../../nbs/support/twin.ipynb #01e40b5e
 def _reduced(f, a, dim, keepdim):
     "`f` of the array over `dim`, all axes by default: with those axes as 1, and as asked for."
     axes = _axes(dim, a.ndim)
@@ -530,6 +541,7 @@ def _reduced(f, a, dim, keepdim):
 
 def _spread(g, kept, a): return g.reshape(kept.shape).expand(a.shape)
 
+# %% ../../nbs/support/twin.ipynb #1f76e07e
 class _Sums:
     "Sums."
     def sum(a, dim=None, keepdim=False, dtype=None):
@@ -551,7 +563,7 @@ class _Sums:
     def all(a, dim=None, keepdim=False): return result(_reduced(np.all, a, dim, keepdim)[1])
     def any(a, dim=None, keepdim=False): return result(_reduced(np.any, a, dim, keepdim)[1])
 
-# %% ../../nbs/support/twin.ipynb #4ae14f0d
+# %% ../../nbs/support/twin.ipynb #b1ac4c45
 class _Extremes:
     "The greatest and the least, and where they stand."
     def max(a, dim=None, keepdim=False): return _extreme(a, 'Max', np.max, np.argmax, dim, keepdim)
@@ -570,13 +582,14 @@ def _extreme(a, name, f, arg, dim, keepdim):
     hit = result((places == at.array.reshape(kept.shape)).astype(a.array.dtype).reshape(a.shape))
     return _Extreme(result(out, name, (a, lambda g: _spread(g, kept, a)*hit)), at)
 
-# %% ../../nbs/support/twin.ipynb #c7f6a235
+# %% ../../nbs/support/twin.ipynb #0c094c82
 class _Extreme(tuple):
     "Values and indices."
     def __new__(cls, values, indices): return super().__new__(cls, (values, indices))
     values, indices = (property(operator.itemgetter(i)) for i in (0, 1))
     def __repr__(self): return f'torch.return_types.max(\nvalues={self[0]!r},\nindices={self[1]!r})'
 
+# %% ../../nbs/support/twin.ipynb #1050abda
 def _shared(a, name, f, dim, keepdim):
     _check_some(a, dim)
     kept, out = _reduced(f, a, dim, keepdim)
@@ -599,7 +612,7 @@ def _check_some(a, dim):
     if dim is not None and any(a.shape[k] == 0 for k in _axes(dim, a.ndim)):
         raise IndexError('Expected reduction dim to have non-zero size.')
 
-# %% ../../nbs/support/twin.ipynb #7ebda56f
+# %% ../../nbs/support/twin.ipynb #c05d4589
 class _Softmax:
     "Softmax and its logarithm."
     def logsumexp(a, dim, keepdim=False):
@@ -622,6 +635,7 @@ class _Softmax:
             return s*(g - (g*s).sum(dim, keepdim=True))
         return result(_softmax(a, dim), 'Softmax', (a, rule))
 
+# %% ../../nbs/support/twin.ipynb #5b0b8b1a
 def _need_floats(a, dim):
     _axis(dim, a.ndim)
     if a.dtype.kind < 2: raise RuntimeError(f'softmax is not implemented for {a.dtype}')
@@ -631,11 +645,12 @@ def _softmax(a, dim):
     e = _call(np.exp, a.array - np.max(a.array, axis=axes, keepdims=True, initial=-math.inf))
     return e/e.sum(axis=axes, keepdims=True)
 
-# %% ../../nbs/support/twin.ipynb #e1b07977
+# %% ../../nbs/support/twin.ipynb #f46fe00b
 def _split_index(a, index):
     "The index that gives a view, and the one that picks from it (`None`: nothing is picked)."
     index = list(index) if isinstance(index, tuple) else [index]
-    if any(isinstance(i, slice) and (i.step or 1) < 0 for i in index): raise ValueError('step must be greater than zero')
+    if any(isinstance(i, slice) and (i.step or 1) < 0 for i in index):
+        raise ValueError('step must be greater than zero')
     used = sum(_uses(i) for i in index)
     if used > a.ndim: raise IndexError(f'too many indices for tensor of dimension {a.ndim}')
     if not any(i is Ellipsis for i in index): index.append(Ellipsis)
@@ -653,7 +668,7 @@ def _split_index(a, index):
     picked = any(isinstance(p, np.ndarray) for p in picks)
     return (*basic, Ellipsis), tuple(picks) if picked else None
 
-# %% ../../nbs/support/twin.ipynb #d0d7121c
+# %% ../../nbs/support/twin.ipynb #4de6d153
 def _uses(i):
     "How many axes an index takes."
     if isinstance(i, bool): _lacks('an index True or False')
@@ -674,18 +689,20 @@ def _index_name(basic):
     if not last: return 'Alias'
     return 'Unsqueeze' if last[-1] is None else 'Slice' if isinstance(last[-1], slice) else 'Select'
 
-# %% ../../nbs/support/twin.ipynb #6f76616b
+# %% ../../nbs/support/twin.ipynb #acc13ed5
 def _put(g, index, shape):
     "Zeros of that shape, and `g` added at the index; its own rule is to pick."
     array = np.zeros(shape, g.array.dtype)
     np.add.at(array, index, g.array)
     return result(array, 'Put', (g, lambda h: result(h.array[index], 'Index', (h, lambda k: _put(k, index, shape)))))
 
+# %% ../../nbs/support/twin.ipynb #713a7500
 class _Indexing:
     "Reading and writing at an index."
     def __getitem__(self, index):
         basic, picks = _split_index(self, index)
-        out = result(self.array[basic], _index_name(basic), (self, lambda g: _put(g, basic, self.shape)))
+        name = 'Slice' if isinstance(index, slice) else _index_name(basic)
+        out = result(self.array[basic], name, (self, lambda g: _put(g, basic, self.shape)))
         if picks is None: return out
         return result(_picked(out.array, picks), 'Index', (out, lambda g: _put(g, picks, out.shape)))
     def __setitem__(self, index, value):
@@ -706,7 +723,7 @@ class _Indexing:
         np.add.at(array, index.array, source.array)
         return result(array, 'IndexAdd', (self, lambda g: g), (source, lambda g: g[index]))
 
-# %% ../../nbs/support/twin.ipynb #76f83292
+# %% ../../nbs/support/twin.ipynb #86bdb3d3
 class _Pieces:
     "Parts of a tensor."
     def unique(self): return result(np.unique(self.array))
@@ -718,12 +735,15 @@ class _Pieces:
     def split(self, size, dim=0):
         at = (slice(None),)*_axis(dim, self.ndim)
         return tuple(self[(*at, slice(i, i + size))] for i in range(0, self.shape[dim], size))
-    def narrow(self, dim, start, length): return self[(slice(None),)*_axis(dim, self.ndim) + (slice(start, start + length),)]
-    def unbind(self, dim=0): return tuple(self[(slice(None),)*_axis(dim, self.ndim) + (i,)] for i in range(self.size(dim)))
+    def narrow(self, dim, start, length):
+        return self[(slice(None),)*_axis(dim, self.ndim) + (slice(start, start + length),)]
+    def unbind(self, dim=0):
+        return tuple(self[(slice(None),)*_axis(dim, self.ndim) + (i,)] for i in range(self.size(dim)))
     def nan_to_num(self, nan=0.):
         return result(np.nan_to_num(self.array, nan=nan), 'NanToNum', (self, lambda g: _kept(g, self.isfinite())))
     def untyped_storage(self): return _Memory(self.array)
 
+# %% ../../nbs/support/twin.ipynb #4548c666
 class _Memory:
     "Where the numbers of a storage lie."
     def __init__(self, array):
@@ -732,7 +752,7 @@ class _Memory:
     def data_ptr(self): return self.array.__array_interface__['data'][0] if self.array.size else 0
     def nbytes(self): return self.array.nbytes
 
-# %% ../../nbs/support/twin.ipynb #0ee51cd1
+# %% ../../nbs/support/twin.ipynb #468c9151
 @contextlib.contextmanager
 def _writing(a, values, to_old, to_value):
     "In its `with`, the array of `a` is written: from the values, with these rules."
@@ -758,7 +778,7 @@ def _origin(a):
     return a
 def _watched(o): return isinstance(o, Tensor) and o.made_of is not None
 
-# %% ../../nbs/support/twin.ipynb #311121cc
+# %% ../../nbs/support/twin.ipynb #c9803589
 def _fill(part, value):
     "Put the value into `part`, an array."
     array = np.asarray(_array(value))
@@ -776,7 +796,7 @@ def _without(g, basic, picks):
     return result(array)
 def _picked_view(g, basic, picks): return result(g.array[basic][picks])
 
-# %% ../../nbs/support/twin.ipynb #3f59b4bc
+# %% ../../nbs/support/twin.ipynb #928b396c
 def _inplace(f):
     "The operation, written into its first operand; `RuntimeError` if a higher kind would come out."
     def write(a, *args, **kw):
@@ -797,7 +817,7 @@ def _inplace(f):
 
 _TYPE = {'float32': 'Float', 'float64': 'Double', 'int64': 'Long', 'bool': 'Bool'}
 
-# %% ../../nbs/support/twin.ipynb #fba815e3
+# %% ../../nbs/support/twin.ipynb #4031af21
 class _InPlace:
     "What ends in an underscore, and `+=`."
     add_, sub_, mul_, div_ = map(_inplace, (_add, _sub, _mul, _div))
@@ -815,7 +835,7 @@ class _InPlace:
         with _writing(self, [], lambda g: g.clone().fill_diagonal_(0), None): np.fill_diagonal(self.array, value)
         return self
 
-# %% ../../nbs/support/twin.ipynb #daa3858d
+# %% ../../nbs/support/twin.ipynb #d35ada0f
 class _Facts:
     "What one may ask a tensor."
     shape = property(lambda self: Size(self.array.shape))
@@ -833,6 +853,10 @@ class _Facts:
     def is_floating_point(self): return self.dtype.kind == 2
     def element_size(self): return self.array.itemsize
     def data_ptr(self): return self.array.__array_interface__['data'][0]
+
+# %% ../../nbs/support/twin.ipynb #e2ed3aa9
+class _Sequence:
+    "A tensor as a sequence, of what its first axis has."
     def __len__(self):
         if not self.ndim: raise TypeError('len() of a 0-d tensor')
         return len(self.array)
@@ -841,14 +865,16 @@ class _Facts:
         return iter([self[i] for i in range(len(self))])
     def __contains__(self, value): return bool((self.array == _array(value)).any())
 
+# %% ../../nbs/support/twin.ipynb #f1214c56
 class device(str): type = property(str)
 _CPU = device('cpu')
 
-# %% ../../nbs/support/twin.ipynb #f2c56315
+# %% ../../nbs/support/twin.ipynb #571af0cc
 class _Values:
     "A tensor's numbers as Python's."
     def item(self):
-        if self.numel() != 1: raise RuntimeError(f'a Tensor with {self.numel()} elements cannot be converted to Scalar')
+        n = self.numel()
+        if n != 1: raise RuntimeError(f'a Tensor with {n} elements cannot be converted to Scalar')
         return self.array.item()
     def tolist(self): return self.array.tolist()
     def numpy(self):
@@ -856,6 +882,11 @@ class _Values:
                                                   'Use tensor.detach().numpy() instead.')
         return self.array
     def __array__(self, dtype=None, copy=None): return np.array(self.numpy(), dtype)
+    def __format__(self, spec): return format(self.item() if self.ndim == 0 else repr(self), spec)
+
+# %% ../../nbs/support/twin.ipynb #85eea682
+class _Python:
+    "A tensor of one number as Python's."
     def __bool__(self):
         if self.numel() != 1:
             many = 'more than one value' if self.numel() else 'no values'
@@ -870,9 +901,8 @@ class _Values:
         if self.dtype.kind == 2 or self.numel() != 1:
             raise TypeError('only integer tensors of a single element can be converted to an index')
         return int(self)
-    def __format__(self, spec): return format(self.item() if self.ndim == 0 else repr(self), spec)
 
-# %% ../../nbs/support/twin.ipynb #6143c27a
+# %% ../../nbs/support/twin.ipynb #ab5c43e7
 class _Conversions:
     "The same numbers, copied or in another dtype."
     def to(self, to=None, *, dtype=None, copy=False):
@@ -889,6 +919,10 @@ class _Conversions:
     def contiguous(self):
         if self.is_contiguous(): return self
         return result(np.ascontiguousarray(self.array), 'Clone', (self, lambda g: g))
+
+# %% ../../nbs/support/twin.ipynb #72f2a22f
+class _Copies:
+    "Others like it."
     def new_zeros(self, *shape, dtype=None): return _filled(0)(*shape, dtype=dtype or self.dtype)
     def new_ones(self, *shape, dtype=None): return _filled(1)(*shape, dtype=dtype or self.dtype)
     def __deepcopy__(self, memo):
@@ -900,9 +934,10 @@ class _Conversions:
             if k == 'grad' or k not in vars(out): setattr(out, k, copy.deepcopy(v, memo))
         return out
 
-# %% ../../nbs/support/twin.ipynb #5fd26439
+# %% ../../nbs/support/twin.ipynb #0b5931b6
 class Tensor(_Backward, _Arithmetic, _Functions, _Choices, _Shapes, _Axes, _Sums, _Extremes, _Softmax,
-             _Indexing, _Pieces, _InPlace, _Facts, _Values, _Conversions):
+             _Indexing, _Pieces, _InPlace, _Facts, _Sequence, _Values, _Python, _Conversions,
+             _Copies, _Stretched):
     "A tensor: a NumPy array in `array`, and what it was made of."
     __array_priority__ = 1000                # NumPy's numbers leave operators to it
     def matmul(a, b): return _matmul(a, b)
@@ -913,13 +948,13 @@ class Tensor(_Backward, _Arithmetic, _Functions, _Choices, _Shapes, _Axes, _Sums
 
 def _lacks(name): raise AttributeError(f'{name} is not in the page: open the notebook')
 
-# %% ../../nbs/support/twin.ipynb #19089c9a
+# %% ../../nbs/support/twin.ipynb #37066758
 def _tensor(data, *, dtype=None, requires_grad=False):
     "A tensor of these numbers, copied."
     array = np.array(_plain_lists(data))
     d = dtype or _OF.get(array.dtype) or int64
     python = not isinstance(data, (Tensor, np.ndarray, np.generic)) and not _holds_tensor(data)
-    if dtype is None and python: d = (int64 if array.dtype.kind in 'iu' else bool_ if array.dtype == bool else _default[0])
+    if dtype is None and python and array.dtype.kind == 'f': d = _default[0]
     if array.dtype.kind not in 'biuf': raise TypeError(f'tensor: {data!r} is not made of numbers')
     with np.errstate(all='ignore'): out = result(array.astype(d.np))
     return out.requires_grad_() if requires_grad else out
@@ -927,7 +962,9 @@ def _tensor(data, *, dtype=None, requires_grad=False):
 def _plain_lists(o):
     if isinstance(o, (list, tuple)): return [_plain_lists(p) for p in o]
     return _array(o)
-def _holds_tensor(o): return isinstance(o, (list, tuple)) and len(o) > 0 and (isinstance(o[0], (Tensor, np.generic)) or _holds_tensor(o[0]))
+def _holds_tensor(o):
+    if isinstance(o, (list, tuple)): return len(o) > 0 and _holds_tensor(o[0])
+    return isinstance(o, (Tensor, np.generic))
 def _as_tensor(data, dtype=None):
     if isinstance(data, Tensor): return data.to(dtype)
     if isinstance(data, np.ndarray) and dtype in (None, _OF.get(data.dtype)): return _from_numpy(data)
@@ -936,7 +973,7 @@ def _from_numpy(array):
     if array.dtype not in _OF: _lacks(f'a tensor of dtype {array.dtype}')
     return result(array)
 
-# %% ../../nbs/support/twin.ipynb #b42eff44
+# %% ../../nbs/support/twin.ipynb #38da5dde
 def _filled(value):
     def make(*shape, dtype=None, requires_grad=False):
         out = result(np.full(_ints(shape), value, (dtype or _default[0]).np))
@@ -957,9 +994,10 @@ def _arange(*bounds, dtype=None, device=None):
 def _linspace(start, end, steps, *, dtype=None): # from both ends, as PyTorch
     d = (dtype or _default[0]).np.type
     i, step = np.arange(steps), (d(end) - d(start))/d(max(steps - 1, 1))
-    return result(np.where(i < steps//2, d(start) + step*i.astype(d), d(end) - step*(steps - 1 - i).astype(d)).astype(d))
+    left, right = d(start) + step*i.astype(d), d(end) - step*(steps - 1 - i).astype(d)
+    return result(np.where(i < steps//2, left, right).astype(d))
 
-# %% ../../nbs/support/twin.ipynb #b4667289
+# %% ../../nbs/support/twin.ipynb #fd7ba3bd
 def _joined(name, f, tensors, dim, extra=0, empty=()):
     "Tensors along an axis, that they have or (`extra`) that is new."
     dim = _axis(dim, tensors[0].ndim, extra)
@@ -980,7 +1018,7 @@ def _cat(tensors, dim=0):
     if not some: return _joined('Cat', np.concatenate, [*tensors], 0)
     return _joined('Cat', np.concatenate, some, dim, 0, [x for x in tensors if x.shape == (0,)])
 
-# %% ../../nbs/support/twin.ipynb #21022637
+# %% ../../nbs/support/twin.ipynb #5c944f7c
 class Generator:
     "PyTorch's generator on the CPU: the same seed gives the same numbers."
     def __init__(self, device='cpu'): self.manual_seed(67280421310721)
@@ -1005,10 +1043,11 @@ class Generator:
         high, low = self.raw(2*n).reshape(n, 2).T
         return ((high << np.uint64(32) | low) & np.uint64(2**53 - 1)).astype(np.float64)*2.**-53
 
+# %% ../../nbs/support/twin.ipynb #d4c6de58
 default_generator = Generator()
 def _manual_seed(seed): return default_generator.manual_seed(seed)
 
-# %% ../../nbs/support/twin.ipynb #a0e44ae5
+# %% ../../nbs/support/twin.ipynb #8c73df81
 def _one_normal(gen):
     if gen.kept is not None:
         kept, gen.kept = gen.kept, None
@@ -1030,7 +1069,7 @@ def _normal(n, dtype, gen):
     if whole < n: out[-16:] = _box_muller(gen.uniform(16, dtype))
     return out
 
-# %% ../../nbs/support/twin.ipynb #4d16e97b
+# %% ../../nbs/support/twin.ipynb #07458be5
 def _drawn(draw):
     def make(*shape, generator=None, dtype=None, requires_grad=False):
         shape, d = _ints(shape), dtype or _default[0]
@@ -1043,9 +1082,10 @@ def _rand_like(a): return _rand(a.shape, dtype=a.dtype)
 def _randn_like(a): return _randn(a.shape, dtype=a.dtype)
 def _randint(low, high=None, size=None, *, generator=None, dtype=None):
     if size is None: low, high, size = 0, low, high
-    if high <= low: raise RuntimeError(f'random_ expects \'from\' to be less than \'to\', but got from={low} >= to={high}')
-    if high - low >= 2**32: _lacks('randint over a range of 2**32 or more')
-    raw = (generator or default_generator).raw(math.prod(size))
+    if high <= low:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    raw = (generator or default_generator).raw(math.prod(size)*(2 if high - low >= 2**28 else 1))
+    if high - low >= 2**28: raw = raw[::2] << np.uint64(32) | raw[1::2]       # two draws for a wide range
     return result((raw % np.uint64(high - low)).astype(np.int64).reshape(_ints((size,))) + low).to(dtype)
 def _randperm(n, *, generator=None):
     order, raw = list(range(n)), (generator or default_generator).raw(max(n - 1, 0)).tolist()
@@ -1054,7 +1094,7 @@ def _randperm(n, *, generator=None):
         order[i], order[j] = order[j], order[i]
     return result(np.array(order, np.int64))
 
-# %% ../../nbs/support/twin.ipynb #19ee2e61
+# %% ../../nbs/support/twin.ipynb #64ed52b9
 class _Draws:
     "Drawn into a tensor."
     def uniform_(self, low=0., high=1., *, generator=None):
@@ -1064,7 +1104,11 @@ class _Draws:
         return self.copy_(_randn(self.shape, generator=generator, dtype=self.dtype)*std + mean)
 Tensor.uniform_, Tensor.normal_ = _Draws.uniform_, _Draws.normal_
 
-# %% ../../nbs/support/twin.ipynb #70fb4d8f
+# %% ../../nbs/support/twin.ipynb #9c7dc83c
+_PRINT = dict(precision=4, threshold=1000, edgeitems=3, linewidth=80, sci_mode=None)
+def _set_printoptions(**options):
+    _PRINT.update(sci_mode=options.pop('sci_mode', None), **options)
+
 def _formatter(array):
     "A function that writes an entry as all of the array's entries are written."
     if array.dtype.kind != 'f':
@@ -1072,35 +1116,39 @@ def _formatter(array):
         return lambda v: str(v).rjust(width), width
     values = array[np.isfinite(array) & (array != 0)].astype(np.float64)
     sizes, whole = np.abs(values), bool((values == np.ceil(values)).all())
+    digits = _PRINT['precision']
     far = values.size and (sizes.max()/sizes.min() > 1000 or sizes.max() > 1e8 or sizes.min() < 1e-4)
+    if _PRINT['sci_mode'] is not None and values.size: far = _PRINT['sci_mode']
     def write(v):
-        if far: return f'{v:.4e}'
-        return f'{v:.0f}' + '.'*math.isfinite(v) if whole else f'{v:.4f}'
+        if far: return f'{v:.{digits}e}'
+        return f'{v:.0f}' + '.'*math.isfinite(v) if whole else f'{v:.{digits}f}'
     width = max([1] + [len(write(v)) for v in values.tolist()])
     return lambda v: write(v).rjust(width), width
 
-# %% ../../nbs/support/twin.ipynb #949b714b
+# %% ../../nbs/support/twin.ipynb #6bbe4037
 def _lines(array, indent, write, width, short):
     if array.ndim == 0: return write(array.item())
-    cut = short and len(array) > 6
-    shown = [*array[:3], *array[-3:]] if cut else list(array)
+    e = _PRINT['edgeitems']
+    cut = short and len(array) > 2*e
+    shown = [*array[:e], *array[-e:]] if cut else list(array)
     if array.ndim == 1:
         parts = [write(np.asarray(v).item()) for v in shown]
-        if cut: parts.insert(3, ' ...')
-        n = max(1, (80 - indent)//(width + 2))
+        if cut: parts.insert(e, ' ...')
+        n = max(1, (_PRINT['linewidth'] - indent)//(width + 2))
         rows = [', '.join(parts[i:i+n]) for i in range(0, len(parts), n)]
         return '[' + (',\n' + ' '*(indent + 1)).join(rows) + ']'
     parts = [_lines(a, indent + 1, write, width, short) for a in shown]
-    if cut: parts.insert(3, '...')
+    if cut: parts.insert(e, '...')
     return '[' + (',' + '\n'*(array.ndim - 1) + ' '*(indent + 1)).join(parts) + ']'
 
 def _ends(array):
-    "Three at each end of each axis."
+    "Some at each end of each axis."
+    e = _PRINT['edgeitems']
     for axis, n in enumerate(array.shape):
-        if n > 6: array = np.take(array, [0, 1, 2, n - 3, n - 2, n - 1], axis)
+        if n > 2*e: array = np.take(array, [*range(e), *range(n - e, n)], axis)
     return array
 
-# %% ../../nbs/support/twin.ipynb #a046f354
+# %% ../../nbs/support/twin.ipynb #4fcc418e
 def _repr(t):
     "As PyTorch prints it."
     array, d, notes = t.array, t.dtype, []
@@ -1110,18 +1158,18 @@ def _repr(t):
         if d is not _default[0]: notes.append(f'dtype={d}')
     else:
         if d not in (_default[0], int64, bool_): notes.append(f'dtype={d}')
-        short = t.numel() > 1000
+        short = t.numel() > _PRINT['threshold']
         body = _lines(array, 7, *_formatter(_ends(array) if short else array), short)
     if t.made_of: notes.append(f'grad_fn=<{t.grad_fn.name()}>')
     elif t.requires_grad: notes.append('requires_grad=True')
     out = 'tensor(' + body
     last = len(out) - out.rfind('\n') + 1    # the length of the last line, and what follows it
     for note in notes:
-        if last + len(note) + 2 > 80: out, last = f'{out},\n       {note}', 7 + len(note)
+        if last + len(note) + 2 > _PRINT['linewidth']: out, last = f'{out},\n       {note}', 7 + len(note)
         else: out, last = f'{out}, {note}', last + len(note) + 2
     return out + ')'
 
-# %% ../../nbs/support/twin.ipynb #46606257
+# %% ../../nbs/support/twin.ipynb #1887c0b1
 class Parameter(Tensor):
     "A leaf that a module notes."
     def __new__(cls, data, requires_grad=True):
@@ -1131,6 +1179,7 @@ class Parameter(Tensor):
         return self
     def __repr__(self): return 'Parameter containing:\n' + _repr(self)
 
+# %% ../../nbs/support/twin.ipynb #8bf15c33
 class Module:
     "Notes its parameters and modules, in the order in which they were set."
     training = True
@@ -1150,7 +1199,7 @@ class Module:
                 if isinstance(p, Parameter): seen.add(p)
     def parameters(self): return (p for _, p in self.named_parameters())
 
-# %% ../../nbs/support/twin.ipynb #8c7f5a03
+# %% ../../nbs/support/twin.ipynb #9e253c60
 class _State:
     "What a module does with all its parameters."
     def zero_grad(self):
@@ -1176,7 +1225,7 @@ class _State:
 for _name in 'zero_grad train eval to double state_dict load_state_dict extra_repr __repr__'.split():
     setattr(Module, _name, vars(_State)[_name])
 
-# %% ../../nbs/support/twin.ipynb #91108eed
+# %% ../../nbs/support/twin.ipynb #6ac99b0c
 def _linear(x, w, b=None): return x @ w.t() if b is None else x @ w.t() + b
 def _mse_loss(x, targ):
     if x.shape != targ.shape:
@@ -1195,6 +1244,7 @@ def _renamed(a, name):
     a.name = name
     return a
 
+# %% ../../nbs/support/twin.ipynb #fb738985
 class Linear(Module):
     "Inputs times weights, plus biases; PyTorch's draws."
     def __init__(self, in_features, out_features, bias=True):
@@ -1206,7 +1256,7 @@ class Linear(Module):
     def extra_repr(self):
         return f'in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}'
 
-# %% ../../nbs/support/twin.ipynb #a0e5a723
+# %% ../../nbs/support/twin.ipynb #976b8ef0
 class Sequential(Module):
     "Modules, one after another."
     def __init__(self, *modules): vars(self).update({str(i): m for i, m in enumerate(modules)})
@@ -1216,9 +1266,12 @@ class Sequential(Module):
     def forward(self, x):
         for m in self: x = m(x)
         return x
+
+# %% ../../nbs/support/twin.ipynb #92d7368b
 class ParameterList(Module):
     "Parameters, by number."
-    def __init__(self, params=()): vars(self).update({str(i): p for i, p in enumerate(params)})
+    def __init__(self, params=()):
+        for i, p in enumerate(params): setattr(self, str(i), p if isinstance(p, Parameter) else Parameter(p))
     def __iter__(self): return self.parameters()
 class MSELoss(Module):
     def forward(self, x, targ): return _mse_loss(x, targ)
@@ -1229,14 +1282,14 @@ class Tanh(Module):
 class Sigmoid(Module):
     def forward(self, x): return x.sigmoid()
 
-# %% ../../nbs/support/twin.ipynb #aad5829c
+# %% ../../nbs/support/twin.ipynb #16eed62c
 class Optimizer:
-    "Has the parameters that it changes."
+    "Has the parameters that it changes, in one group, with its settings."
     def __init__(self, params, defaults):
-        self.params, self.defaults, self.state = list(params), defaults, {}
-        if not self.params: raise ValueError('optimizer got an empty parameter list')
+        self.param_groups, self.state = [dict(params=list(params), **defaults)], {}
+        if not self.param_groups[0]['params']: raise ValueError('optimizer got an empty parameter list')
     def zero_grad(self):
-        for p in self.params: p.grad = None
+        for p in self.param_groups[0]['params']: p.grad = None
 
 def sgd(params, moves, lr, momentum):
     "A step: against the gradient, and on with a part of the last step."
@@ -1250,9 +1303,9 @@ class SGD(Optimizer):
     "Stochastic gradient descent, with momentum."
     def __init__(self, params, lr=1e-3, momentum=0.): super().__init__(params, dict(lr=lr, momentum=momentum))
     @no_grad()
-    def step(self): sgd(self.params, self.state, **self.defaults)
+    def step(self): sgd(moves=self.state, **self.param_groups[0])
 
-# %% ../../nbs/support/twin.ipynb #df497f05
+# %% ../../nbs/support/twin.ipynb #52d59b0b
 _TOLERANCE = {'float32': (1.3e-6, 1e-5), 'float64': (1e-7, 1e-7)}
 
 def _equal(a, b): return a.shape == b.shape and bool((a.array == b.array).all())
@@ -1270,7 +1323,7 @@ def _assert_close(actual, expected, *, rtol=None, atol=None, equal_nan=False, ms
     if not _allclose(actual, expected, r if rtol is None else rtol, t if atol is None else atol, equal_nan):
         raise AssertionError(msg or 'Tensor-likes are not close!')
 
-# %% ../../nbs/support/twin.ipynb #2b63236d
+# %% ../../nbs/support/twin.ipynb #e549ac72
 def _unravel_index(at, shape): return tuple(result(np.int64(i)) for i in np.unravel_index(at.array, tuple(shape)))
 def _broadcast_shapes(*shapes):
     try: return Size(np.broadcast_shapes(*map(tuple, shapes)))
@@ -1286,7 +1339,7 @@ def _where(cond, a, b):
     if isinstance(a, Tensor): return a.where(cond, b)
     return b.where(~cond, a) if isinstance(b, Tensor) else _full((), a).where(cond, b)
 
-# %% ../../nbs/support/twin.ipynb #4cca7d9a
+# %% ../../nbs/support/twin.ipynb #319b0012
 class _Names(types.ModuleType):
     "A module of names; what it hasn't, it says."
     def __init__(self, name, **names):
@@ -1297,12 +1350,14 @@ class _Names(types.ModuleType):
         _lacks(f'{self.__name__}.{name}')
 
 _METHODS = '''abs add all amax any argmax argmin clamp clone cos div eq exp flatten flip ge gt isfinite
-    isnan le log log2 log_softmax logsumexp lt masked_fill matmul max maximum mean min minimum mul ne neg norm permute
-    pow relu reshape round sigmoid sign sin softmax sqrt square squeeze sub sum t tanh transpose unsqueeze unique nonzero split unbind amin'''.split()
-_FUNCTIONS = '''allclose arange as_tensor broadcast_shapes cat equal eye finfo from_numpy full isclose linspace
-    manual_seed rand rand_like randint randn randn_like randperm set_default_dtype stack tensor where einsum unravel_index'''.split()
+    isnan le log log2 log_softmax logsumexp lt masked_fill matmul max maximum mean min minimum mul ne neg
+    norm permute pow relu reshape round sigmoid sign sin softmax sqrt square squeeze sub sum t tanh
+    transpose unsqueeze unique nonzero split unbind amin'''.split()
+_FUNCTIONS = '''allclose arange as_tensor broadcast_shapes cat equal eye finfo from_numpy full isclose
+    linspace manual_seed rand rand_like randint randn randn_like randperm set_printoptions set_default_dtype
+    stack tensor where einsum unravel_index'''.split()
 
-# %% ../../nbs/support/twin.ipynb #c49da0e7
+# %% ../../nbs/support/twin.ipynb #e5cb4b94
 _modes = []
 class TorchFunctionMode:
     "In its `with`, it is told of each call, and makes it."
@@ -1326,11 +1381,11 @@ def _told(f):
         finally: _modes.append(mode)
     return call
 
-# %% ../../nbs/support/twin.ipynb #36a393b9
-_OPERATORS = '''add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul neg pos invert abs
-    and or xor eq ne lt le gt ge iadd isub imul itruediv getitem setitem array'''.split()
+# %% ../../nbs/support/twin.ipynb #7f9c61e7
+_OPERATORS = '''add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul neg pos
+    invert abs and or xor eq ne lt le gt ge iadd isub imul itruediv getitem setitem array'''.split()
 for _part in (_Backward, _Arithmetic, _Functions, _Choices, _Shapes, _Axes, _Sums, _Extremes, _Softmax, _Indexing,
-              _Pieces, _InPlace, _Values, _Conversions):
+              _Pieces, _InPlace, _Values, _Conversions, _Copies, _Stretched):
     for _name, _f in [*vars(_part).items()]:
         if isinstance(_f, types.FunctionType) and (_name[0] != '_' or _name.strip('_') in _OPERATORS):
             _f = _told(_f)
@@ -1342,7 +1397,7 @@ def _absent(name):
     def lacks(self, *args, **kw): _lacks(name)
     return type(name.split('.')[-1], (), {'__init__': lacks})
 
-# %% ../../nbs/support/twin.ipynb #792b394f
+# %% ../../nbs/support/twin.ipynb #e6b71e49
 def _nn():
     "`torch.nn` and its functions."
     F = _functions(dict(linear=_linear, mse_loss=_mse_loss, nll_loss=_nll_loss, cross_entropy=_cross_entropy))
@@ -1363,9 +1418,9 @@ def _rooms():
                 utils=_Names('torch.utils', data=data, _python_dispatch=modes),
                 cuda=_Names('torch.cuda', is_available=lambda: False))
 
-# %% ../../nbs/support/twin.ipynb #a0b0834c
-def _torch():
-    "The twin, as the module `torch`."
+# %% ../../nbs/support/twin.ipynb #91b16e68
+def as_torch():
+    "The twin, as a module `torch`."
     names = {k: getattr(Tensor, k) for k in _METHODS}
     names |= _functions({k: globals()['_' + k] for k in _FUNCTIONS})
     names |= _functions(dict(zeros=_filled(0), ones=_filled(1), empty=_filled(0), zeros_like=_filled_like(0),
@@ -1381,9 +1436,10 @@ def _torch():
                   is_tensor=lambda o: isinstance(o, Tensor))
     return _Names('torch', **names, **_rooms())
 
+# %% ../../nbs/support/twin.ipynb #017a9661
 def install():
     "Put the twin where `import torch` finds it; its modules, too. Returns it."
-    root = _torch()
+    root = as_torch()
     todo = [root]
     while todo:
         m = todo.pop()
