@@ -351,7 +351,6 @@ class _Arithmetic:
     def __invert__(self):
         if self.dtype.kind == 2: raise TypeError('~ needs whole numbers or truth values')
         return result(np.invert(self.array))
-    neg = __neg__
     def __matmul__(a, b): return _matmul(a, b) if isinstance(b, Tensor) else NotImplemented
 
 # %% ../../nbs/support/twin.ipynb #1ba7d4fe
@@ -543,7 +542,7 @@ def _spread(g, kept, a): return g.reshape(kept.shape).expand(a.shape)
 
 # %% ../../nbs/support/twin.ipynb #1f76e07e
 class _Sums:
-    "Sums."
+    "Sums, and two that operators have, too."
     def sum(a, dim=None, keepdim=False, dtype=None):
         a = a.to(dtype or (a.dtype if a.dtype.kind == 2 else int64))
         kept, out = _reduced(np.sum, a, dim, keepdim)
@@ -557,6 +556,8 @@ class _Sums:
         total = _reduced(np.sum, a, dim, keepdim)[1]
         return result(_call(np.true_divide, total, total.dtype.type(n)), 'Mean' if dim is None else 'MeanBackward1',
                       (a, lambda g: _spread(g, kept, a)/n))
+    def matmul(a, b): return _matmul(a, b)
+    def neg(a): return -a
     def norm(a):
         if a.dtype.kind < 2: raise RuntimeError('linalg.vector_norm: Expected a floating point tensor')
         return (a*a).sum().sqrt()
@@ -716,6 +717,10 @@ class _Indexing:
             except ValueError:
                 raise RuntimeError(f'shape mismatch: value tensor of shape {list(array.shape)} cannot be broadcast '
                                    f'to indexing result of shape {list(part[picks].shape)}') from None
+
+# %% ../../nbs/support/twin.ipynb #b0ca0d20
+class _Adding:
+    "Adding at an index."
     def index_add(self, dim, index, source):
         if dim: _lacks('index_add along another dim than 0')
         if (index.array < 0).any(): raise RuntimeError('index out of range in self')
@@ -723,7 +728,7 @@ class _Indexing:
         np.add.at(array, index.array, source.array)
         return result(array, 'IndexAdd', (self, lambda g: g), (source, lambda g: g[index]))
 
-# %% ../../nbs/support/twin.ipynb #86bdb3d3
+# %% ../../nbs/support/twin.ipynb #9244caf5
 class _Pieces:
     "Parts of a tensor."
     def unique(self): return result(np.unique(self.array))
@@ -743,7 +748,7 @@ class _Pieces:
         return result(np.nan_to_num(self.array, nan=nan), 'NanToNum', (self, lambda g: _kept(g, self.isfinite())))
     def untyped_storage(self): return _Memory(self.array)
 
-# %% ../../nbs/support/twin.ipynb #4548c666
+# %% ../../nbs/support/twin.ipynb #1f2fa472
 class _Memory:
     "Where the numbers of a storage lie."
     def __init__(self, array):
@@ -752,7 +757,7 @@ class _Memory:
     def data_ptr(self): return self.array.__array_interface__['data'][0] if self.array.size else 0
     def nbytes(self): return self.array.nbytes
 
-# %% ../../nbs/support/twin.ipynb #468c9151
+# %% ../../nbs/support/twin.ipynb #d9300d59
 @contextlib.contextmanager
 def _writing(a, values, to_old, to_value):
     "In its `with`, the array of `a` is written: from the values, with these rules."
@@ -778,7 +783,7 @@ def _origin(a):
     return a
 def _watched(o): return isinstance(o, Tensor) and o.made_of is not None
 
-# %% ../../nbs/support/twin.ipynb #c9803589
+# %% ../../nbs/support/twin.ipynb #5e281c32
 def _fill(part, value):
     "Put the value into `part`, an array."
     array = np.asarray(_array(value))
@@ -796,7 +801,7 @@ def _without(g, basic, picks):
     return result(array)
 def _picked_view(g, basic, picks): return result(g.array[basic][picks])
 
-# %% ../../nbs/support/twin.ipynb #928b396c
+# %% ../../nbs/support/twin.ipynb #18b18665
 def _inplace(f):
     "The operation, written into its first operand; `RuntimeError` if a higher kind would come out."
     def write(a, *args, **kw):
@@ -817,7 +822,7 @@ def _inplace(f):
 
 _TYPE = {'float32': 'Float', 'float64': 'Double', 'int64': 'Long', 'bool': 'Bool'}
 
-# %% ../../nbs/support/twin.ipynb #4031af21
+# %% ../../nbs/support/twin.ipynb #a3431be1
 class _InPlace:
     "What ends in an underscore, and `+=`."
     add_, sub_, mul_, div_ = map(_inplace, (_add, _sub, _mul, _div))
@@ -835,7 +840,7 @@ class _InPlace:
         with _writing(self, [], lambda g: g.clone().fill_diagonal_(0), None): np.fill_diagonal(self.array, value)
         return self
 
-# %% ../../nbs/support/twin.ipynb #d35ada0f
+# %% ../../nbs/support/twin.ipynb #12455d3a
 class _Facts:
     "What one may ask a tensor."
     shape = property(lambda self: Size(self.array.shape))
@@ -854,7 +859,7 @@ class _Facts:
     def element_size(self): return self.array.itemsize
     def data_ptr(self): return self.array.__array_interface__['data'][0]
 
-# %% ../../nbs/support/twin.ipynb #e2ed3aa9
+# %% ../../nbs/support/twin.ipynb #e1469571
 class _Sequence:
     "A tensor as a sequence, of what its first axis has."
     def __len__(self):
@@ -865,11 +870,11 @@ class _Sequence:
         return iter([self[i] for i in range(len(self))])
     def __contains__(self, value): return bool((self.array == _array(value)).any())
 
-# %% ../../nbs/support/twin.ipynb #f1214c56
+# %% ../../nbs/support/twin.ipynb #1cf760a4
 class device(str): type = property(str)
 _CPU = device('cpu')
 
-# %% ../../nbs/support/twin.ipynb #571af0cc
+# %% ../../nbs/support/twin.ipynb #83a87b36
 class _Values:
     "A tensor's numbers as Python's."
     def item(self):
@@ -884,7 +889,7 @@ class _Values:
     def __array__(self, dtype=None, copy=None): return np.array(self.numpy(), dtype)
     def __format__(self, spec): return format(self.item() if self.ndim == 0 else repr(self), spec)
 
-# %% ../../nbs/support/twin.ipynb #85eea682
+# %% ../../nbs/support/twin.ipynb #107d867e
 class _Python:
     "A tensor of one number as Python's."
     def __bool__(self):
@@ -902,7 +907,7 @@ class _Python:
             raise TypeError('only integer tensors of a single element can be converted to an index')
         return int(self)
 
-# %% ../../nbs/support/twin.ipynb #ab5c43e7
+# %% ../../nbs/support/twin.ipynb #2417bd54
 class _Conversions:
     "The same numbers, copied or in another dtype."
     def to(self, to=None, *, dtype=None, copy=False):
@@ -920,7 +925,7 @@ class _Conversions:
         if self.is_contiguous(): return self
         return result(np.ascontiguousarray(self.array), 'Clone', (self, lambda g: g))
 
-# %% ../../nbs/support/twin.ipynb #72f2a22f
+# %% ../../nbs/support/twin.ipynb #70be59c4
 class _Copies:
     "Others like it."
     def new_zeros(self, *shape, dtype=None): return _filled(0)(*shape, dtype=dtype or self.dtype)
@@ -934,13 +939,12 @@ class _Copies:
             if k == 'grad' or k not in vars(out): setattr(out, k, copy.deepcopy(v, memo))
         return out
 
-# %% ../../nbs/support/twin.ipynb #0b5931b6
+# %% ../../nbs/support/twin.ipynb #54b661d6
 class Tensor(_Backward, _Arithmetic, _Functions, _Choices, _Shapes, _Axes, _Sums, _Extremes, _Softmax,
              _Indexing, _Pieces, _InPlace, _Facts, _Sequence, _Values, _Python, _Conversions,
-             _Copies, _Stretched):
+             _Copies, _Stretched, _Adding):
     "A tensor: a NumPy array in `array`, and what it was made of."
     __array_priority__ = 1000                # NumPy's numbers leave operators to it
-    def matmul(a, b): return _matmul(a, b)
     def __getattr__(self, name):
         if name.startswith('__') or name in ('g',): raise AttributeError(name)
         _lacks(f'Tensor.{name}')
@@ -948,7 +952,7 @@ class Tensor(_Backward, _Arithmetic, _Functions, _Choices, _Shapes, _Axes, _Sums
 
 def _lacks(name): raise AttributeError(f'{name} is not in the page: open the notebook')
 
-# %% ../../nbs/support/twin.ipynb #37066758
+# %% ../../nbs/support/twin.ipynb #cc9c5d42
 def _tensor(data, *, dtype=None, requires_grad=False):
     "A tensor of these numbers, copied."
     array = np.array(_plain_lists(data))
@@ -973,7 +977,7 @@ def _from_numpy(array):
     if array.dtype not in _OF: _lacks(f'a tensor of dtype {array.dtype}')
     return result(array)
 
-# %% ../../nbs/support/twin.ipynb #38da5dde
+# %% ../../nbs/support/twin.ipynb #cac17c65
 def _filled(value):
     def make(*shape, dtype=None, requires_grad=False):
         out = result(np.full(_ints(shape), value, (dtype or _default[0]).np))
@@ -997,7 +1001,7 @@ def _linspace(start, end, steps, *, dtype=None): # from both ends, as PyTorch
     left, right = d(start) + step*i.astype(d), d(end) - step*(steps - 1 - i).astype(d)
     return result(np.where(i < steps//2, left, right).astype(d))
 
-# %% ../../nbs/support/twin.ipynb #fd7ba3bd
+# %% ../../nbs/support/twin.ipynb #bd0102bc
 def _joined(name, f, tensors, dim, extra=0, empty=()):
     "Tensors along an axis, that they have or (`extra`) that is new."
     dim = _axis(dim, tensors[0].ndim, extra)
@@ -1018,7 +1022,7 @@ def _cat(tensors, dim=0):
     if not some: return _joined('Cat', np.concatenate, [*tensors], 0)
     return _joined('Cat', np.concatenate, some, dim, 0, [x for x in tensors if x.shape == (0,)])
 
-# %% ../../nbs/support/twin.ipynb #5c944f7c
+# %% ../../nbs/support/twin.ipynb #94327e0a
 class Generator:
     "PyTorch's generator on the CPU: the same seed gives the same numbers."
     def __init__(self, device='cpu'): self.manual_seed(67280421310721)
@@ -1043,11 +1047,11 @@ class Generator:
         high, low = self.raw(2*n).reshape(n, 2).T
         return ((high << np.uint64(32) | low) & np.uint64(2**53 - 1)).astype(np.float64)*2.**-53
 
-# %% ../../nbs/support/twin.ipynb #d4c6de58
+# %% ../../nbs/support/twin.ipynb #ae05fa3f
 default_generator = Generator()
 def _manual_seed(seed): return default_generator.manual_seed(seed)
 
-# %% ../../nbs/support/twin.ipynb #8c73df81
+# %% ../../nbs/support/twin.ipynb #b24ffa96
 def _one_normal(gen):
     if gen.kept is not None:
         kept, gen.kept = gen.kept, None
@@ -1069,7 +1073,7 @@ def _normal(n, dtype, gen):
     if whole < n: out[-16:] = _box_muller(gen.uniform(16, dtype))
     return out
 
-# %% ../../nbs/support/twin.ipynb #07458be5
+# %% ../../nbs/support/twin.ipynb #378c51ef
 def _drawn(draw):
     def make(*shape, generator=None, dtype=None, requires_grad=False):
         shape, d = _ints(shape), dtype or _default[0]
@@ -1094,7 +1098,7 @@ def _randperm(n, *, generator=None):
         order[i], order[j] = order[j], order[i]
     return result(np.array(order, np.int64))
 
-# %% ../../nbs/support/twin.ipynb #64ed52b9
+# %% ../../nbs/support/twin.ipynb #e0cf25cc
 class _Draws:
     "Drawn into a tensor."
     def uniform_(self, low=0., high=1., *, generator=None):
@@ -1104,7 +1108,7 @@ class _Draws:
         return self.copy_(_randn(self.shape, generator=generator, dtype=self.dtype)*std + mean)
 Tensor.uniform_, Tensor.normal_ = _Draws.uniform_, _Draws.normal_
 
-# %% ../../nbs/support/twin.ipynb #9c7dc83c
+# %% ../../nbs/support/twin.ipynb #f816741e
 _PRINT = dict(precision=4, threshold=1000, edgeitems=3, linewidth=80, sci_mode=None)
 def _set_printoptions(**options):
     _PRINT.update(sci_mode=options.pop('sci_mode', None), **options)
@@ -1125,7 +1129,7 @@ def _formatter(array):
     width = max([1] + [len(write(v)) for v in values.tolist()])
     return lambda v: write(v).rjust(width), width
 
-# %% ../../nbs/support/twin.ipynb #6bbe4037
+# %% ../../nbs/support/twin.ipynb #5992db13
 def _lines(array, indent, write, width, short):
     if array.ndim == 0: return write(array.item())
     e = _PRINT['edgeitems']
@@ -1148,7 +1152,7 @@ def _ends(array):
         if n > 2*e: array = np.take(array, [*range(e), *range(n - e, n)], axis)
     return array
 
-# %% ../../nbs/support/twin.ipynb #4fcc418e
+# %% ../../nbs/support/twin.ipynb #f96d571a
 def _repr(t):
     "As PyTorch prints it."
     array, d, notes = t.array, t.dtype, []
@@ -1169,7 +1173,7 @@ def _repr(t):
         else: out, last = f'{out}, {note}', last + len(note) + 2
     return out + ')'
 
-# %% ../../nbs/support/twin.ipynb #1887c0b1
+# %% ../../nbs/support/twin.ipynb #0b35b36d
 class Parameter(Tensor):
     "A leaf that a module notes."
     def __new__(cls, data, requires_grad=True):
@@ -1179,7 +1183,7 @@ class Parameter(Tensor):
         return self
     def __repr__(self): return 'Parameter containing:\n' + _repr(self)
 
-# %% ../../nbs/support/twin.ipynb #8bf15c33
+# %% ../../nbs/support/twin.ipynb #3caa8d56
 class Module:
     "Notes its parameters and modules, in the order in which they were set."
     training = True
@@ -1199,7 +1203,7 @@ class Module:
                 if isinstance(p, Parameter): seen.add(p)
     def parameters(self): return (p for _, p in self.named_parameters())
 
-# %% ../../nbs/support/twin.ipynb #9e253c60
+# %% ../../nbs/support/twin.ipynb #ae196f62
 class _State:
     "What a module does with all its parameters."
     def zero_grad(self):
@@ -1225,7 +1229,7 @@ class _State:
 for _name in 'zero_grad train eval to double state_dict load_state_dict extra_repr __repr__'.split():
     setattr(Module, _name, vars(_State)[_name])
 
-# %% ../../nbs/support/twin.ipynb #6ac99b0c
+# %% ../../nbs/support/twin.ipynb #34e5efd0
 def _linear(x, w, b=None): return x @ w.t() if b is None else x @ w.t() + b
 def _mse_loss(x, targ):
     if x.shape != targ.shape:
@@ -1244,7 +1248,7 @@ def _renamed(a, name):
     a.name = name
     return a
 
-# %% ../../nbs/support/twin.ipynb #fb738985
+# %% ../../nbs/support/twin.ipynb #0404f94a
 class Linear(Module):
     "Inputs times weights, plus biases; PyTorch's draws."
     def __init__(self, in_features, out_features, bias=True):
@@ -1256,7 +1260,7 @@ class Linear(Module):
     def extra_repr(self):
         return f'in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}'
 
-# %% ../../nbs/support/twin.ipynb #976b8ef0
+# %% ../../nbs/support/twin.ipynb #f7142137
 class Sequential(Module):
     "Modules, one after another."
     def __init__(self, *modules): vars(self).update({str(i): m for i, m in enumerate(modules)})
@@ -1267,7 +1271,7 @@ class Sequential(Module):
         for m in self: x = m(x)
         return x
 
-# %% ../../nbs/support/twin.ipynb #92d7368b
+# %% ../../nbs/support/twin.ipynb #f1e722d8
 class ParameterList(Module):
     "Parameters, by number."
     def __init__(self, params=()):
@@ -1282,7 +1286,7 @@ class Tanh(Module):
 class Sigmoid(Module):
     def forward(self, x): return x.sigmoid()
 
-# %% ../../nbs/support/twin.ipynb #16eed62c
+# %% ../../nbs/support/twin.ipynb #6e5b030d
 class Optimizer:
     "Has the parameters that it changes, in one group, with its settings."
     def __init__(self, params, defaults):
@@ -1305,7 +1309,7 @@ class SGD(Optimizer):
     @no_grad()
     def step(self): sgd(moves=self.state, **self.param_groups[0])
 
-# %% ../../nbs/support/twin.ipynb #52d59b0b
+# %% ../../nbs/support/twin.ipynb #82826848
 _TOLERANCE = {'float32': (1.3e-6, 1e-5), 'float64': (1e-7, 1e-7)}
 
 def _equal(a, b): return a.shape == b.shape and bool((a.array == b.array).all())
@@ -1323,7 +1327,7 @@ def _assert_close(actual, expected, *, rtol=None, atol=None, equal_nan=False, ms
     if not _allclose(actual, expected, r if rtol is None else rtol, t if atol is None else atol, equal_nan):
         raise AssertionError(msg or 'Tensor-likes are not close!')
 
-# %% ../../nbs/support/twin.ipynb #e549ac72
+# %% ../../nbs/support/twin.ipynb #67574799
 def _unravel_index(at, shape): return tuple(result(np.int64(i)) for i in np.unravel_index(at.array, tuple(shape)))
 def _broadcast_shapes(*shapes):
     try: return Size(np.broadcast_shapes(*map(tuple, shapes)))
@@ -1339,7 +1343,7 @@ def _where(cond, a, b):
     if isinstance(a, Tensor): return a.where(cond, b)
     return b.where(~cond, a) if isinstance(b, Tensor) else _full((), a).where(cond, b)
 
-# %% ../../nbs/support/twin.ipynb #319b0012
+# %% ../../nbs/support/twin.ipynb #597928f3
 class _Names(types.ModuleType):
     "A module of names; what it hasn't, it says."
     def __init__(self, name, **names):
@@ -1357,7 +1361,7 @@ _FUNCTIONS = '''allclose arange as_tensor broadcast_shapes cat equal eye finfo f
     linspace manual_seed rand rand_like randint randn randn_like randperm set_printoptions set_default_dtype
     stack tensor where einsum unravel_index'''.split()
 
-# %% ../../nbs/support/twin.ipynb #e5cb4b94
+# %% ../../nbs/support/twin.ipynb #70eb73b5
 _modes = []
 class TorchFunctionMode:
     "In its `with`, it is told of each call, and makes it."
@@ -1381,11 +1385,11 @@ def _told(f):
         finally: _modes.append(mode)
     return call
 
-# %% ../../nbs/support/twin.ipynb #7f9c61e7
+# %% ../../nbs/support/twin.ipynb #7c4e68ff
 _OPERATORS = '''add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul neg pos
     invert abs and or xor eq ne lt le gt ge iadd isub imul itruediv getitem setitem array'''.split()
 for _part in (_Backward, _Arithmetic, _Functions, _Choices, _Shapes, _Axes, _Sums, _Extremes, _Softmax, _Indexing,
-              _Pieces, _InPlace, _Values, _Conversions, _Copies, _Stretched):
+              _Pieces, _InPlace, _Values, _Conversions, _Copies, _Stretched, _Adding):
     for _name, _f in [*vars(_part).items()]:
         if isinstance(_f, types.FunctionType) and (_name[0] != '_' or _name.strip('_') in _OPERATORS):
             _f = _told(_f)
@@ -1397,7 +1401,7 @@ def _absent(name):
     def lacks(self, *args, **kw): _lacks(name)
     return type(name.split('.')[-1], (), {'__init__': lacks})
 
-# %% ../../nbs/support/twin.ipynb #e6b71e49
+# %% ../../nbs/support/twin.ipynb #22b408e6
 def _nn():
     "`torch.nn` and its functions."
     F = _functions(dict(linear=_linear, mse_loss=_mse_loss, nll_loss=_nll_loss, cross_entropy=_cross_entropy))
@@ -1418,7 +1422,7 @@ def _rooms():
                 utils=_Names('torch.utils', data=data, _python_dispatch=modes),
                 cuda=_Names('torch.cuda', is_available=lambda: False))
 
-# %% ../../nbs/support/twin.ipynb #91b16e68
+# %% ../../nbs/support/twin.ipynb #8d7e0ebe
 def as_torch():
     "The twin, as a module `torch`."
     names = {k: getattr(Tensor, k) for k in _METHODS}
@@ -1436,7 +1440,7 @@ def as_torch():
                   is_tensor=lambda o: isinstance(o, Tensor))
     return _Names('torch', **names, **_rooms())
 
-# %% ../../nbs/support/twin.ipynb #017a9661
+# %% ../../nbs/support/twin.ipynb #5a330670
 def install():
     "Put the twin where `import torch` finds it; its modules, too. Returns it."
     root = as_torch()
