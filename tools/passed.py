@@ -18,6 +18,7 @@ READS = {
     r'test_backprop': 'pages',
     r'test_(checks|instruments|ledger|numerics)': 'package',
     r'test_benchmarks': 'package pages',
+    r'test_twin': 'package prose',
     r'test_book': 'package site prose',
     r'test_(lab_\w+|on_page|predict|workbook)': 'package site pages',
     r'test_(authoring|labs|notebooks|package|passed)': 'package site pages rest',
