@@ -330,7 +330,7 @@ class Page:
         description = self.front.get('description', '')
         meta = {'title': self.front['title'], 'description': description, 'lang': 'en', **config()}
         how = '-t html5 --katex --toc --wrap=none --columns=9999'.split()
-        how.append(f"--toc-depth={self.front.get('toc-depth', 3)}")
+        how.append(f"--toc-depth={2 if self.nb == 'reference.ipynb' else 3}")      # modules, not all names
         if 'home' in var: how.remove('--toc')
         args = [pandoc, '-f', config()['from'], *how, f"--template={ROOT/'tools/template.html'}"]
         self.tree = LexborHTMLParser(run(

@@ -127,6 +127,7 @@ class _Plan(NamedTuple):
     columns:bool # whether hidden layers have an image in a column; the last always has
     images:np.ndarray # (k, m), where a shuffled batch is collected
 
+# %% ../../nbs/support/compiled.ipynb #24df8b01
 def _aligned(a:np.ndarray, order:str='C') -> np.ndarray:
     "A copy that lies by rows (C) or columns (F) from a multiple of 64 bytes on, where PyTorch puts tensors."
     out = torch.empty(a.shape if order == 'C' else a.shape[::-1], dtype=getattr(torch, a.dtype.name)).numpy()
@@ -248,6 +249,7 @@ def _seconds(run):
     run()
     return time.perf_counter() - begun
 
+# %% ../../nbs/support/compiled.ipynb #c8c1de31
 def _time(many, row, function, before) -> float: # seconds of a call
     "Time a product for about a fifth of a millisecond, or once, if it takes longer than that."
     n = min(100, int(2e-4/before)) or 1
