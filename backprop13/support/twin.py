@@ -871,7 +871,9 @@ class _Sequence:
     def __contains__(self, value): return bool((self.array == _array(value)).any())
 
 # %% ../../nbs/support/twin.ipynb #1cf760a4
-class device(str): type = property(str)
+class device(str):
+    "Where a tensor is: the CPU."
+    type = property(str)
 _CPU = device('cpu')
 
 # %% ../../nbs/support/twin.ipynb #83a87b36
