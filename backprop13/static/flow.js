@@ -156,7 +156,7 @@ const render = ({model, el}) => {
     net.show(pass, part => clamp(t - STAGE[part] + 1, 0, 1), {chosen: [e], ...ready(e) && {    // what its gradient is made of
       front: [e < 6 ? cells.inp[e >> 1] : cells.l2[e - 6]], behind: [e < 6 ? cells.l1[e & 1] : cells.out[0]]}})
     compare(e)
-    write(words, say(pass, k, e))
+    write(words, say(pass, k, hold.e))
     write(going, playing ? 'Pause' : 'Play')
     set(back, {disabled: k === 0})
     set(next, {disabled: k === LAST})
