@@ -128,19 +128,22 @@ class _Plan(NamedTuple):
     images:np.ndarray # (k, m), where a shuffled batch is collected
 
 # %% ../../nbs/support/compiled.ipynb #24df8b01
+def _room(shape, dtype) -> np.ndarray:
+    "Room for numbers from a multiple of 64 bytes on, where PyTorch puts tensors; not touched yet."
+    return torch.empty(shape, dtype=getattr(torch, dtype.name)).numpy()
+
 def _aligned(a:np.ndarray, order:str='C') -> np.ndarray:
-    "A copy that lies by rows (C) or columns (F) from a multiple of 64 bytes on, where PyTorch puts tensors."
-    out = torch.empty(a.shape if order == 'C' else a.shape[::-1], dtype=getattr(torch, a.dtype.name)).numpy()
-    out = out if order == 'C' else out.T
+    "A copy in such room that lies by rows (C) or columns (F)."
+    out = _room(a.shape, a.dtype) if order == 'C' else _room(a.shape[::-1], a.dtype).T
     out[:] = a
     return out
 
 def _plan(ws, k:int, lr:float, columns:bool, functions) -> _Plan: # `ws`: weights (nh, m) of each layer
     "Plan batches of `k` images for the weights, which are changed in place."
     ends, dtype = np.cumsum([0] + [len(w) for w in ws]), ws[0].dtype
-    outs, grads, images = (_aligned(np.zeros(q, dtype)) for q in [k*ends[-1]]*2 + [(k, ws[0].shape[1])])
+    outs, grads = (_aligned(np.zeros(k*ends[-1], dtype)) for _ in range(2))
     p = _Plan(k, np.zeros((3*len(ws) - 1, 15), np.int64), np.zeros((3*len(ws) - 1, 8), np.int64),
-              np.array([1, 0, -lr/k], dtype), outs, grads, ends, columns, images)
+              np.array([1, 0, -lr/k], dtype), outs, grads, ends, columns, _room((k, ws[0].shape[1]), dtype))
     for i, (a, b, out, step) in enumerate(_products(p, ws)):
         one, size = p.factors.ctypes.data, p.factors.itemsize
         args = _arguments(a, b, out, p.ints[i], one + 2*size*step, one + size*(not step))
