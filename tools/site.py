@@ -10,7 +10,7 @@ MiniSearch; both are local, and so is everything else that a page asks for: the 
 content-security policy refuses the rest, and scripts and styles within a page, too. Quarto writes
 such scripts itself, so its pages
 have no policy."""
-import argparse, ast, base64, functools, html, json, os, re, shutil, struct, subprocess, sys, tempfile, time
+import argparse, ast, base64, functools, gzip, html, json, os, re, shutil, struct, subprocess, sys, tempfile, time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -649,6 +649,7 @@ class Plain:
             shutil.copytree(NBS/'assets', NEW/'assets')
             for file, name in ('dist/es/index.js', 'minisearch.js'), ('LICENSE.txt', 'minisearch-LICENSE.txt'):
                 shutil.copy(ROOT/'node_modules/minisearch'/file, NEW/'assets'/name)
+            (NEW/'assets/offline.js').rename(NEW/'offline.js')
             pages = [Page(f) for f in sorted(PROC.rglob('*.ipynb'))]
             Page.pages = {p.nb: p for p in pages}
             list(pool.map(self.render, pages))
@@ -672,7 +673,7 @@ class Plain:
         (NEW/'assets/card.png').write_bytes(card)
 
     def lists(self, pages):
-        "Write what the search reads, and llms.txt, which names the pages to a program"
+        "Write what the search reads, llms.txt, which names the pages to a program, and what a device can keep"
         names = yaml.safe_load(NAMES.read_text(encoding='utf-8'))
         # exercises.html has what the practice notebooks have
         found = [o for p in pages if not p.nb.startswith('practice/') for o in p.sections(names)]
@@ -681,6 +682,12 @@ class Plain:
         listed = [f"- [{t}]({p.md_out or p.out}): {p.front.get('description', '')}" for t, p in rows_]
         said = [f"# {home['title']}", '', f"> {home.get('description', '')}", '', '## Pages', '', *listed, '']
         (NEW/'llms.txt').write_text('\n'.join(said), encoding='utf-8')
+        # what a reader may keep on a device, and how much it is, sent compressed
+        kinds = '.html', '.css', '.js', '.json', '.svg', '.png', '.woff2', '.mjs', '.wasm', '.zip', '.whl'
+        files = [f for f in sorted(NEW.rglob('*')) if f.suffix in kinds]
+        sizes = [len(gzip.compress(f.read_bytes(), 1)) for f in files]
+        kept = {'bytes': sum(sizes), 'files': [f.relative_to(NEW).as_posix() for f in files]}
+        (NEW/'assets/files.json').write_text(json.dumps(kept), encoding='utf-8')
 
     def write(self, pages, problems):
         for p in pages: p.links(problems)

@@ -145,4 +145,8 @@
     })
     box.addEventListener('click', e => { if (e.target === box || e.target.closest('a')) box.close() })
   })
+  // without a network, too
+  addEventListener('load', () => {
+    if (navigator.serviceWorker && location.protocol !== 'file:') import(new URL(root + 'assets/device.js', location))
+  })
 })()
