@@ -8,13 +8,12 @@ __all__ = ['AUTOGRAD', 'NUMPY', 'MAKES', 'MEGABYTES', 'LESSON', 'SECONDS', 'EMPT
            'no_calls', 'codes_of', 'home_of', 'Caught', 'world', 'as_usual', 'quiet', 'run', 'left_behind', 'line_of',
            'compare', 'differs', 'agree', 'kind_of', 'diagnose', 'Trial', 'Exercise', 'does_nothing', 'check_signature',
            'try_out', 'own_memory', 'describe', 'each', 'smaller', 'smallest', 'shown', 'literal', 'paste', 'look',
-           'Report', 'judge', 'apart', 'source', 'starter', 'broken']
+           'Report', 'judge', 'cut_short', 'apart', 'source', 'starter', 'broken']
 
 # %% ../../nbs/support/grading.ipynb #de5771a5
-import ast, contextlib, copy, ctypes, dis, functools, inspect, io, json, linecache, os, re
+import ast, contextlib, copy, dis, functools, inspect, io, json, linecache, os, re
 import signal, sys, textwrap, threading, time, traceback, warnings
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
 from types import FunctionType, MethodType
 from typing import Callable
 import torch
@@ -48,7 +47,8 @@ def time_limit(
         if len(up) > 1: _in_each_line(frame, home)
         raise TimeUp
     main = threading.current_thread() is threading.main_thread()
-    if main and hasattr(signal, 'setitimer'):
+    if sys.platform == 'emscripten': yield up        # a page ends its worker
+    elif main and hasattr(signal, 'setitimer'):
         was = signal.signal(signal.SIGALRM, stop)
         signal.setitimer(signal.ITIMER_REAL, seconds, .2)
         try: yield up
@@ -72,6 +72,7 @@ def _in_each_line(frame, home):
 
 @contextlib.contextmanager
 def _thread_limit(thread, seconds, up):
+    import ctypes
     done = threading.Event()
     def watch():
         wait = seconds
@@ -833,17 +834,20 @@ def _judge_there(pipe, exercise, f):
 
 def _hear(pipe, pid, exercise):
     "What the copy sends, until it is done or its time is up."
-    held, about = [], None
+    tried = []
     while pipe.poll(exercise.seconds + 3):
         try: kind, what = json.loads(pipe.recv_bytes())
-        except EOFError:
-            fault = Fault('exception', f'it ends Python itself, for {about}')
-            return Report(exercise.name, fault, held)
+        except EOFError: return cut_short(exercise, tried, late=False)
         if kind == 'stop': raise KeyboardInterrupt
         if kind == 'report': return _from_json(what)
-        held, about = held + [about]*(about is not None), what
-    why = f'it did not finish within {exercise.seconds:g} seconds, and was stopped, for {about}'
-    return Report(exercise.name, Fault('time', why), held)
+        tried.append(what)
+    return cut_short(exercise, tried)
+
+def cut_short(exercise, tried, late=True) -> Report:
+    "The report where Python was ended, too late, or ended itself, in the last of these trials."
+    why = f'it did not finish within {exercise.seconds:g} seconds, and was stopped' if late else 'it ends Python itself'
+    where = f', for {tried[-1]}' if tried else ''
+    return Report(exercise.name, Fault('time' if late else 'exception', why + where), tried[:-1])
 
 # %% ../../nbs/support/grading.ipynb #edf3fd34
 def apart(
@@ -852,6 +856,7 @@ def apart(
 ) -> Report:
     "`judge` in a copy of the process, if that can be had; it ends in time, whatever `f` does."
     if not sys.platform.startswith('linux') or torch.cuda.is_available(): return judge(exercise, f)
+    from multiprocessing.connection import Connection
     for trial in exercise.trials():              # what is imported at first use: here, and once
         with contextlib.suppress(Exception): exercise.want(**copy.deepcopy(trial.inputs))
         break
