@@ -23,6 +23,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from book import written
 from dialect import differences
+from inpage import PYODIDE, get_python
 from live import serve
 from settings import SettingsError, cell_options, ini, rows, site
 
@@ -33,7 +34,7 @@ LOCAL_KATEX, LOCAL_FONTS, LOCAL_LABS = (NBS/'assets'/n for n in ('katex', 'fonts
 NAMES = ROOT/'tools/names.yml'     # other names of headings, by which learners look for them
 NEW = PROC/'site'                # a site that fails half-way doesn't replace the last good one
 FONTS = '@fontsource-variable'
-PARTS = {'katex': '0.16.47', 'minisearch': '7.2.0', f'{FONTS}/source-serif-4': '5.3.1',
+PARTS = {'katex': '0.16.47', 'minisearch': '7.2.0', 'pyodide': PYODIDE, f'{FONTS}/source-serif-4': '5.3.1',
          f'{FONTS}/source-sans-3': '5.3.0',
          f'{FONTS}/source-code-pro': '5.3.0'}
 KATEX_JS = """let a = JSON.parse(require('fs').readFileSync(0)), katex = require(process.argv[1])
@@ -63,7 +64,7 @@ def run(args, what, **kwargs):
 
 
 def get_parts():
-    """Fetch KaTeX, MiniSearch and the fonts with npm on the first build, and put what Quarto needs, too,
+    """Fetch KaTeX, MiniSearch, Pyodide and the fonts with npm on the first build, and put what Quarto needs, too,
     into nbs/assets; returns KaTeX's script"""
     home = ROOT/'node_modules'
     def there(name, version):
@@ -82,6 +83,7 @@ def get_parts():
         shutil.copy(home/name/'LICENSE', LOCAL_FONTS/f'{Path(name).name}-LICENSE.txt')
         for style in 'normal', 'italic':
             shutil.copy(home/name/f'files/{Path(name).name}-latin-wght-{style}.woff2', LOCAL_FONTS)
+    if said := get_python(home/'pyodide'): print(f'site: {said}', flush=True)
     return home/'katex/dist/katex.js'
 
 

