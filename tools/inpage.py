@@ -1,7 +1,7 @@
 """Python for the site's pages, put into nbs/assets/python: Pyodide from npm, the NumPy wheel that Pyodide's own list
 names, and the modules of the library that practice and chapters need, as a zip. parts.json says what a page's first
 start transfers, or, where the wheel can't be had, why the site is without Python."""
-import ast, gzip, hashlib, json, os, shutil, subprocess, sys, tempfile, zipfile
+import ast, base64, gzip, hashlib, io, json, os, shutil, subprocess, sys, tempfile, zipfile
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -90,7 +90,6 @@ def modules():
 
 def library():
     "Those modules, and the texts of the exercises, as a zip; the same bytes for the same files"
-    import io
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as z:
         for f in [*modules(), ROOT/'backprop13/practice/exercises.json']:
@@ -123,7 +122,9 @@ def get_python(home):
 
 
 def part(f):
-    "A file: how long it is, and how long on its way, compressed where it isn't yet"
-    raw = f.read_bytes()
-    packed = raw if f.suffix in ('.zip', '.whl') else gzip.compress(raw, 6, mtime=0)
-    return dict(name=f.name, raw=len(raw), bytes=len(packed))
+    """A file: how long it is, and how long on its way, compressed where it isn't yet. What is asked for at once, and
+    whole, has its sum"""
+    raw, whole = f.read_bytes(), f.suffix in ('.zip', '.whl')
+    packed = raw if whole else gzip.compress(raw, 6, mtime=0)
+    sum_ = base64.b64encode(hashlib.sha256(raw).digest()).decode()
+    return dict(name=f.name, raw=len(raw), bytes=len(packed), **({'integrity': f'sha256-{sum_}'} if whole else {}))

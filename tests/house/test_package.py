@@ -525,6 +525,8 @@ ALLOWED = {
     ('parallel', 'torch.distributed.all_gather_object'),       # workers of one run tell each other their settings
     # starts itself anew for each library, and compiles its own C
     *(('benchmarks', f'subprocess.{o}') for o in ('Popen', 'PIPE', 'run')),
+    # runs the cells of a page's reader, in their browser
+    *(('page', o) for o in ('compile', 'eval', 'exec')),
     # compile the chapters' functions anew, with a bug planted
     *((module, o) for module in ('card', 'grading') for o in ('compile', 'exec')),
     # runs learners' cells and their shell commands, in processes of their own

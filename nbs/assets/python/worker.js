@@ -3,34 +3,49 @@ const at = new URL('pyodide/', import.meta.url).href
 const {fetch} = self
 let page
 
-// ---- how far it is: what is fetched is counted on its way ----
-function count(total, say) {
-  let loaded = 0
-  self.fetch = async (...args) => {
-    const answer = await fetch(...args), what = new URL(answer.url).pathname.split('/').at(-1)
-    if (!answer.ok) throw new Error(`Python can't be loaded: the site answers ${answer.status} for ${what}.`)
+// ---- what is fetched is counted on its way; the first thing that goes wrong is told, for Pyodide tells but some of it
+function watch(parts, say) {
+  const {instantiateStreaming} = WebAssembly, total = parts.reduce((sum, o) => sum + o.raw, 0), early = {}
+  let loaded = 0, fail
+  const broken = new Promise((_, reject) => { fail = why => reject(new Error(why)) })
+  self.fetch = async (url, options) => {
+    const what = String(url).split('/').at(-1)
+    const answer = await (early[what] ?? fetch(url, options)).catch(e => {
+      fail(`${what} can't be fetched, or is not what the site was built with`)
+      throw e
+    })
+    if (!answer.ok) fail(`the site has no ${what} (${answer.status})`)
     const counted = new TransformStream({transform(part, to) {
       say({what, total, loaded: Math.min(total, loaded += part.length)})
       to.enqueue(part)
     }})
-    return new Response(answer.body.pipeThrough(counted), {headers: answer.headers})
+    return new Response(answer.body.pipeThrough(counted), {headers: answer.headers, status: answer.status})
   }
+  WebAssembly.instantiateStreaming = (...args) => instantiateStreaming(...args).catch(e => {
+    fail(e.message)
+    throw e
+  })
+  for (const {name, integrity} of parts) if (integrity) (early[name] = fetch(at + name, {integrity})).catch(() => {})
+  return {broken, done() { Object.assign(self, {fetch}), Object.assign(WebAssembly, {instantiateStreaming}) }}
+}
+
+async function load() {
+  const ours = self.fetch(at + 'backprop13.zip').then(o => o.arrayBuffer())
+  const {loadPyodide} = await import(at + 'pyodide.mjs')
+  const python = await loadPyodide({indexURL: at, env: {HOME: '/home/reader'}, packages: ['numpy']})
+  python.unpackArchive(await ours, 'zip', {extractDir: '/home/reader'})
+  python.runPython('import sys; sys.path.insert(0, "/home/reader"); import backprop13.support.twin as t; t.install()')
+  return python.pyimport('backprop13.practice.page')
 }
 
 const does = {
   async start(_, say) {
     const {parts} = await (await fetch(new URL('parts.json', import.meta.url))).json()
     if (!parts) throw new Error('This site was built without Python.')
-    count(parts.reduce((sum, o) => sum + o.raw, 0), data => say('progress', data))
-    const ours = self.fetch(at + 'backprop13.zip').then(o => o.arrayBuffer())
-    const {loadPyodide} = await import(at + 'pyodide.mjs'), wrong = []
-    const python = await loadPyodide({indexURL: at, env: {HOME: '/home/reader'}})
-    await python.loadPackage('numpy', {messageCallback() {}, errorCallback: said => wrong.push(said)})
-    if (wrong.length) throw new Error(`Python can't be loaded: ${wrong.join(' ')}`)
-    python.unpackArchive(await ours, 'zip', {extractDir: '/home/reader'})
-    python.runPython('import sys; sys.path.insert(0, "/home/reader"); import backprop13.support.twin as t; t.install()')
-    page = python.pyimport('backprop13.practice.page')
-    self.fetch = fetch
+    const {broken, done} = watch(parts, data => say('progress', data))      // Pyodide would ask for NumPy last
+    try { page = await Promise.race([broken, load()]) }
+    catch (e) { throw new Error(`Python can't be loaded: ${e.message.trim().split('\n').at(-1).replace(/\.$/, '')}.`) }
+    done()
   },
   run: ([home, code, name], say) => JSON.parse(page.run(home, code, name, text => say('print', text))),
   check: (args, say) => JSON.parse(page.check(...args, said => say('trial', JSON.parse(said)))),
@@ -38,12 +53,12 @@ const does = {
   reset: ([home]) => page.reset(home),
 }
 
-// One call after another. An error of the reader's code is an answer; what is thrown here ended Python itself.
+// One call after another. An error of the reader's code is an answer; what is thrown here, but by the start, ended Python.
 let last = Promise.resolve()
 onmessage = ({data: {id, what, args}}) => {
   const say = (kind, data) => postMessage({id, kind, data})
   last = last.then(async () => {
     try { say('value', await does[what](args, say)) }
-    catch (e) { say(what === 'start' || e.name === 'PythonError' ? 'error' : 'ended', e.message) }
+    catch (e) { say(what === 'start' ? 'error' : 'ended', e.message) }
   })
 }

@@ -1,0 +1,230 @@
+"""Python in the page, in headless Chromium: cells and exercises in its worker, judged as natively; nothing is asked of
+other hosts; what happens where Python is stopped, broken, or not there."""
+import contextlib, functools, http.server, json, shutil, socket, threading, time
+
+import pytest
+from conftest import FLAGS, load_tool, read, root, visit
+
+from backprop13.practice.exercises import EXERCISES, solution
+from mistakes import BY_CARD, BY_KIND, OF_CARD, WRONG, home_of, text_of, verdict
+
+inpage = load_tool('inpage')
+MODULE = 'import("{}assets/python/python.js").then(m => {{ window.python = m; window.py = new m.Python() }})'
+# what the names of mistakes.py's cells are
+NAMES = '''import importlib, torch.nn.functional as F
+from backprop13 import minibatch
+globals().update({{**vars(importlib.import_module('{}')), 'F': F, 'minibatch': minibatch}})'''
+
+
+@pytest.fixture(scope='module')
+def built(docs):
+    "The site's folder; skipped where it has no Python"
+    told = json.loads((docs/'assets/python/parts.json').read_text())
+    if not told['parts']: pytest.skip(told['why'])
+    return docs
+
+
+@pytest.fixture(scope='module')
+def room(browser, built, server):
+    "A page with Python that is started, and what it complained about"
+    page, said, asked = visit(browser, f'{server}practice/02_layers.html')
+    page.evaluate(MODULE.format(server))
+    page.evaluate('py.start()')
+    yield page
+    page.close()
+    assert not [o for o in said if 'Stopped' not in o] and all(o.startswith((server, 'data:', 'blob:')) for o in asked)
+
+
+def judged(page, rows, seconds=None):
+    "What `check` says of each (exercise, code), each in a page's names of its own, which are those of mistakes.py"
+    return page.evaluate('''async ([rows, seconds]) => {
+        const said = []
+        for (const [name, names, code] of rows) {
+            await py.reset('here')
+            await py.run(names, {home: 'here'})
+            said.push(await py.check(name, code, {home: 'here', seconds}))
+        }
+        return said
+    }''', [[[name, NAMES.format(home_of[name]), code] for name, code in rows], seconds])
+
+
+def test_every_solution_is_right(room):
+    said = judged(room, [(name, solution(name)) for name in EXERCISES])
+    assert len(said) >= 29 and not [o['text'] for o in said if not o['ok'] or o['property'] is not None]
+
+
+ROWS = [(name, row[1], row[2]) for name, rows in WRONG.items() for row in rows if row[2] != 'time']
+ROWS += [(name, *row) for rows in BY_KIND.values() for name, row in rows.items()]
+ROWS += [(name, bug[1:3], OF_CARD[bug.kind]) for name, bug in BY_CARD]
+# refused as well, for another reason: (exercise, code) -> why
+OTHERWISE = {}
+
+def test_wrong_ones_get_the_same_verdict(room):
+    assert len(ROWS) > 500
+    texts = [(name, text_of(name, how)) for name, how, _ in ROWS]
+    said = judged(room, texts)
+    wrong = {}
+    for (name, text), (*_, properties), o in zip(texts, ROWS, said):
+        want = properties if ',' not in properties else verdict(name, text).property
+        if o['ok'] or o['property'] != want: wrong[name, text] = (o['property'], want, o['message'])
+    assert wrong.keys() == OTHERWISE.keys(), [k for k in wrong.items() if k[0] not in OTHERWISE]
+
+
+# ---- cells ----
+def test_a_cell_shows_what_it_printed_and_its_last_value(room):
+    code = 'import torch\nprint("one")\nprint("two")\nx = torch.ones(2, 3)\nx'
+    heard = room.evaluate('''async code => {
+        const heard = [], told = await py.run(code, {onprint: s => heard.push(s)})
+        return [told, heard.join('')]
+    }''', code)
+    parts = [dict(kind='text', data='one\ntwo\n'), dict(kind='text', data='tensor([[1., 1., 1.],\n        [1., 1., 1.]])\n')]
+    assert heard == [dict(out=parts, error=None), 'one\ntwo\n']
+    assert room.evaluate('py.run("x.shape;")')['out'] == []
+
+
+def test_an_error_names_the_line_of_the_cell(room):
+    def error(code): return room.evaluate('code => py.run(code)', code)['error']
+    assert error('import torch\ntorch.ones(2) + torch.ones(3)')['line'] == 2
+    assert error('a = 1\nb = (a') == dict(line=2, text="SyntaxError: '(' was never closed")
+    assert error('def f():\n    return nothing') is None
+    assert error('a = 1\nb = 2\nf()') == dict(line=3, text="NameError: name 'nothing' is not defined")
+    assert 'torch.fft is not in the page: open the notebook' in error('torch.fft')['text']
+
+
+def test_each_home_has_its_names_and_forgets_them(room):
+    def shown(code, **where): return room.evaluate('([code, where]) => py.run(code, where)', [code, where])
+    shown('mine = 1', home='a')
+    assert shown('mine', home='a')['out'][0]['data'] == '1\n' and shown('mine', home='b')['error']
+    room.evaluate('py.reset("a")')
+    assert shown('mine', home='a')['error']
+
+
+def test_a_cell_that_defines_nothing_or_fails_is_told(room):
+    def told(code): return room.evaluate('code => py.check("lin", code, {home: "c"})', code)
+    assert (o := told('x = 1'))['property'] == 'name' and 'defines no `lin`' in o['text'] and not o['ok']
+    assert (o := told('def lin(x, w, b) return'))['property'] == 'exception' and 'in line 1' in o['message']
+    o = told('print("<b>")\ndef lin(x, w, b):\n    return x @ (w < b)')
+    assert o['out'] == [dict(kind='text', data='<b>\n')] and 'in line 3 of its cell: `return x @ (w < b)`' in o['text']
+    assert any('<code>return x @ (w &lt; b)</code>' in line for line in o['lines'])
+
+
+# ---- stopped ----
+def test_an_endless_loop_is_stopped_and_what_ran_runs_again(room):
+    said = room.evaluate('''async () => {
+        await py.run('import torch\\nkept = torch.tensor([41])', {home: 'd'})
+        await py.run('kept += 1; 1/0', {home: 'd'})                // with an error: isn't run again
+        const ends = [py.run('while True: pass', {home: 'd'}), py.run('kept = 0', {home: 'd'})]
+        setTimeout(() => py.stop(), 300)
+        return (await Promise.allSettled(ends)).map(o => o.reason?.name)
+    }''')
+    assert said == ['Stopped', 'Stopped']
+    assert room.evaluate('py.run("kept", {home: "d"})')['out'][0]['data'] == 'tensor([41])\n'
+    assert judged(room, [('relu', solution('relu'))])[0]['ok']
+
+
+def test_a_trial_that_takes_too_long_is_told_as_in_a_notebook(room, monkeypatch):
+    from dataclasses import replace
+    name, _, how, *_ = next((name, *row) for name, rows in WRONG.items() for row in rows if row[2] == 'time')
+    monkeypatch.setitem(EXERCISES, name, replace(EXERCISES[name], seconds=1))
+    [said] = judged(room, [(name, text_of(name, how))], seconds=1)
+    want = verdict(name, text_of(name, how), here=False)
+    assert (said['property'], said['message']) == ('time', want.message.replace(', in line', ', in line'))
+    assert said['held'] == len(want.held)
+    ended = room.evaluate('py.check("relu", "def relu(x):\\n    import os\\n    os._exit(1)")')
+    assert ended['property'] == 'exception' and 'it ends Python itself' in ended['message']
+    assert judged(room, [('relu', solution('relu'))])[0]['ok']
+
+
+# ---- nobody else is asked ----
+@contextlib.contextmanager
+def recorder():
+    "A port on this machine, and the list of those that knock"
+    knocks, s = [], socket.create_server(('127.0.0.1', 0))
+    def listen():
+        with contextlib.suppress(OSError):
+            while True:
+                c, at = s.accept()
+                knocks.append(at)
+                c.close()
+    threading.Thread(target=listen, daemon=True).start()
+    yield s.getsockname()[1], knocks
+    s.close()
+
+
+def test_no_other_host_is_asked(browser, built, server):
+    "A browser in which every other name leads to a port that notes who comes; a cell that asks one shows that it would"
+    with recorder() as (port, knocks):
+        b = browser.browser_type.launch(executable_path=exe(browser), args=[
+            *FLAGS, f'--host-resolver-rules=MAP * 127.0.0.1:{port},EXCLUDE 127.0.0.1'])
+        page = b.new_page()
+        page.goto(f'{server}practice/02_layers.html')
+        page.evaluate(MODULE.format(server))
+        assert page.evaluate('code => py.check("relu", code)', solution('relu'))['ok']
+        page.wait_for_timeout(200)
+        assert not knocks
+        page.evaluate('py.run("import js; js.fetch(\'http://elsewhere.example/\')")')
+        page.wait_for_timeout(500)
+        assert knocks
+        b.close()
+
+
+def test_a_page_whose_button_is_not_pressed_asks_for_nothing(pages, browser, server):
+    for address, page in pages.items(): assert not [o for o in page.loads if 'assets/python' in o], address
+    for address in 'index.html', 'matmul.html', 'practice/02_layers.html':
+        page, _, asked = visit(browser, server + address)
+        assert not [o for o in asked if 'assets/python' in o]
+        page.close()
+
+
+# ---- without it, or broken ----
+@contextlib.contextmanager
+def served(folder):
+    handler = functools.partial(load_tool('live').Handler, directory=str(folder))
+    s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=s.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{s.server_port}/'
+    s.shutdown()
+    s.server_close()
+
+
+def starts(browser, folder):
+    "What `size` and `start` give on a site of these assets: the number, and the sentence of the error"
+    (folder/'page.html').write_text('<!DOCTYPE html><title>One</title><link rel="icon" href="data:,">')
+    with served(folder) as site:
+        page = browser.new_page()
+        page.goto(f'{site}page.html')
+        page.evaluate(MODULE.format(site))
+        size = page.evaluate('python.size()')
+        said = page.evaluate('py.start().then(() => "", e => e.message)')
+        page.close()
+        return size and size['bytes'], said
+
+
+@pytest.fixture
+def some(built, tmp_path):
+    "A copy of the site's Python that may be spoilt"
+    shutil.copytree(built/'assets/python', tmp_path/'assets/python')
+    return tmp_path
+
+
+def test_size_is_what_a_compressing_server_sends(browser, some):
+    size, said = starts(browser, some)
+    files = [f for f in (some/'assets/python/pyodide').iterdir() if f.suffix != '.txt']
+    assert said == '' and sum(f.stat().st_size for f in files)/2.5 < size < 9.5e6
+
+
+@pytest.mark.parametrize('file', ['numpy*.whl', 'backprop13.zip', 'pyodide.asm.wasm', 'pyodide.mjs'])
+def test_a_part_that_is_broken_or_not_there_is_told_in_a_sentence(browser, some, file):
+    [part] = (some/'assets/python/pyodide').glob(file)
+    blob = part.read_bytes()
+    part.write_bytes(blob[:-9] + bytes(9))
+    if file == 'pyodide.mjs': part.unlink()
+    _, said = starts(browser, some)
+    assert said.startswith("Python can't be loaded: ") and said.endswith('.') and '\n' not in said
+
+
+def test_a_site_without_python_says_so(browser, tmp_path):
+    (folder := tmp_path/'assets/python').mkdir(parents=True)
+    for name in 'python.js', 'worker.js': (folder/name).write_text(read(f'nbs/assets/python/{name}'))
+    (folder/'parts.json').write_text('{"parts": null}')
+    assert starts(browser, tmp_path) == (None, 'This site was built without Python.')
