@@ -113,8 +113,6 @@ class Watch(TorchFunctionMode):
         self.banned, self.autograd, self.fault = banned, autograd, None
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = torch_name(func)
-        if name in AUTOGRAD and not self.autograd:
-            self.say('no autograd', f'{_calls(name)}, where a formula of yours is wanted')
         if 'from_numpy' in self.banned:
             if name in NUMPY or name in MAKES and _of_numpy(args):
                 self.say('type', 'it takes numbers back from NumPy; stay with tensors')
@@ -123,7 +121,9 @@ class Watch(TorchFunctionMode):
         self.refuse(name)
         return func(*args, **(kwargs or {}))
     def refuse(self, name):
-        if name in self.banned:
+        if name in AUTOGRAD and not self.autograd:
+            self.say('no autograd', f'{_calls(name)}, where a formula of yours is wanted')
+        if name in self.banned or name.endswith('_backward') and not self.autograd:
             self.say('no ready-made function', f'{_calls(name)}, which does the work for you')
     def say(self, *fault):
         self.fault = Fault(*fault)
@@ -140,10 +140,7 @@ class Operations(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls): return False       # else the first call imports the compiler
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__.strip('_')
-        self.watch.refuse(name)
-        if name.endswith('_backward') and not self.watch.autograd:
-            self.watch.say('no ready-made function', f'{_calls(name)}, which does the work for you')
+        self.watch.refuse(func.overloadpacket.__name__.strip('_'))
         out = func(*args, **(kwargs or {}))
         plain = isinstance(out, Tensor) and out.is_cpu and out.layout is torch.strided
         size = out.untyped_storage().nbytes()/1e6 if plain and not out.is_quantized else 0
@@ -271,9 +268,16 @@ def run(
         if up: raise TimeUp                             # the code caught it
     except KeyboardInterrupt: raise
     except BaseException as e:
+        _refuse_absent(watch, e)
         if not watch.fault: raise _as_fault(f, e, seconds) from None
     if o := watch.fault: raise Fault(o.property, f'{o}{line_of(f, o)}') from None
     return result
+
+def _refuse_absent(watch, e):
+    "What a page hasn't may be forbidden, too."
+    if watch.fault or not hasattr(e, 'absent'): return
+    with contextlib.suppress(Fault): watch.refuse(e.absent.strip('_'))
+    if watch.fault: watch.fault.__traceback__ = e.__traceback__
 
 # %% ../../nbs/support/grading.ipynb #546893c8
 def left_behind(was:dict):

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['bool_', 'int64', 'float32', 'float64', 'default_generator', 'dtype', 'promote_types', 'result_type', 'Size',
            'backward_order', 'result', 'grad', 'no_grad', 'enable_grad', 'is_grad_enabled', 'device', 'Tensor',
-           'Generator', 'Parameter', 'Module', 'Linear', 'Sequential', 'ParameterList', 'MSELoss', 'ReLU', 'Tanh',
-           'Sigmoid', 'Optimizer', 'sgd', 'SGD', 'TorchFunctionMode', 'TorchDispatchMode', 'as_torch', 'install']
+           'Absent', 'Generator', 'Parameter', 'Module', 'Linear', 'Sequential', 'ParameterList', 'MSELoss', 'ReLU',
+           'Tanh', 'Sigmoid', 'Optimizer', 'sgd', 'SGD', 'TorchFunctionMode', 'TorchDispatchMode', 'as_torch',
+           'install']
 
 # %% ../../nbs/support/twin.ipynb #a286762a
 import contextlib, copy, functools, math, operator, sys, types, warnings
@@ -88,6 +89,7 @@ def result(
     if Tensor.recording and out.array.dtype.kind == 'f' and any(a.made_of is not None for a in parts):
         out.read = _read(name, parts, arrows[0][0])
         out.made_of = [(a, rule) for a, rule in arrows if isinstance(a, Tensor) and a.made_of is not None]
+    if _below: _tell(out)
     return out
 
 def _array(o): return o.array if isinstance(o, Tensor) else o
@@ -746,6 +748,11 @@ class _Pieces:
         return tuple(self[(slice(None),)*_axis(dim, self.ndim) + (i,)] for i in range(self.size(dim)))
     def nan_to_num(self, nan=0.):
         return result(np.nan_to_num(self.array, nan=nan), 'NanToNum', (self, lambda g: _kept(g, self.isfinite())))
+    def diag(self):
+        if self.ndim not in (1, 2): raise RuntimeError('diag(): Supports 1D or 2D tensors.')
+        i = np.arange(min(self.shape))
+        if self.ndim == 1: return _put(self, (i, i), self.shape*2)
+        return self[_tensor(i), _tensor(i)]
     def untyped_storage(self): return _Memory(self.array)
 
 # %% ../../nbs/support/twin.ipynb #1f2fa472
@@ -952,7 +959,13 @@ class Tensor(_Backward, _Arithmetic, _Functions, _Choices, _Shapes, _Axes, _Sums
         _lacks(f'Tensor.{name}')
     def __repr__(self): return _repr(self)
 
-def _lacks(name): raise AttributeError(f'{name} is not in the page: open the notebook')
+class Absent(AttributeError):
+    "What PyTorch has, and the page has not; `absent` is its name."
+    def __init__(self, what):
+        super().__init__(f'{what} is not in the page: open the notebook')
+        self.absent = what.rpartition('.')[2]
+
+def _lacks(name): raise Absent(name)
 
 # %% ../../nbs/support/twin.ipynb #cc9c5d42
 def _tensor(data, *, dtype=None, requires_grad=False):
@@ -1373,10 +1386,20 @@ class TorchFunctionMode:
     def __exit__(self, *error): _modes.remove(self)
     def __torch_function__(self, func, types, args=(), kwargs=None): return func(*args, **(kwargs or {}))
 
-class TorchDispatchMode(TorchFunctionMode):
-    "What lies below PyTorch's functions isn't in the page: it is told of nothing."
-    def __enter__(self): return self
-    def __exit__(self, *error): pass
+_below = []
+class TorchDispatchMode:
+    "In its `with`, it is told of each result. By which operation it was made, it isn't told."
+    def __enter__(self):
+        _below.append(self)
+        return self
+    def __exit__(self, *error): _below.remove(self)
+
+def _tell(out):
+    def made(): return out
+    made.overloadpacket = types.SimpleNamespace(__name__='')
+    modes, _below[:] = [*_below], []
+    try: [mode.__torch_dispatch__(made, ()) for mode in modes]
+    finally: _below[:] = modes
 
 def _told(f):
     @functools.wraps(f)
@@ -1417,7 +1440,8 @@ def _rooms():
     data = _Names('torch.utils.data', default_collate=_default_collate,
                   **{k: _absent(f'torch.utils.data.{k}') for k in loading.split()})
     modes = _Names('torch.utils._python_dispatch', TorchDispatchMode=TorchDispatchMode)
-    return dict(nn=_nn(), autograd=_Names('torch.autograd', grad=grad),
+    empty = dict(func=_Names('torch.func'), ops=_Names('torch.ops', aten=_Names('torch.ops.aten')))
+    return dict(**empty, nn=_nn(), autograd=_Names('torch.autograd', grad=grad),
                 optim=_Names('torch.optim', SGD=SGD, Optimizer=Optimizer, sgd=_Names('torch.optim.sgd', sgd=sgd)),
                 testing=_Names('torch.testing', assert_close=_assert_close),
                 overrides=_Names('torch.overrides', TorchFunctionMode=TorchFunctionMode),
