@@ -588,9 +588,21 @@ def _extreme(a, name, f, arg, dim, keepdim):
 # %% ../../nbs/support/twin.ipynb #0c094c82
 class _Extreme(tuple):
     "Values and indices."
+    of = 'max'
     def __new__(cls, values, indices): return super().__new__(cls, (values, indices))
     values, indices = (property(operator.itemgetter(i)) for i in (0, 1))
-    def __repr__(self): return f'torch.return_types.max(\nvalues={self[0]!r},\nindices={self[1]!r})'
+    def __repr__(self): return f'torch.return_types.{self.of}(\nvalues={self[0]!r},\nindices={self[1]!r})'
+class _Sorted(_Extreme): of = 'sort'
+
+def _sort(a, dim=-1, descending=False, stable=False):
+    "The numbers along a dim in order, and where they stood; equal ones keep theirs."
+    k = _axis(dim, a.ndim)
+    way = (slice(None),)*k + (slice(None, None, -1 if descending else None),)
+    if not a.ndim: return _Sorted(a.clone(), _tensor(0))
+    at = np.argsort(a.array[way], axis=k, kind='stable').astype(np.int64)[way]
+    if descending: at = a.shape[k] - 1 - at
+    index = tuple(at if j == k else i for j, i in enumerate(np.indices(a.shape, sparse=True)))
+    return _Sorted(result(a.array[index], 'Sort', (a, lambda g: _put(g, index, a.shape))), result(at))
 
 # %% ../../nbs/support/twin.ipynb #1050abda
 def _shared(a, name, f, dim, keepdim):
@@ -662,7 +674,7 @@ def _split_index(a, index):
     basic, picks, dim = [], [], 0
     for i in index:
         if isinstance(i, Tensor) and i.ndim == 0 and i.dtype is int64: i = int(i)
-        if isinstance(i, list): i = _tensor(i)
+        if isinstance(i, (list, tuple, range, np.ndarray)): i = _tensor(i, dtype=None if len(i) else int64)
         pick = i.array if isinstance(i, Tensor) else slice(None)
         if isinstance(i, (int, np.integer)): _check_index(i, dim, a.shape[dim])
         else: picks.append(pick)
@@ -748,6 +760,8 @@ class _Pieces:
         return tuple(self[(slice(None),)*_axis(dim, self.ndim) + (i,)] for i in range(self.size(dim)))
     def nan_to_num(self, nan=0.):
         return result(np.nan_to_num(self.array, nan=nan), 'NanToNum', (self, lambda g: _kept(g, self.isfinite())))
+    def sort(self, dim=-1, descending=False, stable=False): return _sort(self, dim, descending, stable)
+    def argsort(self, dim=-1, descending=False, stable=False): return _sort(self, dim, descending, stable)[1]
     def diag(self):
         if self.ndim not in (1, 2): raise RuntimeError('diag(): Supports 1D or 2D tensors.')
         i = np.arange(min(self.shape))
@@ -835,6 +849,8 @@ class _InPlace:
     add_, sub_, mul_, div_ = map(_inplace, (_add, _sub, _mul, _div))
     __iadd__, __isub__, __imul__, __itruediv__ = (_inplace(_left(f)) for f in (_add, _sub, _mul, _div))
     relu_, exp_, clamp_ = map(_inplace, (_Choices.relu, _Functions.exp, _Choices.clamp))
+    neg_ = _inplace(_Sums.neg)
+    for _name in 'tanh sigmoid sqrt log abs square'.split(): locals()[_name + '_'] = _inplace(vars(_Functions)[_name])
     masked_fill_ = _inplace(_Choices.masked_fill)
     def copy_(self, value):
         with _writing(self, [value], lambda g: g*0, lambda g: g): _fill(self.array, value)
@@ -942,11 +958,19 @@ class _Copies:
     def __deepcopy__(self, memo):
         if self.made_of: raise RuntimeError('Only Tensors created explicitly by the user (graph leaves) support '
                                             'the deepcopy protocol at the moment.')
-        out = memo[id(self)] = self.detach().clone()
+        out = memo[id(self)] = result(_copied(self.array))
         out.__class__, out.made_of = type(self), self.made_of
         for k, v in vars(self).items():      # `.grad`, and what a user put there, such as `.g`
             if k == 'grad' or k not in vars(out): setattr(out, k, copy.deepcopy(v, memo))
         return out
+
+def _copied(array):
+    "A copy that lies in memory as this does."
+    if not array.size: return array.copy()
+    span = sum((n - 1)*s for n, s in zip(array.shape, array.strides)) + array.itemsize
+    out = np.ndarray(array.shape, array.dtype, np.zeros(span, np.uint8), 0, array.strides)
+    out[...] = array
+    return out
 
 # %% ../../nbs/support/twin.ipynb #54b661d6
 class Tensor(_Backward, _Arithmetic, _Functions, _Choices, _Shapes, _Axes, _Sums, _Extremes, _Softmax,
@@ -964,6 +988,7 @@ class Absent(AttributeError):
     def __init__(self, what):
         super().__init__(f'{what} is not in the page: open the notebook')
         self.absent = what.rpartition('.')[2]
+Absent.__module__, Absent.__qualname__ = 'builtins', 'AttributeError'        # as readers know it
 
 def _lacks(name): raise Absent(name)
 
@@ -1231,6 +1256,10 @@ class _State:
         for p in self.parameters(): p.data = p.detach().to(to)
         return self
     def double(self): return self.to(float64)
+    def float(self): return self.to(float32)
+    def requires_grad_(self, on=True):
+        for p in self.parameters(): p.requires_grad = on
+        return self
     def state_dict(self): return {k: p.detach() for k, p in self.named_parameters()}
     def load_state_dict(self, state):
         with no_grad():
@@ -1241,7 +1270,7 @@ class _State:
         inner = '\n  ' + '\n  '.join(parts) + '\n' if parts else self.extra_repr()
         return f'{type(self).__name__}({inner})'
 
-for _name in 'zero_grad train eval to double state_dict load_state_dict extra_repr __repr__'.split():
+for _name in 'zero_grad train eval to double float requires_grad_ state_dict load_state_dict extra_repr __repr__'.split():
     setattr(Module, _name, vars(_State)[_name])
 
 # %% ../../nbs/support/twin.ipynb #34e5efd0
@@ -1258,6 +1287,11 @@ def _nll_loss(logs, targ):
                                                 f'batch_size ({len(targ)}).')
     if not ((0 <= targ.array) & (targ.array < logs.shape[1])).all(): raise IndexError('a target is out of bounds')
     return _renamed(-logs[_arange(len(targ)), targ].mean(), 'NllLoss')
+def _one_hot(targ, num_classes=-1):
+    if targ.dtype is not int64: raise RuntimeError('one_hot is only applicable to index tensor.')
+    n = int(targ.max()) + 1 if num_classes < 0 else num_classes
+    if ((targ.array < 0) | (targ.array >= n)).any(): raise RuntimeError('Class values must fit num_classes.')
+    return (targ[..., None] == _arange(n)).long()
 def _cross_entropy(logits, targ): return _nll_loss(logits.log_softmax(1) if logits.ndim == 2 else logits, targ)
 def _renamed(a, name):
     a.name = name
@@ -1371,7 +1405,7 @@ class _Names(types.ModuleType):
 _METHODS = '''abs add all amax any argmax argmin clamp clone cos div eq exp flatten flip ge gt isfinite
     isnan le log log2 log_softmax logsumexp lt masked_fill matmul max maximum mean min minimum mul ne neg
     norm permute pow relu reshape round sigmoid sign sin softmax sqrt square squeeze sub sum t tanh
-    transpose unsqueeze unique nonzero split unbind amin'''.split()
+    transpose unsqueeze unique nonzero split unbind amin diag sort argsort'''.split()
 _FUNCTIONS = '''allclose arange as_tensor broadcast_shapes cat equal eye finfo from_numpy full isclose
     linspace manual_seed rand rand_like randint randn randn_like randperm set_printoptions set_default_dtype
     stack tensor where einsum unravel_index'''.split()
@@ -1421,6 +1455,13 @@ for _part in (_Backward, _Arithmetic, _Functions, _Choices, _Shapes, _Axes, _Sum
             _f.__name__ = _name
             setattr(Tensor, _name, _f)
 
+def _of_tensor(f):
+    @functools.wraps(f)
+    def call(*args, **kw):
+        if args and isinstance(args[0], Tensor): return f(*args, **kw)
+        got = ', '.join(type(o).__name__ for o in args)
+        raise TypeError(f'{f.__name__}() received an invalid combination of arguments - got ({got})')
+    return call
 def _functions(names): return {k: _told(f) if isinstance(f, types.FunctionType) else f for k, f in names.items()}
 def _absent(name):
     def lacks(self, *args, **kw): _lacks(name)
@@ -1429,7 +1470,8 @@ def _absent(name):
 # %% ../../nbs/support/twin.ipynb #22b408e6
 def _nn():
     "`torch.nn` and its functions."
-    F = _functions(dict(linear=_linear, mse_loss=_mse_loss, nll_loss=_nll_loss, cross_entropy=_cross_entropy))
+    F = _functions(dict(linear=_linear, mse_loss=_mse_loss, nll_loss=_nll_loss, cross_entropy=_cross_entropy,
+                        one_hot=_one_hot))
     F |= {k: getattr(Tensor, k) for k in 'relu sigmoid tanh softmax log_softmax'.split()}
     classes = Module, Parameter, ParameterList, Linear, Sequential, ReLU, Tanh, Sigmoid, MSELoss
     return _Names('torch.nn', functional=_Names('torch.nn.functional', **F), **{c.__name__: c for c in classes})
@@ -1441,7 +1483,7 @@ def _rooms():
                   **{k: _absent(f'torch.utils.data.{k}') for k in loading.split()})
     modes = _Names('torch.utils._python_dispatch', TorchDispatchMode=TorchDispatchMode)
     empty = dict(func=_Names('torch.func'), ops=_Names('torch.ops', aten=_Names('torch.ops.aten')))
-    return dict(**empty, nn=_nn(), autograd=_Names('torch.autograd', grad=grad),
+    return dict(**empty, nn=_nn(), autograd=_Names('torch.autograd', grad=_told(grad)),
                 optim=_Names('torch.optim', SGD=SGD, Optimizer=Optimizer, sgd=_Names('torch.optim.sgd', sgd=sgd)),
                 testing=_Names('torch.testing', assert_close=_assert_close),
                 overrides=_Names('torch.overrides', TorchFunctionMode=TorchFunctionMode),
@@ -1452,6 +1494,7 @@ def _rooms():
 def as_torch():
     "The twin, as a module `torch`."
     names = {k: getattr(Tensor, k) for k in _METHODS}
+    names |= {k: _of_tensor(f) for k, f in names.items() if k != 'pow'}
     names |= _functions({k: globals()['_' + k] for k in _FUNCTIONS})
     names |= _functions(dict(zeros=_filled(0), ones=_filled(1), empty=_filled(0), zeros_like=_filled_like(0),
                              ones_like=_filled_like(1), empty_like=_filled_like(0)))

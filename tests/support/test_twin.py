@@ -30,15 +30,15 @@ FAMILIES = {
         a.squeeze(); a.squeeze(d); a.t(); a.T.clone(); a.mT; a.transpose(0, 1); a.transpose(0, d); a.permute(1, 0); a.permute(2, 0, 1); a.expand(3, 3); a.expand(2, 3, 3);
         a.expand(-1, 3); a.flip(0); a.flip(d); torch.stack([a, a*2]); torch.stack([a, b], 1); torch.cat([a, b]); torch.cat([a, b], d); torch.cat([a, a], d);
         a.view_as(b); a.sum_to_size(1, 3); torch.broadcast_shapes(a.shape, b.shape); a.shape; a.size(d); a.shape[:1]; a.numel(); len(a); a.dim(); a.t().is_contiguous();
-        a.contiguous().stride(); a.t().stride(); a.expand(3, 3).stride(); a.t().contiguous()''',
+        a.contiguous().stride(); a.t().stride(); a.expand(3, 3).stride(); a.t().contiguous(); copy.deepcopy(x.t()).view(-1); copy.deepcopy(x.expand(2, *x.shape)).view(-1); copy.deepcopy(x[..., :1]).view(-1)''',
     'sums': '''a.sum(); a.sum(d); a.sum(d, keepdim=True); a.sum((0, 1)); a.sum(-1); a.mean(); a.mean(d); a.mean(0, keepdim=True); a.norm(); a.all(); a.any(); a.all(d); a.any(0, keepdim=True);
         a.max(); a.min(); a.max(d); a.min(d); a.max(d).values; a.max(-1, keepdim=True)[1]; a.max(-1, keepdim=True).values; a.amax(d); a.amin(); a.amax((0, 1)); a.argmax(); a.argmax(d); a.argmin(d);
-        a.argmax(-1, keepdim=True); a.logsumexp(d); a.logsumexp(-1, keepdim=True); a.log_softmax(-1); a.softmax(d); a.log_softmax(d); a.sum(dtype=torch.float64)''',
+        a.argmax(-1, keepdim=True); a.sort(stable=True); a.sort(dim=d, stable=True); a.sort(dim=d, descending=True, stable=True); a.argsort(stable=True); a.logsumexp(d); a.logsumexp(-1, keepdim=True); a.log_softmax(-1); a.softmax(d); a.log_softmax(d); a.sum(dtype=torch.float64)''',
     'indices': '''a[0]; a[-1]; a[d]; a[:, 0]; a[0, 1]; a[1:]; a[:-1]; a[::2]; a[:, 1:]; a[None]; a[:, None]; a[..., None]; a[..., 0]; a[...]; a[:]; a[()]; a[1, ..., 0]; a[[0, 1]]; a[i]; a[i, i];
         a[:, i]; a[i, 0]; a[0, i]; a[0, :, i]; a[i, :, 0]; a[i[:, None], i]; a[c]; a[a > 0]; a[i, None]; a[::-1]; a[5]; a[:, 5]; a[a]; a[torch.tensor(1)]; a[:, [2, 0]]; a[1:, i];
-        list(a); a.tolist(); a.item(); bool(a); int(a); float(a); 2 in a; [*a.shape]; f'{a.sum():.2f}'; range(5)[a]''',
+        list(a); a.tolist(); a.item(); bool(a); int(a); float(a); 2 in a; [*a.shape]; f'{a.sum():.2f}'; range(5)[a]; a[range(2)]; a[:, range(1)]; a[range(2), i]; a[(0, 1),]; a[[]]; a[np.array([0, 1])]; a.diag()''',
     'in place': '''put(x, 0, 5); put(x, (slice(None), 1), 2.5); put(x, c, 0); put(x, i, 7); put(x, (i, i), 1); put(x, slice(1), b); put(x, slice(None), x + 1); then(put(x[0], 0, 9), x); then(put(x.t(), 0, 4), x);
-        then(put(x.view(-1), 1, 3), x); x.add_(b); x.sub_(2); x.mul_(b); x.mul_(2.5); x.div_(2); x.zero_(); then(x[0].zero_(), x); x.fill_(3); x.copy_(b); x.clamp_(0); x.relu_(); x.exp_();
+        then(put(x.view(-1), 1, 3), x); x.add_(b); x.sub_(2); x.mul_(b); x.mul_(2.5); x.div_(2); x.zero_(); then(x[0].zero_(), x); x.fill_(3); x.copy_(b); x.clamp_(0); x.relu_(); x.exp_(); x.neg_(); x.tanh_(); x.sigmoid_(); x.sqrt_(); x.log_(); x.abs_(); x.square_();
         x.masked_fill_(c, 1); then(x.t().mul_(2), x); x.expand(3, 3).add_(1); x.fill_diagonal_(1); then(x.reshape(-1).add_(1), x); then(x[1:].add_(1), x); then(x[i].add_(1), x);
         x.index_add(0, i % len(x), x[i]); iadd(x, b); then(x.flatten().mul_(0), x); then(x.detach().add_(1), x); then(x.clone().add_(1), x); then(x.squeeze().add_(1), x);
         w.add_(1); held(lambda: w.add_(1)); put(w, 0, 1); w[0].mul_(2)''',
@@ -49,7 +49,7 @@ FAMILIES = {
         torch.from_numpy(a.detach().numpy()); a.numpy(); torch.tensor(a.detach().numpy()); torch.tensor(np.float64(2)); a.requires_grad_(); torch.tensor([a.sum(), a.sum()]); torch.tensor(2, dtype=torch.float64); torch.tensor([[1], [2, 3]]); torch.tensor('x');
         torch.equal(a, b); torch.allclose(a, b); torch.allclose(a, a); a.isclose(b); a.isclose(a + 1e-6); torch.finfo(torch.float32).eps; torch.testing.assert_close(a, a);
         torch.testing.assert_close(a, b); torch.testing.assert_close(a, a*(1 + 1e-5)); torch.testing.assert_close(a, a + 3e-6); a.requires_grad; a.is_leaf; (a*2).is_leaf; a.grad_fn is None''',
-    'layers': '''F.relu(f); F.mse_loss(f, f*2); F.mse_loss(f, b.double()); F.cross_entropy(f, i[:len(f)]); F.nll_loss(f, i[:len(f)]); F.log_softmax(f, -1); F.linear(f, b); F.linear(f, f); F.softmax(f, 0); torch.sigmoid(f);
+    'layers': '''F.relu(f); F.mse_loss(f, f*2); F.mse_loss(f, b.double()); F.cross_entropy(f, i[:len(f)]); F.nll_loss(f, i[:len(f)]); F.log_softmax(f, -1); F.linear(f, b); F.linear(f, f); F.softmax(f, 0); torch.sigmoid(f); F.one_hot(i); F.one_hot(i, 3); F.one_hot(f); torch.max(0, f); torch.exp(2.);
         nn.ReLU()(f); nn.Sequential(nn.ReLU(), nn.Tanh())(f); nn.Parameter(f.detach()); nn.Sequential(nn.Linear(3, 2), nn.ReLU()); [k for k, _ in nn.Sequential(nn.Linear(3, 2), nn.ReLU()).named_parameters()]''',
 }
 FAMILIES = {name: [e.strip() for e in text.split(';')] for name, text in FAMILIES.items()}
@@ -70,7 +70,7 @@ def case(rng, lib):
     c = tensor(shape, 'bool')
     i = lib.tensor([rng.randrange(-1, 3) for _ in range(2)], dtype=lib.int64)
     return dict(torch=lib, np=np, nn=lib.nn, F=lib.nn.functional, a=a, b=b, c=c, x=x, f=f, i=i, d=rng.choice([0, 0, -1, 1, 1, 2]),
-                w=lib.ones(3, requires_grad=True), put=put, then=lambda _, x: x, held=held(lib), iadd=iadd)
+                w=lib.ones(3, requires_grad=True), copy=copy, put=put, then=lambda _, x: x, held=held(lib), iadd=iadd)
 
 
 def put(x, i, v):
