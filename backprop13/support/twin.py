@@ -834,7 +834,8 @@ def _inplace(f):
         if out.dtype.kind > a.dtype.kind:
             raise RuntimeError(f"result type {_TYPE[out.dtype.name]} can't be cast to the desired output type "
                                f'{_TYPE[a.dtype.name]}')
-        if out.shape != a.shape: _fill(a.array, out)         # raises
+        if out.shape != a.shape: raise RuntimeError(f"output with shape {list(a.shape)} doesn't match the broadcast "
+                                                    f'shape {list(out.shape)}')
         values = [o for o in (old, *args) if _watched(o)]
         with _writing(a, values, None, None): _fill(a.array, out)
         if Tensor.recording and values: a.made_of, a.name, a.read = out.made_of, out.name, out.read
@@ -1046,7 +1047,7 @@ def _joined(name, f, tensors, dim, extra=0, empty=()):
     "Tensors along an axis, that they have or (`extra`) that is new."
     dim = _axis(dim, tensors[0].ndim, extra)
     d = functools.reduce(promote_types, [x.dtype for x in (*tensors, *empty)])
-    out = _call(lambda: f([x.array.astype(d.np) for x in tensors], axis=dim))
+    out = np.ascontiguousarray(_call(lambda: f([x.array.astype(d.np) for x in tensors], axis=dim)))
     arrows, end = [(x, lambda g, x=x: result(np.zeros_like(x.array))) for x in empty], 0
     for x in tensors:
         start, end = end, end + (1 if extra else x.shape[dim])
