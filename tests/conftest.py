@@ -68,6 +68,8 @@ def reads_what_it_says(request):
 # ---- two worlds: with MNIST and without. `make test` runs all tests without, and once more, on the real digits,
 # those that read any: they have the mark `data`, or ask for `digits`. The others get none, so none is left out.
 DATA = os.environ.get('BACKPROP13_DATA')
+wheels = root.parent/'shared/data/pyodide'           # copies of the project that a test makes stand elsewhere
+if wheels.is_dir(): os.environ.setdefault('BACKPROP13_PYODIDE', str(wheels))
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'data: reads digits, so it must hold with MNIST and without')

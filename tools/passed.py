@@ -20,8 +20,8 @@ READS = {
     r'test_benchmarks': 'package pages',
     r'test_twin': 'package prose',
     r'test_book': 'package site prose',
-    r'test_(lab_\w+|in_page|on_page|predict|workbook)': 'package site pages',
-    r'test_(authoring|labs|notebooks|package|passed)': 'package site pages rest',
+    r'test_(lab_\w+|on_page|predict|workbook)': 'package site pages',
+    r'test_(authoring|in_page|labs|notebooks|package|passed)': 'package site pages rest',
     r'nbs/(reference|support/ledger)': 'package',
     r'nbs/(practice|lesson_map|teaching|support/pages)': 'package prose',
     r'nbs/.*': 'notebooks'}

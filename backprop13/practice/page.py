@@ -8,6 +8,8 @@ __all__ = ['WIDTH', 'MOST', 'HOMES', 'shown', 'Told', 'home', 'reset', 'run', 'c
 # %% ../../nbs/support/page.ipynb #e49b3988
 import ast, html, io, json, linecache, re, sys, traceback
 from contextlib import redirect_stderr, redirect_stdout
+from itertools import islice
+from math import inf
 from types import ModuleType
 from . import exercises, grading
 
@@ -17,23 +19,31 @@ _ENDS = {list: '[]', tuple: '()', set: '{}', dict: '{}'}
 
 def shown(
     o, # any value
-    at:int=0, # how far from the left it stands
-    after:int=0, # how much follows it, in its line
+    indent:int=0, # of its lines
+    column:int=0, # where it begins
+    after:int=0, # how much follows it in its line
+    width:float=WIDTH,
 ) -> str:
     "A value as IPython shows it."
-    line = repr(o)
-    ends = _ENDS.get(type(o))
-    if not (ends and o) or '\n' not in line and at + len(line) + after <= WIDTH and len(o) <= MOST:
-        return line.replace('\n', '\n' + ' '*at)
-    items = sorted(o, key=str) if type(o) is set else o
-    rows, more = [], '...'*(len(o) > MOST)
-    for i, item in zip(range(MOST), items):
-        key = f'{shown(item, at + 1)}: ' if type(o) is dict else ''
-        value, last = o[item] if type(o) is dict else item, i == len(o) - 1
-        rows.append(key + shown(value, at + 1 + len(key), 1))
-    more = ['...'] if len(o) > MOST else []
-    comma = ','*(type(o) is tuple and len(o) == 1)
-    return ends[0] + (',\n' + ' '*(at + 1)).join(rows + more) + comma + ends[1]
+    if type(o) not in _ENDS or not o: return repr(o).replace('\n', '\n' + ' '*indent)
+    begin, end = _ENDS[type(o)]
+    if type(o) is tuple and len(o) == 1: end = ',)'
+    def join(separator, width):
+        rows = []
+        for item in islice(_sorted(o) if type(o) is set else o, MOST):
+            key = f'{shown(item, indent + 1, width=inf)}: ' if type(o) is dict else ''
+            value = o[item] if type(o) is dict else item
+            at = len(key) + 1 + (indent if rows else column)
+            follows = 1 if len(rows) < len(o) - 1 else len(end) + after
+            rows.append(key + shown(value, indent + 1, at, follows, width))
+        return begin + separator.join(rows + ['...']*(len(o) > MOST)) + end
+    line = join(', ', inf)
+    if '\n' not in line and column + len(line) + after <= width: return line
+    return join(',\n' + ' '*(indent + 1), width) if width < inf else line
+
+def _sorted(o):
+    try: return sorted(o)
+    except TypeError: return sorted(o, key=str)
 
 # %% ../../nbs/support/page.ipynb #d14d206b
 _KINDS = dict(html='_repr_html_', svg='_repr_svg_', png='_repr_png_', markdown='_repr_markdown_')

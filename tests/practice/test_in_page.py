@@ -1,12 +1,13 @@
 """Python in the page, in headless Chromium: cells and exercises in its worker, judged as natively; nothing is asked of
 other hosts; what happens where Python is stopped, broken, or not there."""
-import contextlib, functools, http.server, json, re, shutil, threading
+import contextlib, functools, hashlib, http.server, io, json, random, re, shutil, subprocess, sys, tempfile, threading, zipfile
 from dataclasses import replace
 
-import pytest
-from conftest import load_tool, read, visit
+import pytest, torch
+from conftest import load_tool, read, root, visit
 
 from backprop13.practice.exercises import EXERCISES, solution
+from backprop13.practice.page import shown
 from mistakes import BY_KIND, WRONG, home_of, text_of, verdict
 
 inpage = load_tool('inpage')
@@ -209,3 +210,95 @@ def test_a_site_without_python_says_so(browser, tmp_path):
     for name in 'python.js', 'worker.js': (folder/name).write_text(read(f'nbs/assets/python/{name}'))
     (folder/'parts.json').write_text('{"parts": null}')
     assert starts(browser, tmp_path) == (None, 'This site was built without Python.')
+
+
+# ---- how a value is shown ----
+def some_value(draw, depth=3):
+    "Of several kinds; what takes several lines itself, in no more than one container"
+    k = draw.randrange(9 if depth else 5)
+    if k == 0: return draw.randrange(10**draw.randrange(1, 9))
+    if k == 1: return 'word '*draw.randrange(1, 9)
+    if k == 2: return draw.random()
+    if k == 3: return torch.arange(draw.randrange(1, 30 if depth == 2 else 9))
+    if k == 4: return torch.ones(2, draw.randrange(1, 6)) if depth == 2 and draw.random() < .5 else None
+    items = [some_value(draw, depth - 1) for _ in range(draw.choice([0, 1, 2, 3, 8, 20]))]
+    if k == 5: return items
+    if k == 6: return tuple(items)
+    if k == 7: return {f'key {i}'*draw.randrange(1, 4): v for i, v in enumerate(items)}
+    return {draw.randrange(1000) for _ in items}
+
+
+def test_a_value_is_shown_as_ipython_shows_it():
+    pretty = pytest.importorskip('IPython.lib.pretty').pretty
+    values = [some_value(random.Random(i)) for i in range(500)] + [[*range(1500)], [3]*1000, {'a', 3}]
+    assert not [v for v in values if shown(v) != pretty(v)]
+
+
+# ---- what the build puts there ----
+NUMPY = 'numpy-2.0.2-cp312-cp312-pyodide_2024_0_wasm32.whl'
+
+@pytest.fixture
+def alone(monkeypatch, tmp_path):
+    "No place has the wheel but those that a test fills: the folder that is named, and the cache"
+    monkeypatch.setenv('BACKPROP13_PYODIDE', str(tmp_path/'named'))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    for o in 'http_proxy', 'https_proxy', 'HTTPS_PROXY': monkeypatch.setenv(o, 'http://127.0.0.1:9')
+    monkeypatch.setenv('PIP_NO_INDEX', '1')
+    for o in 'named', 'cache/backprop13/pyodide': (tmp_path/o).mkdir(parents=True)
+    return tmp_path
+
+
+def test_the_sum_decides_which_wheel_is_taken(alone):
+    right = hashlib.sha256(b'right').hexdigest()
+    got, said = inpage.wheel(NUMPY, right)
+    assert got is None and len(said) == 4 and said[0].endswith('named: not there') and 'PyPI' in said[2]
+    (alone/'named'/NUMPY).write_bytes(b'wrong')
+    got, said = inpage.wheel(NUMPY, right)
+    assert got is None and f'other bytes than Pyodide names (SHA-256 {right[:12]}…)' in said[0]
+    (alone/'cache/backprop13/pyodide'/NUMPY).write_bytes(b'right')
+    assert inpage.wheel(NUMPY, right)[0] == b'right'
+
+
+def test_what_was_fetched_is_kept(alone, monkeypatch):
+    monkeypatch.setattr(inpage, 'from_pypi', lambda file: b'right')
+    right = hashlib.sha256(b'right').hexdigest()
+    assert inpage.wheel(NUMPY, right)[0] == b'right'
+    monkeypatch.setattr(inpage, 'from_pypi', lambda file: b'wrong')
+    assert inpage.wheel(NUMPY, right)[0] == b'right'
+
+
+def test_a_site_is_built_without_the_wheel_and_says_so_in_a_line(alone, clone, docs):
+    for f in (clone/'nbs').rglob('*.ipynb'): f.unlink()
+    (clone/'node_modules').symlink_to(root/'node_modules')
+    code = 'import sys; sys.path.insert(0, "tools"); import site_; site_.get_parts()'.replace('site_', 'the_site')
+    (clone/'tools/the_site.py').write_text((clone/'tools/site.py').read_text(encoding='utf-8'), encoding='utf-8')
+    r = subprocess.run([sys.executable, '-c', code], cwd=clone, text=True, capture_output=True)
+    [line] = r.stdout.splitlines()
+    assert not r.returncode and line.startswith("site: the pages are without Python, for NumPy's wheel can't be had")
+    assert 'BACKPROP13_PYODIDE' in line
+    told = json.loads((clone/'nbs/assets/python/parts.json').read_text())
+    assert told['parts'] is None and not (clone/'nbs/assets/python/pyodide').exists()
+    assert (clone/'nbs/assets/katex').exists()
+
+
+def test_the_library_is_packed_whole_and_always_the_same():
+    blob = inpage.library()
+    assert blob == inpage.library() and len(blob) < 150_000
+    names = zipfile.ZipFile(io.BytesIO(blob)).namelist()
+    assert names == [*dict.fromkeys(names)] and 'backprop13/practice/page.py' in names
+    code = '''import json, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] not in {*sys.stdlib_module_names, 'numpy', 'backprop13'}: raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+sys.path.insert(0, sys.argv[1])
+import backprop13.support.twin as twin, importlib
+twin.install()
+for o in json.loads(sys.argv[2]): importlib.import_module(o)
+print({m.__file__.startswith(sys.argv[1]) for k, m in sys.modules.items() if k.startswith('backprop13')})'''
+    modules = [o.removesuffix('.py').removesuffix('/__init__').replace('/', '.') for o in names if o.endswith('.py')]
+    with tempfile.TemporaryDirectory() as folder:
+        zipfile.ZipFile(io.BytesIO(blob)).extractall(folder)
+        r = subprocess.run([sys.executable, '-c', code, folder, json.dumps(modules)], cwd=folder, text=True,
+                           capture_output=True)
+    assert (r.returncode, r.stdout) == (0, '{True}\n'), r.stderr
