@@ -15,11 +15,11 @@ function watch(parts, say) {
       throw e
     })
     if (!answer.ok) fail(`the site has no ${what} (${answer.status})`)
-    const counted = new TransformStream({transform(part, to) {
+    // the answer itself stays whole: of it browsers keep what they compiled, and the next start is sooner
+    else answer.clone().body.pipeTo(new WritableStream({write(part) {
       say({what, total, loaded: Math.min(total, loaded += part.length)})
-      to.enqueue(part)
-    }})
-    return new Response(answer.body.pipeThrough(counted), {headers: answer.headers, status: answer.status})
+    }})).catch(() => {})
+    return answer
   }
   WebAssembly.instantiateStreaming = (...args) => instantiateStreaming(...args).catch(e => {
     fail(e.message)
