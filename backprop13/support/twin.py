@@ -92,6 +92,7 @@ def result(
     if _below: _tell(out)
     return out
 
+_below = []                                  # each `TorchDispatchMode` that is told of results
 def _array(o): return o.array if isinstance(o, Tensor) else o
 
 # %% ../../nbs/support/twin.ipynb #7e20bea0
@@ -1421,7 +1422,6 @@ class TorchFunctionMode:
     def __exit__(self, *error): _modes.remove(self)
     def __torch_function__(self, func, types, args=(), kwargs=None): return func(*args, **(kwargs or {}))
 
-_below = []
 class TorchDispatchMode:
     "In its `with`, it is told of each result. By which operation it was made, it isn't told."
     def __enter__(self):
