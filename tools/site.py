@@ -22,6 +22,7 @@ import yaml
 from selectolax.lexbor import LexborHTMLParser
 
 from book import written
+from codemirror import PARTS as EDITOR, TOOLS, bundle
 from dialect import differences
 from inpage import PYODIDE, get_python
 from live import serve
@@ -36,7 +37,7 @@ NEW = PROC/'site'                # a site that fails half-way doesn't replace th
 FONTS = '@fontsource-variable'
 PARTS = {'katex': '0.16.47', 'minisearch': '7.2.0', 'pyodide': PYODIDE, f'{FONTS}/source-serif-4': '5.3.1',
          f'{FONTS}/source-sans-3': '5.3.0',
-         f'{FONTS}/source-code-pro': '5.3.0'}
+         f'{FONTS}/source-code-pro': '5.3.0', **EDITOR, **TOOLS}
 KATEX_JS = """let a = JSON.parse(require('fs').readFileSync(0)), katex = require(process.argv[1])
 let f = ([tex, displayMode]) => { try { return {html: katex.renderToString(tex, {displayMode, strict: 'ignore'})} }
                                   catch (e) { return {error: e.message} } }
@@ -64,8 +65,8 @@ def run(args, what, **kwargs):
 
 
 def get_parts():
-    """Fetch KaTeX, MiniSearch, Pyodide and the fonts with npm on the first build, and put what Quarto needs, too,
-    into nbs/assets; returns KaTeX's script"""
+    """Fetch KaTeX, MiniSearch, Pyodide, the editor and the fonts with npm on the first build, and put what
+    Quarto needs, too, into nbs/assets; returns KaTeX's script"""
     home = ROOT/'node_modules'
     def there(name, version):
         file = home/name/'package.json'
@@ -652,6 +653,7 @@ class Plain:
             for file, name in ('dist/es/index.js', 'minisearch.js'), ('LICENSE.txt', 'minisearch-LICENSE.txt'):
                 shutil.copy(ROOT/'node_modules/minisearch'/file, NEW/'assets'/name)
             (NEW/'assets/offline.js').rename(NEW/'offline.js')
+            bundle(ROOT/'node_modules', NEW/'assets/python', program('node'), run)
             pages = [Page(f) for f in sorted(PROC.rglob('*.ipynb'))]
             Page.pages = {p.nb: p for p in pages}
             list(pool.map(self.render, pages))

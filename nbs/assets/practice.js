@@ -23,6 +23,8 @@ for (const box of document.querySelectorAll('.hints')) {
   draw()
 }
 
+if (exercises[page]) import('./python/write.js')
+
 // ---- what was solved ----
 const told = document.querySelector('.told:not([hidden])'), all = Object.values(exercises).flat()
 const marks = (exercises[page] ?? []).map(name => {

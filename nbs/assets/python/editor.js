@@ -1,0 +1,70 @@
+// An editor for Python in a page: CodeMirror in our colours, in a shadow root, since the page's policy refuses the style element that it
+// would put into the page. This module loads it, so import it when somebody wants to write, not before.
+//   editor(element, {code, starter, label, onrun, onedit}) -> {code, focus(), select(from, to), reset(), mark(line)}
+// `code` is what it opens with, `starter` what reset() goes back to (`code`, unless given); `label` is for screen readers; `onrun` is
+// called on Shift-Enter and Ctrl-Enter, `onedit` after every change. `code` can be read and set, which can be undone as what is typed;
+// mark(line) marks a line until the next change, mark(0) none.
+import {bracketMatching, Decoration, defaultKeymap, EditorState, EditorView, HighlightStyle, history, historyKeymap, indentOnInput, indentUnit,
+  indentWithTab, keymap, lineNumbers, pythonLanguage, StateEffect, StateField, syntaxHighlighting, tags} from './codemirror.js'
+import {make} from '../make.js'
+
+// the colours of site.css, which a shadow root inherits
+const colours = HighlightStyle.define([
+  {tag: [tags.keyword, tags.operatorKeyword, tags.controlKeyword, tags.definitionKeyword, tags.moduleKeyword], color: 'var(--kw)'},
+  {tag: tags.string, color: 'var(--str)'}, {tag: tags.number, color: 'var(--num)'}, {tag: tags.comment, color: 'var(--com)'},
+])
+const looks = EditorView.theme({
+  '&': {color: 'var(--ink)', background: 'var(--box)', borderRadius: '0 4px 4px 0'},
+  '&.cm-focused': {outline: '2px solid var(--link)', outlineOffset: '1px'},
+  '.cm-scroller': {font: '.84rem/1.52 var(--mono)', fontVariantLigatures: 'none'},
+  '.cm-content': {padding: '.7rem 0', caretColor: 'var(--ink)'},
+  '.cm-line': {padding: '0 .9rem 0 .6rem'},
+  '.cm-gutters': {color: 'var(--soft)', background: 'none', border: 0},
+  '.cm-lineNumbers .cm-gutterElement': {minWidth: '1.6rem', padding: '0 0 0 .5rem'},
+  '.cm-fault': {background: 'color-mix(in srgb, var(--gradients) 16%, transparent)', boxShadow: 'inset 3px 0 var(--gradients)'},
+  '&.cm-focused .cm-matchingBracket': {background: 'none', outline: '1px solid var(--soft)'},
+  '&.cm-focused .cm-nonmatchingBracket': {background: 'none', outline: '1px dashed var(--gradients)'},
+  // below 16 pixels, a phone would enlarge the page
+  '@media (max-width: 599px), (pointer: coarse)': {'.cm-scroller': {fontSize: '16px'}, '.cm-lineNumbers .cm-gutterElement': {minWidth: '1rem', paddingLeft: '.3rem'}},
+})
+
+const set = StateEffect.define(), fault = Decoration.line({class: 'cm-fault'})
+const marked = StateField.define({
+  create: () => Decoration.none,
+  update(was, tr) {
+    for (const e of tr.effects) if (e.is(set)) return e.value
+    return tr.docChanged ? Decoration.none : was
+  },
+  provide: f => EditorView.decorations.from(f),
+})
+
+const HELP = 'Tab indents. To leave the editor with the keyboard, press Escape, then Tab.'
+
+export const editor = (element, {code, starter = code, label, onrun = () => {}, onedit = () => {}}) => {
+  element.classList.add('sourceCode')               // which has the colours of code
+  const root = element.attachShadow({mode: 'open'}), help = make('div', {id: 'help', hidden: true, textContent: HELP})
+  const run = () => { onrun(); return true }
+  const view = new EditorView({root, parent: root, state: EditorState.create({doc: code, extensions: [
+    keymap.of([{key: 'Shift-Enter', run}, {key: 'Mod-Enter', run}, {key: 'Ctrl-Enter', run}, indentWithTab, ...historyKeymap, ...defaultKeymap]),
+    history(), lineNumbers(), bracketMatching(), indentOnInput(), indentUnit.of('    '), EditorState.tabSize.of(4), EditorView.lineWrapping,
+    pythonLanguage, syntaxHighlighting(colours), looks, marked,
+    EditorView.contentAttributes.of({'aria-label': label, 'aria-describedby': 'help'}),
+    EditorView.updateListener.of(u => { if (u.docChanged) onedit(u) }),
+  ]})})
+  root.append(help)
+  // what is typed is nobody else's: outside of a shadow root, no listener sees that it was typed into a field
+  element.addEventListener('keydown', e => e.stopPropagation())
+  const put = text => view.dispatch({changes: {from: 0, to: view.state.doc.length, insert: text}, selection: {anchor: 0}})
+  return {
+    get code() { return view.state.doc.toString() },
+    set code(text) { put(text) },
+    focus() { view.focus() },
+    select(from, to) { view.dispatch({selection: {anchor: from, head: to}}) },
+    reset() { put(starter) },
+    mark(line) {
+      const {doc} = view.state, there = line >= 1 && line <= doc.lines
+      view.dispatch({effects: [set.of(there ? Decoration.set(fault.range(doc.line(line).from)) : Decoration.none),
+        ...there ? [EditorView.scrollIntoView(doc.line(line).from)] : []]})
+    },
+  }
+}

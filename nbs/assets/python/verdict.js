@@ -1,0 +1,21 @@
+// What a check says, as elements: what is wrong first, how to see it, what was printed; what holds is folded
+import {make} from '../make.js'
+
+const row = (innerHTML, className = '') => make('p', {innerHTML, className})       // of Python's own: no more than code and bold
+const block = text => make('pre', {}, make('code', {textContent: text}))
+
+export const verdict = ({ok, title, lines, out = []}) => {
+  const holds = lines.filter(o => o.startsWith('✓')), rows = lines.filter(o => !o.startsWith('✓')).map(o => row(o))
+  const parts = rows.flatMap(p => {
+    if (p.textContent.startsWith('✗')) p.className = 'wrong'
+    if (!p.textContent.startsWith('See it:')) return [p]
+    return [row('See it:'), block([...p.querySelectorAll('code')].map(o => o.textContent).join('\n'))]
+  })
+  const printed = out.filter(o => o.kind === 'text').map(o => o.data).join('')
+  if (printed.trim()) parts.push(row('Your code prints:'), block(printed.trimEnd()))
+  if (holds.length) parts.push(make('details', {}, make('summary', {textContent: `${holds.length} trial${holds.length > 1 ? 's hold' : ' holds'}`}), ...holds.map(o => row(o))))
+  return ok ? [row(`✓ ${title}`, 'right'), ...parts] : parts
+}
+
+// the line of the reader's code that it names, or 0
+export const lineOf = ({message}) => Number(/, in line (\d+) of its cell/.exec(message)?.[1] ?? 0)
