@@ -5,7 +5,7 @@
 // called on Shift-Enter and Ctrl-Enter, `onedit` after every change. `code` can be read and set, which can be undone as what is typed;
 // mark(line) marks a line until the next change, mark(0) none.
 import {bracketMatching, Decoration, defaultKeymap, EditorState, EditorView, HighlightStyle, history, historyKeymap, indentOnInput, indentUnit,
-  indentWithTab, keymap, lineNumbers, pythonLanguage, StateEffect, StateField, syntaxHighlighting, tags} from './codemirror.js'
+  indentWithTab, keymap, lineNumbers, pythonLanguage, StateEffect, StateField, syntaxHighlighting, tags, ViewPlugin} from './codemirror.js'
 import {make} from '../make.js'
 
 // the colours of site.css, which a shadow root inherits
@@ -15,10 +15,11 @@ const colours = HighlightStyle.define([
 ])
 const looks = EditorView.theme({
   '&': {color: 'var(--ink)', background: 'var(--box)', borderRadius: '0 4px 4px 0'},
-  '&.cm-focused': {outline: '2px solid var(--link)', outlineOffset: '1px'},
+  '&.cm-focused': {outline: '2px solid var(--link)', outlineOffset: '-2px'},
   '.cm-scroller': {font: '.84rem/1.52 var(--mono)', fontVariantLigatures: 'none'},
   '.cm-content': {padding: '.7rem 0', caretColor: 'var(--ink)'},
-  '.cm-line': {padding: '0 .9rem 0 .6rem'},
+  // a line that is too wide goes on below, further in than it began
+  '.cm-line': {padding: '0 .9rem 0 calc(.6rem + (var(--by, 0) + 2)*1ch)', textIndent: 'calc((var(--by, 0) + 2)*-1ch)'},
   '.cm-gutters': {color: 'var(--soft)', background: 'none', border: 0},
   '.cm-lineNumbers .cm-gutterElement': {minWidth: '1.6rem', padding: '0 0 0 .5rem'},
   '.cm-fault': {background: 'color-mix(in srgb, var(--gradients) 16%, transparent)', boxShadow: 'inset 3px 0 var(--gradients)'},
@@ -38,6 +39,20 @@ const marked = StateField.define({
   provide: f => EditorView.decorations.from(f),
 })
 
+const indents = view => Decoration.set(view.visibleRanges.flatMap(({from, to}) => {
+  const found = []
+  for (let at = from; at <= to;) {
+    const {from: start, to: end, text} = view.state.doc.lineAt(at)
+    found.push(Decoration.line({attributes: {style: `--by: ${/^ */.exec(text)[0].length}`}}).range(start))
+    at = end + 1
+  }
+  return found
+}))
+const indented = ViewPlugin.define(view => ({
+  lines: indents(view),
+  update(u) { if (u.docChanged || u.viewportChanged) this.lines = indents(u.view) },
+}), {decorations: o => o.lines})
+
 const HELP = 'Tab indents. To leave the editor with the keyboard, press Escape, then Tab.'
 
 export const editor = (element, {code, starter = code, label, onrun = () => {}, onedit = () => {}}) => {
@@ -47,7 +62,7 @@ export const editor = (element, {code, starter = code, label, onrun = () => {}, 
   const view = new EditorView({root, parent: root, state: EditorState.create({doc: code, extensions: [
     keymap.of([{key: 'Shift-Enter', run}, {key: 'Mod-Enter', run}, {key: 'Ctrl-Enter', run}, indentWithTab, ...historyKeymap, ...defaultKeymap]),
     history(), lineNumbers(), bracketMatching(), indentOnInput(), indentUnit.of('    '), EditorState.tabSize.of(4), EditorView.lineWrapping,
-    pythonLanguage, syntaxHighlighting(colours), looks, marked,
+    pythonLanguage, syntaxHighlighting(colours), looks, marked, indented,
     EditorView.contentAttributes.of({'aria-label': label, 'aria-describedby': 'help'}),
     EditorView.updateListener.of(u => { if (u.docChanged) onedit(u) }),
   ]})})

@@ -100,7 +100,9 @@ class Exercise {
   }
 
   keep() {
+    if (!this.due) return                           // nothing new: another window may have
     clearTimeout(this.due)
+    this.due = 0
     keepCode(this.name, this.editor.code === this.starter ? undefined : this.editor.code)
   }
 
