@@ -3,7 +3,9 @@ kept. Most with a stand-in for Python, which answers as python.js does; what is 
 import json, re
 
 import pytest
-from conftest import NOTHING_KEPT, SHIFT, axe, overflows
+from conftest import NOTHING_KEPT, SHIFT, axe, overflows, read
+from backprop13.practice.exercises import EXERCISES, PAGES, solution, starter
+from backprop13.practice.grading import judge
 
 STAND_IN = """export const size = async () => globalThis.without ? null : {bytes: 8_900_000, parts: []}
 const held = new Set(), wait = ms => Promise.race([new Promise(ok => setTimeout(ok, ms)), new Promise((_, no) => held.add(no))])
@@ -82,7 +84,7 @@ def test_nothing_loads_before_the_press(open_page):
     begin(page)
     assert {'editor.js', 'codemirror.js'} < {*asked}
     bar, note = page.locator('.write progress'), page.locator('.write .note').first
-    page.wait_for_function("document.querySelector('.write progress').value >= .4")
+    page.wait_for_function("() => document.querySelector('.write progress').value >= .4")
     assert re.fullmatch(r'Loading Python: \d\.\d of 8\.9 MB', note.inner_text()) and bar.first.is_visible()
     page.get_by_text('Esc, then Tab leaves').wait_for()
     assert not bar.first.is_visible() and page.evaluate('starts') == 1
@@ -189,7 +191,7 @@ def test_an_endless_loop_is_stopped(write):
     stop, check = page.get_by_role('button', name='Stop'), page.get_by_role('button', name='Check')
     assert not stop.count()
     typed(page, 'while True: pass', '!Shift+Enter')
-    page.wait_for_function('globalThis.judged')
+    page.wait_for_function('() => globalThis.judged')
     typed(page, '!Shift+Enter')                                # once is enough
     assert check.get_attribute('aria-disabled') == 'true' and says(page).inner_text() == 'Checking…'
     stop.press('Enter')
@@ -267,3 +269,62 @@ def test_it_is_accessible_fits_and_nothing_moves(write, scheme, width):
     typed(page, '!Control+a', 'def relu(x): return x.clamp(0)', '!Shift+Enter')
     await_verdict(page, 'is right.')
     assert not found()
+
+
+# ---- with Python itself ----
+@pytest.fixture
+def in_python(open_page, docs):
+    "A function that opens a page and begins its exercise `i`"
+    if not json.loads(read(f'{docs}/assets/python/parts.json'))['parts']: pytest.skip('the site was built without Python')
+    def opened(address, i=0):
+        page = open_page(address)
+        page.locator('.write > button').nth(i).click()
+        page.locator('.cm-content').wait_for()
+        return page
+    return opened
+
+
+def check(page, code):
+    "Write it, press Shift-Enter, and wait for the verdict"
+    page.locator('.cm-content').click()
+    typed(page, '!Control+a')
+    page.keyboard.insert_text(code)
+    typed(page, '!Shift+Enter')
+    page.locator('.write .says > :is(.wrong, .right)').wait_for(timeout=60_000)
+    return says(page).inner_text()
+
+def in_jupyter(name, code):
+    "The report there, of the same code"
+    names = {}
+    exec(PAGES[EXERCISES[name].page].imports + '\n' + code, names)
+    return judge(EXERCISES[name], names[name])
+
+
+def test_python_judges_in_the_page_as_in_jupyter(in_python):
+    page = in_python('practice/layers.html')
+    assert check(page, starter('relu')) == '✗ empty: its body is still to be written.'
+    code = 'def relu(x):\n    x *= x > 0\n    return x'
+    want = in_jupyter('relu', code)
+    said = check(page, code)
+    assert want.property == 'inputs unchanged' and said.startswith(f'✗ inputs unchanged: {want.message}.\n') and 'See it:' in said
+    check(page, 'def relu(x):\n    a = 1\n    return x +')
+    assert page.locator('.cm-fault').inner_text() == '    return x +'
+    page.locator('.cm-content').click()
+    typed(page, '!Control+a')
+    page.keyboard.insert_text('def relu(x):\n    while True: pass')
+    page.get_by_role('button', name='Check').click()
+    page.wait_for_timeout(300)
+    page.get_by_role('button', name='Stop').click()
+    await_verdict(page, 'Stopped after')
+    assert check(page, solution('relu')).startswith('✓ relu is right.')
+    assert page.locator('h2#relu .solved').is_visible()
+
+
+def test_tests_are_graded_by_the_bugs_that_they_find(in_python):
+    page, name = in_python('practice/tests.html'), 'test_lin_grad'
+    code = starter(name).replace('...', 'inp, w, b = torch.randn(4, 3), torch.randn(3, 2), torch.randn(2)\n'
+                                 '    out = inp @ w + b\n    out.g = torch.randn(4, 2)\n    lin_grad(inp, out, w, b)\n'
+                                 '    assert w.g.shape == w.shape')
+    want = in_jupyter(name, code)
+    assert want.property == 'bugs killed' and f'✗ bugs killed: {want.message}.' in check(page, code)
+    assert check(page, solution(name)).startswith(f'✓ {name} is right.')

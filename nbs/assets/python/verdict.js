@@ -4,8 +4,10 @@ import {make} from '../make.js'
 const row = (innerHTML, className = '') => make('p', {innerHTML, className})       // of Python's own: no more than code and bold
 const block = text => make('pre', {}, make('code', {textContent: text}))
 
-export const verdict = ({ok, title, lines, out = []}) => {
-  const holds = lines.filter(o => o.startsWith('✓')), rows = lines.filter(o => !o.startsWith('✓')).map(o => row(o))
+export const verdict = ({ok, property, title, lines, out = []}) => {
+  const holds = lines.filter(o => o.startsWith('✓'))
+  // where nothing is written yet, what to look at is for Jupyter: to run two cells
+  const rows = lines.filter(o => !o.startsWith('✓') && !(property === 'empty' && o.startsWith('Look:'))).map(o => row(o))
   const parts = rows.flatMap(p => {
     if (p.textContent.startsWith('✗')) p.className = 'wrong'
     if (!p.textContent.startsWith('See it:')) return [p]

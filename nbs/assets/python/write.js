@@ -126,6 +126,7 @@ class Exercise {
     this.editor.mark(0)
     this.check.ariaDisabled = 'true'
     this.stop.hidden = false
+    this.says.style.minHeight = `${this.says.offsetHeight}px`        // what is below stays where it is
     this.say('Checking…')
     const since = Date.now(), seconds = () => Math.round((Date.now() - since)/1000)
     const clock = setInterval(() => far || this.noting(`${seconds()} s`), 1000)
@@ -140,6 +141,7 @@ class Exercise {
       else this.failed(e)
     }
     clearInterval(clock)
+    this.says.style.minHeight = ''
     if (document.activeElement === this.stop) this.check.focus()
     this.stop.hidden = true
     this.check.ariaDisabled = null
