@@ -50,4 +50,4 @@ setup:  ## make .venv with everything installed, or bring it up to date; PYTHON=
 	@sh tools/venv.sh '$(PYTHON)' '$(VENV)' dev
 
 clean:  ## remove what the other commands made, apart from .venv
-	rm -rf _docs _book _proc build dist .pytest_cache node_modules nbs/nbdev.yml nbs/assets/katex nbs/assets/fonts nbs/assets/labs nbs/assets/python/pyodide nbs/assets/python/parts.json
+	rm -rf _docs _book _proc build dist .pytest_cache node_modules nbs/nbdev.yml nbs/assets/katex nbs/assets/fonts nbs/assets/labs nbs/assets/codemirror nbs/assets/python/pyodide nbs/assets/python/parts.json

@@ -1,5 +1,6 @@
 """The editor of the site's pages: CodeMirror, which npm fetches, made one file of by esbuild. What of it
 nbs/assets/python/editor.js needs stands in codemirror.js, beside this."""
+import shutil
 from pathlib import Path
 
 MAIN = Path(__file__).with_suffix('.js')
@@ -11,7 +12,8 @@ TOOLS = {'esbuild': '0.28.2'}
 
 
 def bundle(home, folder, node, run):
-    "Put codemirror.js into `folder`, of the packages in `home`, and their licences beside it"
+    "Fill `folder` with codemirror.js, made of the packages in `home`, and their licences"
+    shutil.rmtree(folder, ignore_errors=True)
     flags = '--bundle --minify --format=esm --target=es2022 --legal-comments=none'.split()
     file = folder/MAIN.name
     run([node, home/'esbuild/bin/esbuild', MAIN, *flags, '--log-level=error', f'--outfile={file}'],
@@ -21,4 +23,4 @@ def bundle(home, folder, node, run):
         licence = (home/name/'LICENSE').read_text(encoding='utf-8').strip()
         texts[licence] = texts.get(licence, []) + [name]
     said = (f"{', '.join(names)}:\n\n{licence}\n" for licence, names in texts.items())
-    (folder/'codemirror-LICENSE.txt').write_text('\n'.join(said), encoding='utf-8')
+    (folder/'LICENSE.txt').write_text('\n'.join(said), encoding='utf-8')

@@ -84,6 +84,7 @@ def get_parts():
         shutil.copy(home/name/'LICENSE', LOCAL_FONTS/f'{Path(name).name}-LICENSE.txt')
         for style in 'normal', 'italic':
             shutil.copy(home/name/f'files/{Path(name).name}-latin-wght-{style}.woff2', LOCAL_FONTS)
+    bundle(home, NBS/'assets/codemirror', program('node'), run)
     if said := get_python(home/'pyodide'): print(f'site: {said}', flush=True)
     return home/'katex/dist/katex.js'
 
@@ -653,7 +654,6 @@ class Plain:
             for file, name in ('dist/es/index.js', 'minisearch.js'), ('LICENSE.txt', 'minisearch-LICENSE.txt'):
                 shutil.copy(ROOT/'node_modules/minisearch'/file, NEW/'assets'/name)
             (NEW/'assets/offline.js').rename(NEW/'offline.js')
-            bundle(ROOT/'node_modules', NEW/'assets/python', program('node'), run)
             pages = [Page(f) for f in sorted(PROC.rglob('*.ipynb'))]
             Page.pages = {p.nb: p for p in pages}
             list(pool.map(self.render, pages))

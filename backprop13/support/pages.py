@@ -122,7 +122,7 @@ def _ready(assets):
     "Is there all that Quarto needs?"
     if not shutil.which('quarto'):
         raise SystemExit('Quarto is not on the PATH. make serve builds the site without it.')
-    if lacking := [o for o in ('katex', 'fonts', 'labs') if not (assets/o).is_dir()]:
+    if lacking := [o for o in ('katex', 'fonts', 'labs', 'codemirror') if not (assets/o).is_dir()]:
         raise SystemExit(f"nbs/assets has no {', '.join(lacking)} yet: run make site once.")
 
 # %% ../../nbs/support/pages.ipynb #8dbaeaed
@@ -175,6 +175,13 @@ def hints_below(
     return f'<div class="hints">\n\n{folds}\n\n</div>\n'
 
 # %% ../../nbs/support/pages.ipynb #b0a1c3d6
+_HOW = r'Write the body of each function and run its cell.*?gives the next\s+one\.'
+
+def _on_page(text):
+    "How it goes on a page, in the place of how it goes in Jupyter."
+    here = 'Write the body of each function and check it: you are told what is still wrong. Hints come one at a time.'
+    return re.sub(_HOW, here, text, flags=re.S)
+
 def typed(
     text:str, # a cell of a notebook of shapes
 ) -> str: # what its page has
@@ -198,7 +205,7 @@ class Practice(Pages):
             source = cells[k].source
             if asked := re.fullmatch(ASK, source): self.fold(k, asked[1], answers.pop())
             elif tried := re.fullmatch(TRY, source): self.put(k + 1, hints_below(tasks[tried[1]]['hints']))
-            elif shapes: cells[k].source = typed(source)
+            else: cells[k].source = (typed if shapes else _on_page)(source)
         had = html.escape(json.dumps(exercise_pages(self.root/'nbs/practice')))
         self.put(len(cells), as_markdown(f'<div class="told" data-exercises="{had}"{" hidden"*shapes}></div>'))
 

@@ -256,7 +256,7 @@ def test_it_is_accessible_fits_and_nothing_moves(write, scheme, width):
     def found(): return axe(page, '.write', '.cell:has(+ .write)', 'h2:has(.solved)') or overflows(page)
     assert not found()
     begin(page)
-    typed(page, 'oops = "' + 'a long line '*9 + '"')
+    typed(page, 'oops = "' + 'a long line '*9 + '"  # a comment')
     page.wait_for_timeout(200)
     typed(page, '!Shift+Enter')
     await_verdict(page, 'in line 4')

@@ -8,7 +8,7 @@ from conftest import load_tool, read, root as ROOT
 from helpers import bin, program, sh
 
 check, settings = load_tool('check'), load_tool('settings')
-PARTS = 'katex', 'fonts', 'labs'
+PARTS = 'katex', 'fonts', 'labs', 'codemirror'
 
 
 def nbdev(command, folder, programs):

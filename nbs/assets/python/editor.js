@@ -5,7 +5,7 @@
 // called on Shift-Enter and Ctrl-Enter, `onedit` after every change. `code` can be read and set, which can be undone as what is typed;
 // mark(line) marks a line until the next change, mark(0) none.
 import {bracketMatching, Decoration, defaultKeymap, EditorState, EditorView, HighlightStyle, history, historyKeymap, indentOnInput, indentUnit,
-  indentWithTab, keymap, lineNumbers, pythonLanguage, StateEffect, StateField, syntaxHighlighting, tags, ViewPlugin} from './codemirror.js'
+  indentWithTab, keymap, lineNumbers, pythonLanguage, StateEffect, StateField, syntaxHighlighting, tags, ViewPlugin} from '../codemirror/codemirror.js'
 import {make} from '../make.js'
 
 // the colours of site.css, which a shadow root inherits
