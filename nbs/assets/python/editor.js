@@ -5,7 +5,7 @@
 // called on Shift-Enter and Ctrl-Enter, `onedit` after every change. `code` can be read and set, which can be undone as what is typed;
 // mark(line) marks a line until the next change, mark(0) none.
 import {bracketMatching, Decoration, defaultKeymap, EditorState, EditorView, HighlightStyle, history, historyKeymap, indentOnInput, indentUnit,
-  indentWithTab, keymap, lineNumbers, pythonLanguage, StateEffect, StateField, syntaxHighlighting, tags, ViewPlugin} from '../codemirror/codemirror.js'
+  indentWithTab, isolateHistory, keymap, lineNumbers, pythonLanguage, StateEffect, StateField, syntaxHighlighting, tags, ViewPlugin} from '../codemirror/codemirror.js'
 import {make} from '../make.js'
 
 // the colours of site.css, which a shadow root inherits
@@ -69,7 +69,7 @@ export const editor = (element, {code, starter = code, label, onrun = () => {}, 
   root.append(help)
   // what is typed is nobody else's: outside of a shadow root, no listener sees that it was typed into a field
   element.addEventListener('keydown', e => e.stopPropagation())
-  const put = text => view.dispatch({changes: {from: 0, to: view.state.doc.length, insert: text}, selection: {anchor: 0}})
+  const put = text => view.dispatch({changes: {from: 0, to: view.state.doc.length, insert: text}, selection: {anchor: 0}, annotations: isolateHistory.of('full')})
   return {
     get code() { return view.state.doc.toString() },
     set code(text) { put(text) },
