@@ -22,7 +22,7 @@ const looks = EditorView.theme({
   '.cm-line': {padding: '0 .9rem 0 calc(.6rem + (var(--by, 0) + 2)*1ch)', textIndent: 'calc((var(--by, 0) + 2)*-1ch)'},
   '.cm-gutters': {color: 'var(--soft)', background: 'none', border: 0},
   '.cm-lineNumbers .cm-gutterElement': {minWidth: '1.6rem', padding: '0 0 0 .5rem'},
-  '.cm-fault': {background: 'color-mix(in srgb, var(--gradients) 16%, transparent)', boxShadow: 'inset 3px 0 var(--gradients)'},
+  '.cm-fault': {background: 'color-mix(in srgb, var(--gradients) 8%, transparent)', boxShadow: 'inset 3px 0 var(--gradients)'},
   '&.cm-focused .cm-matchingBracket': {background: 'none', outline: '1px solid var(--soft)'},
   '&.cm-focused .cm-nonmatchingBracket': {background: 'none', outline: '1px dashed var(--gradients)'},
   // below 16 pixels, a phone would enlarge the page

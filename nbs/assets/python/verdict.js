@@ -4,7 +4,7 @@ import {make} from '../make.js'
 const row = (innerHTML, className = '') => make('p', {innerHTML, className})       // of Python's own: no more than code and bold
 const block = text => make('pre', {}, make('code', {textContent: text}))
 
-export const verdict = ({ok, property, title, lines, out = []}) => {
+export const verdict = ({ok, property, title, message, lines, out = []}) => {
   const holds = lines.filter(o => o.startsWith('✓'))
   // where nothing is written yet, what to look at is for Jupyter: to run two cells
   const rows = lines.filter(o => !o.startsWith('✓') && !(property === 'empty' && o.startsWith('Look:'))).map(o => row(o))
@@ -13,6 +13,8 @@ export const verdict = ({ok, property, title, lines, out = []}) => {
     if (!p.textContent.startsWith('See it:')) return [p]
     return [row('See it:'), block([...p.querySelectorAll('code')].map(o => o.textContent).join('\n'))]
   })
+  const notebook = document.querySelector('.actions a[download]')?.cloneNode(true)
+  if (message.includes('is not in the page') && notebook) parts.push(make('p', {}, notebook, ': Jupyter has all of PyTorch.'))
   const printed = out.filter(o => o.kind === 'text').map(o => o.data).join('')
   if (printed.trim()) parts.push(row('Your code prints:'), block(printed.trimEnd()))
   if (holds.length) parts.push(make('details', {}, make('summary', {textContent: `${holds.length} trial${holds.length > 1 ? 's hold' : ' holds'}`}), ...holds.map(o => row(o))))

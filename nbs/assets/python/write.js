@@ -80,7 +80,7 @@ class Exercise {
     this.bar.hidden = !far
     if (!far) return this.noting()
     this.bar.value = far.loaded/far.total
-    this.note.textContent = `Loading Python: ${mb(all.bytes*this.bar.value)} of ${mb(all.bytes)} MB`
+    this.note.replaceChildren(make('span', {textContent: 'Loading Python: '}), `${mb(all.bytes*this.bar.value)} of ${mb(all.bytes)} MB`)
   }
 
   noting(text = KEYS) {
