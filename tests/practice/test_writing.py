@@ -37,19 +37,23 @@ export class Python {
 }"""
 
 
-def stand_in(page, before=''):
+def anew(page, ready='.write > button'):
+    page.reload()
+    page.locator(ready).first.wait_for()
+
+def stand_in(page, before='', ready='.write > button'):
     "The page anew, with the stand-in; `before` runs before its scripts, each time"
     page.route('**/assets/python/python.js', lambda r: r.fulfill(body=STAND_IN, content_type='text/javascript'))
     if before: page.add_init_script(before)
-    page.reload(wait_until='networkidle')
+    anew(page, ready)
 
 
 @pytest.fixture
 def write(open_page):
     "A function that opens the page of three small functions, with a stand-in for Python"
-    def opened(before='', **settings):
+    def opened(before='', ready='.write > button', **settings):
         page = open_page('practice/layers.html', **settings)
-        stand_in(page, before)
+        stand_in(page, before, ready)
         return page
     return opened
 
@@ -77,7 +81,7 @@ def test_nothing_loads_before_the_press(open_page):
     stand_in(page)
     asked = []
     page.on('request', lambda r: asked.append(r.url.split('/')[-1]))
-    page.reload(wait_until='networkidle')
+    anew(page)
     assert page.locator('.write > button').all_inner_texts() == ['Write it here (loads 9 MB, once)']*3
     assert not {'editor.js', 'codemirror.js'} & {*asked} and 'write.js' in asked and not page.evaluate('globalThis.starts')
     page.evaluate('slow = 150')
@@ -94,7 +98,8 @@ def test_nothing_loads_before_the_press(open_page):
 
 
 def test_without_python_or_scripts_the_page_is_as_it_was(write, open_page):
-    for page in write('globalThis.without = true'), open_page('practice/layers.html', java_script_enabled=False):
+    for page in write('globalThis.without = true', '.hints button'), open_page('practice/layers.html', java_script_enabled=False):
+        page.wait_for_timeout(300)
         assert not page.locator('.write').count() and not page.get_by_role('button', name='Write').count()
         cells = [o.strip() for o in page.locator('.cell:visible code').all_inner_texts()]
         assert [f'check({o})' in cells for o in ('relu', 'lin', 'mse')] == [True]*3
@@ -108,7 +113,7 @@ def test_what_cannot_be_loaded_is_said_and_tried_again(open_page, browser, serve
     page.locator('.write > button').first.click()
     await_verdict(page, '✗ The editor could not be loaded')
     page.unroute('**/codemirror.js')
-    page.reload()
+    anew(page)
     begin(page)
     await_verdict(page, '✗ Python can’t be loaded: the site answers 503. Press Check to try again.')
     page.evaluate('offline = false')
@@ -187,11 +192,12 @@ def test_a_wrong_answer_is_told_and_a_right_one_marked(write):
 
 
 def test_an_endless_loop_is_stopped(write):
-    page = write()
+    page = write('globalThis.slow = 100')
     begin(page)
     stop, check = page.get_by_role('button', name='Stop'), page.get_by_role('button', name='Check')
     assert not stop.count()
     typed(page, 'while True: pass', '!Shift+Enter')
+    says(page).get_by_text('Loading Python, then checking').wait_for()
     page.wait_for_function('() => globalThis.judged')
     typed(page, '!Shift+Enter')                                # once is enough
     assert check.get_attribute('aria-disabled') == 'true' and says(page).inner_text() == 'Checking…'
@@ -224,7 +230,7 @@ def test_what_was_written_is_there_the_next_time(write, server):
     page = write()
     begin(page)
     typed(page, 'return x.clamp(0)')
-    page.reload(wait_until='networkidle')                      # at once: it is kept when the page goes
+    anew(page)                      # at once: it is kept when the page goes
     assert page.locator('.write > button').first.inner_text() == 'Open your version (loads 9 MB, once)'
     assert kept(page)['code'] == {'practice/layers': {'relu': '\n'.join([*RELU, '    return x.clamp(0)'])}}
     begin(page)
@@ -232,7 +238,7 @@ def test_what_was_written_is_there_the_next_time(write, server):
     page.get_by_role('button', name='Reset').click()
     page.wait_for_timeout(500)
     assert kept(page)['code'] == {'practice/layers': {}}
-    page.reload(wait_until='networkidle')
+    anew(page)
     assert page.locator('.write > button').first.inner_text() == 'Write it here (loads 9 MB, once)'
 
 

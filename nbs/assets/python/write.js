@@ -127,17 +127,18 @@ class Exercise {
     this.check.ariaDisabled = 'true'
     this.stop.hidden = false
     this.says.style.minHeight = `${this.says.offsetHeight}px`        // what is below stays where it is
-    this.say('Checking…')
-    const since = Date.now(), seconds = () => Math.round((Date.now() - since)/1000)
+    if (far) this.say('Loading Python, then checking…')
+    const {code} = this.editor, since = Date.now(), seconds = () => Math.round((Date.now() - since)/1000)
     const clock = setInterval(() => far || this.noting(`${seconds()} s`), 1000)
     try {
       await start()
-      const told = await python.check(this.name, this.editor.code)
+      this.say('Checking…')
+      const told = await python.check(this.name, code)
       this.say(...verdict(told))
-      this.editor.mark(lineOf(told))
+      if (this.editor.code === code) this.editor.mark(lineOf(told))
       if (told.ok) keep(k => { k.solved = [...new Set([...k.solved, this.name])] })
     } catch (e) {
-      if (this.stopped) this.say(`Stopped after ${seconds()} s. Which loop has no end?`)
+      if (this.stopped) this.say(`Stopped after ${seconds()} s.`)
       else this.failed(e)
     }
     clearInterval(clock)
