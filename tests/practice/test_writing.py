@@ -108,7 +108,7 @@ def test_without_python_or_scripts_the_page_is_as_it_was(write, open_page):
 
 
 def test_what_cannot_be_loaded_is_said_and_tried_again(open_page, browser, server):
-    page = browser.new_context().new_page()                    # whose console may complain
+    page = browser.new_context(service_workers='block').new_page()                  # whose console may complain
     page.goto(server+'practice/layers.html')
     stand_in(page, 'globalThis.offline = true')
     page.route('**/codemirror.js', lambda r: r.abort())
