@@ -28,7 +28,7 @@ FAMILIES = {
         f.reshape(2, -1) @ torch.ones(4, 3, 2).double(); torch.ones(4, 2, 3).double() @ f.reshape(3, -1)''',
     'shapes': '''a.reshape(-1); a.reshape(3, -1); a.reshape(3, 2); a.view(-1); a.view(2, -1); a.t().view(-1); a.t().reshape(-1); a.flatten(); a.flatten(1); a.unsqueeze(d);
         a.squeeze(); a.squeeze(d); a.t(); a.T.clone(); a.mT; a.transpose(0, 1); a.transpose(0, d); a.permute(1, 0); a.permute(2, 0, 1); a.expand(3, 3); a.expand(2, 3, 3);
-        a.expand(-1, 3); a.flip(0); a.flip(d); torch.stack([a, a*2]); torch.stack([a, b], 1); torch.stack([a.t(), a.t()], -1).stride(); torch.cat([a.t(), a.t()]).stride(); torch.cat([a, b]); torch.cat([a, b], d); torch.cat([a, a], d);
+        a.expand(-1, 3); a.flip(0); a.flip(d); torch.stack([a, a*2]); torch.stack([a, b], 1); torch.stack([a.t(), a.t()], -1)[..., 0].t().view(-1); torch.cat([a.t(), a.t()]).view(-1); torch.cat([a, b]); torch.cat([a, b], d); torch.cat([a, a], d);
         a.view_as(b); a.sum_to_size(1, 3); torch.broadcast_shapes(a.shape, b.shape); a.shape; a.size(d); a.shape[:1]; a.numel(); len(a); a.dim(); a.t().is_contiguous();
         a.contiguous().stride(); a.t().stride(); a.expand(3, 3).stride(); a.t().contiguous(); copy.deepcopy(x.t()).view(-1); copy.deepcopy(x.expand(2, *x.shape)).view(-1); copy.deepcopy(x[..., :1]).view(-1)''',
     'sums': '''a.sum(); a.sum(d); a.sum(d, keepdim=True); a.sum((0, 1)); a.sum(-1); a.mean(); a.mean(d); a.mean(0, keepdim=True); a.norm(); a.all(); a.any(); a.all(d); a.any(0, keepdim=True);
