@@ -47,8 +47,7 @@ def time_limit(
         if len(up) > 1: _in_each_line(frame, home)
         raise TimeUp
     main = threading.current_thread() is threading.main_thread()
-    if sys.platform == 'emscripten': yield up        # a page ends its worker
-    elif main and hasattr(signal, 'setitimer'):
+    if main and hasattr(signal, 'setitimer'):
         was = signal.signal(signal.SIGALRM, stop)
         signal.setitimer(signal.ITIMER_REAL, seconds, .2)
         try: yield up
@@ -72,6 +71,7 @@ def _in_each_line(frame, home):
 
 @contextlib.contextmanager
 def _thread_limit(thread, seconds, up):
+    if sys.platform == 'emscripten': return (yield)  # a page has no threads, and ends its worker
     import ctypes
     done = threading.Event()
     def watch():
@@ -273,6 +273,7 @@ def run(
     if o := watch.fault: raise Fault(o.property, f'{o}{line_of(f, o)}') from None
     return result
 
+# %% ../../nbs/support/grading.ipynb #5ab0e711
 def _refuse_absent(watch, e):
     "What a page hasn't may be forbidden, too."
     if watch.fault or not hasattr(e, 'absent'): return
@@ -828,6 +829,13 @@ def _from_json(d) -> Report:
     inputs = {k: value(v) for k, v in d['inputs'].items()}
     return Report(**{**d, 'fault': d['fault'] and Fault(*d['fault']), 'inputs': inputs})
 
+# %% ../../nbs/support/grading.ipynb #5ab0e712
+def cut_short(exercise, tried, late=True) -> Report:
+    "The report where Python was ended, too late, or ended itself, in the last of these trials."
+    why = f'it did not finish within {exercise.seconds:g} seconds, and was stopped' if late else 'it ends Python itself'
+    where = f', for {tried[-1]}' if tried else ''
+    return Report(exercise.name, Fault('time' if late else 'exception', why + where), tried[:-1])
+
 # %% ../../nbs/support/grading.ipynb #811b4905
 def _judge_there(pipe, exercise, f):
     "In the copy: judge, and send what becomes of it."
@@ -846,12 +854,6 @@ def _hear(pipe, pid, exercise):
         if kind == 'report': return _from_json(what)
         tried.append(what)
     return cut_short(exercise, tried)
-
-def cut_short(exercise, tried, late=True) -> Report:
-    "The report where Python was ended, too late, or ended itself, in the last of these trials."
-    why = f'it did not finish within {exercise.seconds:g} seconds, and was stopped' if late else 'it ends Python itself'
-    where = f', for {tried[-1]}' if tried else ''
-    return Report(exercise.name, Fault('time' if late else 'exception', why + where), tried[:-1])
 
 # %% ../../nbs/support/grading.ipynb #edf3fd34
 def apart(

@@ -41,6 +41,7 @@ def shown(
     if '\n' not in line and column + len(line) + after <= width: return line
     return join(',\n' + ' '*(indent + 1), width) if width < inf else line
 
+# %% ../../nbs/support/page.ipynb #5ab0e715
 def _sorted(o):
     try: return sorted(o)
     except TypeError: return sorted(o, key=str)

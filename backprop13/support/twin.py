@@ -735,13 +735,20 @@ class _Indexing:
 
 # %% ../../nbs/support/twin.ipynb #b0ca0d20
 class _Adding:
-    "Adding at an index."
+    "What goes by places: adding, order, the diagonal."
     def index_add(self, dim, index, source):
         if dim: _lacks('index_add along another dim than 0')
         if (index.array < 0).any(): raise RuntimeError('index out of range in self')
         array = self.array.copy()
         np.add.at(array, index.array, source.array)
         return result(array, 'IndexAdd', (self, lambda g: g), (source, lambda g: g[index]))
+    def sort(self, dim=-1, descending=False, stable=False): return _sort(self, dim, descending, stable)
+    def argsort(self, dim=-1, descending=False, stable=False): return _sort(self, dim, descending, stable)[1]
+    def diag(self):
+        if self.ndim not in (1, 2): raise RuntimeError('diag(): Supports 1D or 2D tensors.')
+        i = np.arange(min(self.shape))
+        if self.ndim == 1: return _put(self, (i, i), self.shape*2)
+        return self[_tensor(i), _tensor(i)]
 
 # %% ../../nbs/support/twin.ipynb #9244caf5
 class _Pieces:
@@ -761,13 +768,6 @@ class _Pieces:
         return tuple(self[(slice(None),)*_axis(dim, self.ndim) + (i,)] for i in range(self.size(dim)))
     def nan_to_num(self, nan=0.):
         return result(np.nan_to_num(self.array, nan=nan), 'NanToNum', (self, lambda g: _kept(g, self.isfinite())))
-    def sort(self, dim=-1, descending=False, stable=False): return _sort(self, dim, descending, stable)
-    def argsort(self, dim=-1, descending=False, stable=False): return _sort(self, dim, descending, stable)[1]
-    def diag(self):
-        if self.ndim not in (1, 2): raise RuntimeError('diag(): Supports 1D or 2D tensors.')
-        i = np.arange(min(self.shape))
-        if self.ndim == 1: return _put(self, (i, i), self.shape*2)
-        return self[_tensor(i), _tensor(i)]
     def untyped_storage(self): return _Memory(self.array)
 
 # %% ../../nbs/support/twin.ipynb #1f2fa472
@@ -1289,15 +1289,17 @@ def _nll_loss(logs, targ):
                                                 f'batch_size ({len(targ)}).')
     if not ((0 <= targ.array) & (targ.array < logs.shape[1])).all(): raise IndexError('a target is out of bounds')
     return _renamed(-logs[_arange(len(targ)), targ].mean(), 'NllLoss')
+def _cross_entropy(logits, targ): return _nll_loss(logits.log_softmax(1) if logits.ndim == 2 else logits, targ)
+def _renamed(a, name):
+    a.name = name
+    return a
+
+# %% ../../nbs/support/twin.ipynb #5ab0e713
 def _one_hot(targ, num_classes=-1):
     if targ.dtype is not int64: raise RuntimeError('one_hot is only applicable to index tensor.')
     n = int(targ.max()) + 1 if num_classes < 0 else num_classes
     if ((targ.array < 0) | (targ.array >= n)).any(): raise RuntimeError('Class values must fit num_classes.')
     return (targ[..., None] == _arange(n)).long()
-def _cross_entropy(logits, targ): return _nll_loss(logits.log_softmax(1) if logits.ndim == 2 else logits, targ)
-def _renamed(a, name):
-    a.name = name
-    return a
 
 # %% ../../nbs/support/twin.ipynb #0404f94a
 class Linear(Module):
@@ -1422,6 +1424,16 @@ class TorchFunctionMode:
     def __exit__(self, *error): _modes.remove(self)
     def __torch_function__(self, func, types, args=(), kwargs=None): return func(*args, **(kwargs or {}))
 
+def _told(f):
+    @functools.wraps(f)
+    def call(*args, **kw):
+        if not _modes: return f(*args, **kw)
+        mode = _modes.pop()
+        try: return mode.__torch_function__(call, (), args, kw)
+        finally: _modes.append(mode)
+    return call
+
+# %% ../../nbs/support/twin.ipynb #5ab0e714
 class TorchDispatchMode:
     "In its `with`, it is told of each result. By which operation it was made, it isn't told."
     def __enter__(self):
@@ -1435,15 +1447,6 @@ def _tell(out):
     modes, _below[:] = [*_below], []
     try: [mode.__torch_dispatch__(made, ()) for mode in modes]
     finally: _below[:] = modes
-
-def _told(f):
-    @functools.wraps(f)
-    def call(*args, **kw):
-        if not _modes: return f(*args, **kw)
-        mode = _modes.pop()
-        try: return mode.__torch_function__(call, (), args, kw)
-        finally: _modes.append(mode)
-    return call
 
 # %% ../../nbs/support/twin.ipynb #7c4e68ff
 _OPERATORS = '''add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul neg pos
