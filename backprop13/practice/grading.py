@@ -69,6 +69,7 @@ def _in_each_line(frame, home):
         frame = frame.f_back
     sys.settrace(trace)
 
+# %% ../../nbs/support/grading.ipynb #5ab0e716
 @contextlib.contextmanager
 def _thread_limit(thread, seconds, up):
     if sys.platform == 'emscripten': return (yield)  # a page has no threads, and ends its worker
@@ -268,17 +269,17 @@ def run(
         if up: raise TimeUp                             # the code caught it
     except KeyboardInterrupt: raise
     except BaseException as e:
-        _refuse_absent(watch, e)
-        if not watch.fault: raise _as_fault(f, e, seconds) from None
+        if not (watch.fault or _refused_absent(watch, e)): raise _as_fault(f, e, seconds) from None
     if o := watch.fault: raise Fault(o.property, f'{o}{line_of(f, o)}') from None
     return result
 
 # %% ../../nbs/support/grading.ipynb #5ab0e711
-def _refuse_absent(watch, e):
-    "What a page hasn't may be forbidden, too."
-    if watch.fault or not hasattr(e, 'absent'): return
+def _refused_absent(watch, e):
+    "Is what a page hasn't forbidden, too?"
+    if not hasattr(e, 'absent'): return False
     with contextlib.suppress(Fault): watch.refuse(e.absent.strip('_'))
     if watch.fault: watch.fault.__traceback__ = e.__traceback__
+    return bool(watch.fault)
 
 # %% ../../nbs/support/grading.ipynb #546893c8
 def left_behind(was:dict):
@@ -855,6 +856,11 @@ def _hear(pipe, pid, exercise):
         tried.append(what)
     return cut_short(exercise, tried)
 
+def _end(of, **way):
+    "An end of a pipe; a page can do without what that imports."
+    from multiprocessing.connection import Connection
+    return Connection(of, **way)
+
 # %% ../../nbs/support/grading.ipynb #edf3fd34
 def apart(
     exercise:Exercise,
@@ -862,7 +868,6 @@ def apart(
 ) -> Report:
     "`judge` in a copy of the process, if that can be had; it ends in time, whatever `f` does."
     if not sys.platform.startswith('linux') or torch.cuda.is_available(): return judge(exercise, f)
-    from multiprocessing.connection import Connection
     for trial in exercise.trials():              # what is imported at first use: here, and once
         with contextlib.suppress(Exception): exercise.want(**copy.deepcopy(trial.inputs))
         break
@@ -873,11 +878,11 @@ def apart(
     if not pid:
         try:
             os.close(ours)
-            _judge_there(Connection(theirs, readable=False), exercise, f)
+            _judge_there(_end(theirs, readable=False), exercise, f)
         finally: os._exit(0)
     os.close(theirs)
     try:
-        with Connection(ours, writable=False) as pipe: return _hear(pipe, pid, exercise)
+        with _end(ours, writable=False) as pipe: return _hear(pipe, pid, exercise)
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

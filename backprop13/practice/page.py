@@ -13,10 +13,11 @@ from math import inf
 from types import ModuleType
 from . import exercises, grading
 
-# %% ../../nbs/support/page.ipynb #44bd8748
+# %% ../../nbs/support/page.ipynb #5ab0e718
 WIDTH, MOST = 79, 1000                           # of a line, and entries: IPython's own
 _ENDS = {list: '[]', tuple: '()', set: '{}', dict: '{}'}
 
+# %% ../../nbs/support/page.ipynb #44bd8748
 def shown(
     o, # any value
     indent:int=0, # of its lines

@@ -1244,6 +1244,9 @@ class Module:
                 if isinstance(p, Parameter) and p not in seen: yield f'{prefix}.{k}' if prefix else k, p
                 if isinstance(p, Parameter): seen.add(p)
     def parameters(self): return (p for _, p in self.named_parameters())
+    def requires_grad_(self, on=True):
+        for p in self.parameters(): p.requires_grad = on
+        return self
 
 # %% ../../nbs/support/twin.ipynb #ae196f62
 class _State:
@@ -1259,9 +1262,6 @@ class _State:
         return self
     def double(self): return self.to(float64)
     def float(self): return self.to(float32)
-    def requires_grad_(self, on=True):
-        for p in self.parameters(): p.requires_grad = on
-        return self
     def state_dict(self): return {k: p.detach() for k, p in self.named_parameters()}
     def load_state_dict(self, state):
         with no_grad():
@@ -1272,7 +1272,8 @@ class _State:
         inner = '\n  ' + '\n  '.join(parts) + '\n' if parts else self.extra_repr()
         return f'{type(self).__name__}({inner})'
 
-for _name in 'zero_grad train eval to double float requires_grad_ state_dict load_state_dict extra_repr __repr__'.split():
+# %% ../../nbs/support/twin.ipynb #5ab0e717
+for _name in 'zero_grad train eval to double float state_dict load_state_dict extra_repr __repr__'.split():
     setattr(Module, _name, vars(_State)[_name])
 
 # %% ../../nbs/support/twin.ipynb #34e5efd0
