@@ -257,8 +257,9 @@ windows = {}
 
 def window(browser, **settings):
     "A window with a script that says what the policy refused: a page's own may swallow that error"
+    res = browser.new_context(**settings)
     # what a service worker asks for, a page's routes don't see
-    res = browser.new_context(**{'service_workers': 'block', **settings})
+    if settings.get('service_workers') != 'allow': res.add_init_script('delete Navigator.prototype.serviceWorker')
     res.add_init_script("addEventListener('securitypolicyviolation', e => console.error(`refused "
                         "by ${e.effectiveDirective}: ${e.blockedURI}`))")
     res.new_page()

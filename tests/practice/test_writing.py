@@ -3,7 +3,7 @@ kept. Most with a stand-in for Python, which answers as python.js does; what is 
 import json
 
 import pytest
-from conftest import NOTHING_KEPT, SHIFT, axe, overflows, read
+from conftest import NOTHING_KEPT, SHIFT, axe, overflows, read, window
 from backprop13.practice.exercises import EXERCISES, PAGES, solution, starter
 from backprop13.practice.grading import judge
 
@@ -54,6 +54,7 @@ def write(open_page):
     "A function that opens the page of three small functions, with a stand-in for Python"
     def opened(before='', ready='.write > button', **settings):
         page = open_page('practice/layers.html', **settings)
+        page.evaluate('localStorage.clear()')                  # the page of the test before may have written late
         stand_in(page, before, ready)
         return page
     return opened
@@ -108,7 +109,7 @@ def test_without_python_or_scripts_the_page_is_as_it_was(write, open_page):
 
 
 def test_what_cannot_be_loaded_is_said_and_tried_again(open_page, browser, server):
-    page = browser.new_context(service_workers='block').new_page()                  # whose console may complain
+    page = window(browser).new_page()                          # whose console may complain
     page.goto(server+'practice/layers.html')
     stand_in(page, 'globalThis.offline = true')
     page.route('**/codemirror.js', lambda r: r.abort())
