@@ -1,5 +1,6 @@
 "What holds of the whole repository. A check returns what is wrong in a folder; its mutant spoils a copy."
 import os, re, shutil, sys
+from graphlib import CycleError, TopologicalSorter
 from types import SimpleNamespace
 
 import nbformat, pytest
@@ -35,6 +36,16 @@ def wrong_way(folder):
         yield from (f'{name} (chapter {k}) imports {o}' for o in found if chapters.get(o, k) >= k)
 
 
+def upwards(folder):
+    "A circle of the package's modules, and imports of practice by support; those in functions count"
+    files = {f.relative_to(folder).as_posix(): f for f in (folder/'backprop13').rglob('*.py') if f.stem != '__init__'}
+    uses = {name: {f"{o.replace('.', '/')}.py" for o in passed.imported(name, read(f))} & {*files} - {name}
+            for name, f in files.items()}
+    try: TopologicalSorter(uses).prepare()
+    except CycleError as e: yield f"a circle: {', '.join(e.args[1])}"
+    yield from (f'{a} imports {b}' for a in uses if '/support/' in a for b in uses[a] if '/practice/' in b)
+
+
 def orphans(folder):
     "Modules without their notebook"
     mods = modules(folder)
@@ -52,6 +63,13 @@ def orphans(folder):
 def test_an_import_the_wrong_way_is_caught(clone, line):
     with (clone/'backprop13'/'backprop.py').open('a') as f: f.write(line)
     assert len(list(wrong_way(clone))) == 1
+
+@pytest.mark.parametrize('file,line', [
+    ('matmul', 'def f():\n    from .backprop import lin'), ('support/checks', 'from . import graph'),
+    ('support/home', 'from ..practice.shell import run')])
+def test_a_circle_and_an_arrow_upwards_are_caught(clone, file, line):
+    with (clone/f'backprop13/{file}.py').open('a') as f: f.write(line)
+    assert len(list(upwards(clone))) == 1
 
 def unlisted(folder):
     "Names that a module of the lesson exports and the reference doesn't have"
@@ -176,7 +194,8 @@ def formless(folder):
     return [f'{f.relative_to(folder)}: {o}' for f in notebooks.notebooks(folder/'nbs') for o in form(f)]
 
 
-CHECKS = wrong_way, orphans, unlisted, unpinned, needless, unfit, formless, check.unsound      # the last: test_authoring.py
+# what the last must find: test_authoring.py
+CHECKS = wrong_way, upwards, orphans, unlisted, unpinned, needless, unfit, formless, check.unsound
 
 @pytest.mark.parametrize('check', CHECKS, ids=lambda o: o.__name__)
 def test_nothing_is_wrong(project, check): assert list(check(project)) == []

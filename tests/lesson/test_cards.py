@@ -10,8 +10,9 @@ from backprop13.support import cards, checks               # the first fills CAR
 from backprop13.support.card import CARDS, properties, seen
 
 # whose exported definitions have cards: each chapter's, but for what files, workers and other chapters say
-NOT_ALL = 'data', 'parallel', 'training'
-MODULES = [*sorted({f.stem for f in Path(backprop13.__file__).parent.glob('[!_]*.py')} - {*NOT_ALL}), 'support.compiled']
+NOT_ALL = {'data', 'parallel', 'training'}
+CHAPTERS = {f.stem for f in Path(backprop13.__file__).parent.glob('[!_]*.py')}
+MODULES = [*sorted(CHAPTERS - NOT_ALL), 'support.compiled']
 BUGS = [(name, bug) for name, card in CARDS.items() for bug in card.bugs]
 
 

@@ -544,7 +544,8 @@ BUGS = {
 
 
 @pytest.mark.parametrize('name,old,new', [(name, *bug) for name, bugs in BUGS.items() for bug in bugs])
-def test_planted_bugs_are_seen(name, old, new):
+def test_planted_bugs_are_seen(name, old, new, record_property):
+    record_property('mutant', 'of the twin')
     assert SOURCE.count(old) == 1, f'{SOURCE.count(old)} times in the module: {old}'
     mutant = types.ModuleType('mutant')
     exec(compile(SOURCE.replace(old, new), 'mutant.py', 'exec'), vars(mutant))
