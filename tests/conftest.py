@@ -46,6 +46,8 @@ sys.addaudithook(note)
 GIVES = {'docs': 'tools/site.py', 'project': 'README.md'}        # what is mostly read by other processes
 
 
+def named(file): return os.path.relpath(file, root).replace(os.sep, '/')
+
 @functools.cache
 def tree(): return load_tool('check').contents(root)
 
@@ -56,10 +58,10 @@ def undeclared(name): return tree().keys() - load_tool('passed').needs(tree(), n
 def reads_what_it_says(request):
     "A test opens no file of the project that tools/passed.py doesn't know of; other processes aren't seen"
     yield
-    files = [os.path.relpath(os.path.abspath(o), root).replace(os.sep, '/') for o in opened]
+    files = [named(os.path.abspath(o)) for o in opened]
     files = {re.sub(r'__pycache__/(\w+)\..*', r'\1.py', o) for o in files}
     files |= {v for k, v in GIVES.items() if k in request.fixturenames}
-    name = os.path.relpath(request.path, root).replace(os.sep, '/')
+    name = named(request.path)
     if more := files & (undeclared(name) if name in tree() else set()):
         pytest.fail(f'{name} reads {", ".join(sorted(more)[:9])}: say so in READS of tools/passed.py',
                     pytrace=False)
@@ -83,6 +85,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
+    tree()                                                         # what it opens is no test's
     opened.clear()
     if not item.get_closest_marker('data'):
         os.environ['BACKPROP13_DATA'] = 'a-test-that-reads-digits-has-the-mark-data'
@@ -103,11 +106,13 @@ def project():
     return root
 
 
+def copied(folder, file):
+    "A copy of the project that the test file may spoil: of what it reads, as tools/passed.py knows"
+    load_tool('check').copy(root, folder, load_tool('passed').needs(tree(), named(file)))
+    return folder
+
 @pytest.fixture
-def clone(tmp_path):
-    "A copy of the project's files that a test may spoil"
-    load_tool('check').copy(root, tmp_path/'clone')
-    return tmp_path/'clone'
+def clone(tmp_path, request): return copied(tmp_path/'clone', request.path)
 
 
 @contextlib.contextmanager
@@ -343,8 +348,8 @@ def progress_elsewhere(monkeypatch, tmp_path_factory):
 
 # ---- a lab in its page, and what a reader does there ----
 # lab -> its chapter
-LABS = dict(broadcast='matmul', wheels='derivatives', flow='backprop', hinges='backprop', step='backprop',
-            softmax='minibatch_training', descent='minibatch_training', ball='minibatch_training', order='autograd')
+LABS = {name: f.stem.split('_', 1)[1] for f in CHAPTERS for cell in json.loads(read(f))['cells']
+        if cell['cell_type'] == 'code' for name in re.findall(r'^labs\.(\w+)\(', ''.join(cell['source']), re.M)}
 
 
 @pytest.fixture

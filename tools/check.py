@@ -34,9 +34,10 @@ def tree(folder):
     return sorted(f for f in files if f.is_file() or f.is_symlink())
 
 
-def copy(src, dst):
-    "Copy the project's files from `src` to `dst`, links as links"
+def copy(src, dst, names=None):
+    "Copy the project's files from `src` to `dst`, links as links; of these `names`, if there are any"
     for f in tree(src):
+        if names is not None and f.relative_to(src).as_posix() not in names: continue
         new = dst/f.relative_to(src)
         new.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(f, new, follow_symlinks=False)

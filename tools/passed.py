@@ -1,8 +1,9 @@
 """What passed on this machine and hasn't changed since, so that `make test` again needn't try it. CI tries all.
 
 A test file or a notebook depends on itself, on what it imports, on the versions and data, and on what READS
-says that it reads besides; a test file without a row depends on all. tests/conftest.py sees which files a
-test opens, and fails it if READS has too little: all but what other processes open."""
+says that it reads besides, by kind or name; a test file without a row depends on all. tests/conftest.py sees
+which files a test opens, and fails it if READS has too little: all but what other processes open; a test's copy
+of the project has only these files, so that there they find no others."""
 import ast, hashlib, json, re, sys
 from functools import cache
 from pathlib import PurePosixPath
@@ -12,18 +13,27 @@ BOOK = r'nbs/.*\.ipynb'
 KINDS = {'package': r'backprop13/.*', 'site': r'tools/.*|nbs/assets/.*|(nbs/)?_quarto\.yml',
          'pages': BOOK, 'prose': BOOK}                  # pages are notebooks without their prose: `bones`
 KINDS['rest'] = f"(?!({'|'.join(KINDS.values())})$).*"
+KINDS['tools'] = r'tools/.*|(nbs/)?_quarto\.yml'
+KINDS['shown'] = r'backprop13/(static/.*|\w+/\w+\.json|_modidx\.py|support/pages\.py)'     # of it, on pages
+PRACTICE = r'nbs/(practice/.*|reference)\.ipynb'
 READS = {
     r'test_(autograd|cards|commands|compiled|data|data_faults|debugger|derivatives|exercises|fitting|graph|loader|'
     r'matmul|parallel|repeatable|speed|submissions)': '',
     r'test_backprop': 'pages',
+    r'test_claims': r'prose tools/(notebooks|settings)\.py',
+    r'test_lesson_map': 'shown tools prose',
     r'test_(checks|instruments|ledger|numerics)': 'package',
     r'test_benchmarks': 'package pages',
-    r'test_twin': 'package prose',
-    r'test_book': 'package site prose',
-    r'test_(lab_\w+|on_page|predict|workbook|writing)': 'package site pages',
-    r'test_(authoring|in_page|labs|notebooks|package|passed)': 'package site pages rest',
-    r'nbs/(reference|support/ledger)': 'package',
-    r'nbs/(practice|lesson_map|teaching|support/pages)': 'package prose',
+    r'test_twin': r'package nbs/support/twin\.ipynb',
+    r'test_(book|dialect|pages|site)': 'shown site prose',
+    r'test_quarto': r'package site prose \.github/.*',
+    r'test_(lab_\w+|labs|on_page|predict|workbook)': 'shown site pages',
+    r'test_practice': rf'package tools pages rest nbs/support/exercises\.ipynb {PRACTICE}',
+    r'test_(offline|writing)': 'package site pages',
+    r'test_(authoring|notebooks|passed|setup)': 'package tools pages rest',
+    r'test_(in_page|package)': 'package site pages rest',
+    r'nbs/reference|nbs/support/ledger': 'package',
+    r'nbs/(practice|support/pages)': f'package {PRACTICE}',
     r'nbs/.*': 'notebooks'}
 KINDS['notebooks'] = r'backprop13/static/.*|tools/notebooks\.py'    # what each may read, and what runs it
 
@@ -44,7 +54,7 @@ def bones(text):
 
 
 def reads(name):
-    "The kinds of files that READS says of a test file or notebook; all, where it has no row"
+    "What READS says of a test file or notebook, kinds and names of files; all, where it has no row"
     path = PurePosixPath(name)
     stem = str(path.with_suffix('')) if path.suffix == '.ipynb' else path.stem
     return next((v.split() for k, v in READS.items() if re.fullmatch(k, stem)), ['package', 'site', 'prose', 'rest'])
@@ -83,7 +93,8 @@ def modules(files, name):
 
 def needs(files, name):
     "The names of the files that the notebook or test file `name` depends on"
-    pattern, python = '|'.join([ALWAYS, *(KINDS[o] for o in reads(name))]), modules(files, name)
+    pattern, python = '|'.join([ALWAYS, *(KINDS.get(o, o) for o in reads(name))]), modules(files, name)
+    if 'site' in reads(name) and 'tools/site.py' in files: python |= modules(files, 'tools/site.py')
     beside = {f'{o[:-3]}.json' for o in python} & {*files}               # what a module reads has its name
     return {name} | python | beside | {f for f in files if re.fullmatch(pattern, f)}
 
@@ -98,10 +109,11 @@ class Passed:
     def fingerprint(self, name):
         "A number for all that `name` depends on; of notebooks, what of them matters to it"
         h = hashlib.sha256(f'{sys.version} {self.data}'.encode())
-        part = bytes if 'prose' in reads(name) else bones
+        whole = '|'.join(KINDS['prose'] if o == 'prose' else o for o in reads(name) if o == 'prose' or o not in KINDS)
         for f in sorted(needs(self.files, name)):
             text = self.files[f]
-            if f.endswith('.ipynb'): text = code(text) if f == name else part(text)
+            if f.endswith('.ipynb'):
+                text = code(text) if f == name else text if re.fullmatch(whole, f) else bones(text)
             h.update(f.encode() + hashlib.sha256(text).digest())
         return h.hexdigest()
 

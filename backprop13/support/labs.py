@@ -20,7 +20,6 @@ except ModuleNotFoundError as e:
     raise
 from .figures import COLORS, draw_broadcast, use_style
 from .graph import Picture
-from ..autograd import Tensor, backward_order, grad
 from ..matmul import broadcast_shape
 from ..backprop import Model
 
@@ -487,20 +486,21 @@ def _draw_digit(image, net):
 
 # %% ../../nbs/support/labs.ipynb #a3d60e12
 def order(
+    engine, # `backprop13.autograd`, whose run it shows
     w:float=2., x:float=3., # the leaves
 ) -> Lab:
     "A graph whose values are used several times: in which order do its nodes go on?"
-    w, x = Tensor(w), Tensor(x)
+    w, x = engine.Tensor(w), engine.Tensor(x)
     h = w*x; a = h*h; b = h + a; y = w*b
     rows = [('w', w, '', 'weights', 64, 28), ('x', x, '', 'inputs', 256, 28),
             ('h', h, 'wx', 'activations', 152, 112), ('a', a, 'h²', 'activations', 254, 216),
             ('b', b, 'h + a', 'activations', 152, 304), ('y', y, 'wb', 'loss', 66, 390)]
-    at, gs = {t: i for i, (_, t, *_) in enumerate(rows)}, grad(y, [t for _, t, *_ in rows])
+    at, gs = {t: i for i, (_, t, *_) in enumerate(rows)}, engine.grad(y, [t for _, t, *_ in rows])
     nodes = [dict(name=k, text=' = '.join(filter(None, (k, how, f'{t.item():g}'))),
                   kind=kind, x=left, y=top, g=g.item(),
-                  made_of=[(at[p], rule(Tensor(1.)).item()) for p, rule in t.made_of])
+                  made_of=[(at[p], rule(engine.Tensor(1.)).item()) for p, rule in t.made_of])
              for (k, t, how, kind, left, top), g in zip(rows, gs)]
-    names = [rows[at[t]][0] for t in backward_order(y) if t.made_of]
+    names = [rows[at[t]][0] for t in engine.backward_order(y) if t.made_of]
     ends = ' and '.join(f"{n['name']} has {n['g']:g}" for n in nodes if not n['made_of'])
     return Lab('order', dict(nodes=nodes), _draw_order(nodes),
                f"A graph of {len(nodes)} values: {', '.join(n['text'] for n in nodes)}. Below each its gradient.",

@@ -108,8 +108,6 @@ FAULTS = [
     (mark_in_cell, [f'nbs/01_matmul.ipynb has a merge conflict in its cells 1 to 1; {HOW}'])]
 
 
-def test_the_project_is_sound(project): assert check.unsound(project) == []
-
 @pytest.mark.parametrize('spoil,want', FAULTS, ids=lambda o: getattr(o, '__name__', ''))
 def test_a_fault_is_told_with_what_to_do(clone, spoil, want):
     spoil(clone)

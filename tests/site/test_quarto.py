@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import nbformat, pytest, yaml
-from conftest import load_tool, read, root as ROOT
+from conftest import copied, load_tool, read, root as ROOT
 from helpers import bin, program, sh
 
-check, settings = load_tool('check'), load_tool('settings')
+settings = load_tool('settings')
 PARTS = 'katex', 'fonts', 'labs', 'codemirror'
 
 
@@ -20,8 +20,7 @@ def nbdev(command, folder, programs):
 def handed(shared):
     "The folder that Quarto gets from nbdev_docs, in a clone that git made without links"
     def make(folder):
-        clone = folder/'clone'
-        check.copy(ROOT, clone)
+        clone = copied(folder/'clone', __file__)
         (clone/'nbs/_quarto.yml').unlink()
         (clone/'nbs/_quarto.yml').write_text('../_quarto.yml')
         for o in PARTS: (clone/'nbs/assets'/o).mkdir(exist_ok=True)
