@@ -77,7 +77,8 @@ FAMILIES = {
         a.t(); a.T.clone(); a.mT; a.transpose(0, 1); a.transpose(0, d); a.permute(1, 0);
         a.permute(2, 0, 1); a.expand(3, 3); a.expand(2, 3, 3); a.expand(-1, 3); a.flip(0);
         a.flip(d); torch.stack([a, a*2]); torch.stack([a, b], 1);
-        torch.stack([a.t(), a.t()], -1).stride(); torch.cat([a.t(), a.t()]).stride();
+        torch.stack([a.t(), a.t()], -1)[..., 0].t().view(-1);
+        torch.cat([a.t(), a.t()]).view(-1);
         torch.cat([a, b]); torch.cat([a, b], d); torch.cat([a, a], d); a.view_as(b);
         a.sum_to_size(1, 3); torch.broadcast_shapes(a.shape, b.shape); a.shape; a.size(d);
         a.shape[:1]; a.numel(); len(a); a.dim(); a.t().is_contiguous(); a.contiguous().stride();
