@@ -176,7 +176,7 @@ def test_a_wrong_answer_is_told_and_a_right_one_marked(write):
     assert page.locator('.cm-fault').all_inner_texts() == ['    oops'] and lines(page)[4:] == ['    oops']
     assert says(page).get_attribute('role') == 'status' and not says(page).get_by_text('x (2, 3)').is_visible()
     assert says(page).locator('pre').all_inner_texts() == ['x = 1\nrelu(x)', 'as printed']
-    assert says(page).locator('strong').inner_text() == 'value' and says(page).locator('summary').inner_text() == '1 trial holds'
+    assert says(page).locator('.wrong strong').inner_text() == 'value' and says(page).locator('summary').inner_text() == '1 trial holds'
     typed(page, '!Control+z')
     assert not page.locator('.cm-fault').count() and kept(page)['solved'] == []
     typed(page, '!Control+Enter')
