@@ -1,5 +1,6 @@
-"""Exercises written and checked on their page, in headless Chromium: the editor, what is loaded when, the controls, what is
-kept. Most with a stand-in for Python, which answers as python.js does; what is judged by Python itself comes last."""
+"""Exercises written and checked on their page, in headless Chromium: the editor, what is loaded when, the controls,
+what is kept. Most with a stand-in for Python, which answers as python.js does; what is judged by Python itself comes
+last."""
 import json
 
 import pytest
@@ -8,7 +9,8 @@ from backprop13.practice.exercises import EXERCISES, PAGES, solution, starter
 from backprop13.practice.grading import judge
 
 STAND_IN = """export const size = async () => globalThis.without ? null : {bytes: 8_900_000, parts: []}
-const held = new Set(), wait = ms => Promise.race([new Promise(ok => setTimeout(ok, ms)), new Promise((_, no) => held.add(no))])
+const held = new Set()
+const wait = ms => Promise.race([new Promise(ok => setTimeout(ok, ms)), new Promise((_, no) => held.add(no))])
 export class Python {
   async start(onprogress) {
     if (this.there) return
@@ -25,10 +27,13 @@ export class Python {
     await this.start()
     globalThis.judged = [...globalThis.judged ?? [], [name, code]]
     await wait(code.includes('while True') ? 1e6 : 60)
-    const n = code.split('\\n').findIndex(o => o.includes('oops')) + 1, message = n ? `it raises NameError, in line ${n} of its cell` : 'it is 1 &lt; 2'
-    if (code.includes('clamp')) return {ok: true, property: null, title: `<code>${name}</code> is right.`, lines: ['✓ x (2, 3)', '✓ x (5,)'], message: '', out: []}
-    return {ok: false, property: 'value', title: `<code>${name}</code> is not right yet.`, message, out: [{kind: 'text', data: 'as printed\\n'}],
-      lines: ['✓ x (2, 3)', `✗ <strong>value</strong>: ${message}.`, 'Look: at <code>x</code>.', 'See it: <code>x = 1</code>  <code>relu(x)</code>']}
+    const n = code.split('\\n').findIndex(o => o.includes('oops')) + 1
+    const message = n ? `it raises NameError, in line ${n} of its cell` : 'it is 1 &lt; 2'
+    if (code.includes('clamp')) return {ok: true, property: null, title: `<code>${name}</code> is right.`,
+      lines: ['✓ x (2, 3)', '✓ x (5,)'], message: '', out: []}
+    return {ok: false, property: 'value', title: `<code>${name}</code> is not right yet.`, message,
+      lines: ['✓ x (2, 3)', `✗ <strong>value</strong>: ${message}.`, 'Look: at <code>x</code>.',
+        'See it: <code>x = 1</code>  <code>relu(x)</code>'], out: [{kind: 'text', data: 'as printed\\n'}]}
   }
   stop() {
     this.there = false
@@ -85,7 +90,8 @@ def test_nothing_loads_before_the_press(open_page):
     page.on('request', lambda r: asked.append(r.url.split('/')[-1]))
     anew(page)
     assert page.locator('.write > button').all_inner_texts() == ['Write it here (loads 9 MB, once)']*3
-    assert not {'editor.js', 'codemirror.js'} & {*asked} and 'write.js' in asked and not page.evaluate('globalThis.starts')
+    assert not {'editor.js', 'codemirror.js'} & {*asked} and 'write.js' in asked
+    assert not page.evaluate('globalThis.starts')
     page.evaluate('slow = true')
     begin(page)
     assert {'editor.js', 'codemirror.js'} < {*asked}
@@ -101,7 +107,8 @@ def test_nothing_loads_before_the_press(open_page):
 
 
 def test_without_python_or_scripts_the_page_is_as_it_was(write, open_page):
-    for page in write('globalThis.without = true', '.hints button'), open_page('practice/layers.html', java_script_enabled=False):
+    without = write('globalThis.without = true', '.hints button')
+    for page in without, open_page('practice/layers.html', java_script_enabled=False):
         page.wait_for_timeout(300)
         assert not page.locator('.write').count() and not page.get_by_role('button', name='Write').count()
         cells = [o.strip() for o in page.locator('.cell:visible code').all_inner_texts()]
@@ -176,7 +183,8 @@ def test_a_wrong_answer_is_told_and_a_right_one_marked(write):
     assert page.locator('.cm-fault').all_inner_texts() == ['    oops'] and lines(page)[4:] == ['    oops']
     assert says(page).get_attribute('role') == 'status' and not says(page).get_by_text('x (2, 3)').is_visible()
     assert says(page).locator('pre').all_inner_texts() == ['x = 1\nrelu(x)', 'as printed']
-    assert says(page).locator('.wrong strong').inner_text() == 'value' and says(page).locator('summary').inner_text() == '1 trial holds'
+    assert says(page).locator('.wrong strong').inner_text() == 'value'
+    assert says(page).locator('summary').inner_text() == '1 trial holds'
     typed(page, '!Control+z')
     assert not page.locator('.cm-fault').count() and kept(page)['solved'] == []
     typed(page, '!Control+Enter')
@@ -246,8 +254,9 @@ def test_what_was_written_is_there_the_next_time(write, server):
     assert page.locator('.write > button').first.inner_text() == 'Write it here (loads 9 MB, once)'
 
 
-@pytest.mark.parametrize('before', [NOTHING_KEPT, "localStorage.backprop13 = '{\"code\": {\"practice/layers\": {\"relu\": 7}}}'",
-                                    "localStorage.backprop13 = '{\"code\": [3]}'"])
+@pytest.mark.parametrize('before', [
+    NOTHING_KEPT, "localStorage.backprop13 = '{\"code\": {\"practice/layers\": {\"relu\": 7}}}'",
+    "localStorage.backprop13 = '{\"code\": [3]}'"])
 def test_where_nothing_can_be_kept_it_works_all_the_same(write, before):
     page = write(before)
     begin(page)
@@ -286,7 +295,8 @@ def test_it_is_accessible_fits_and_nothing_moves(write, scheme, width):
 @pytest.fixture
 def in_python(open_page, docs):
     "A function that opens a page and begins its exercise `i`"
-    if not json.loads(read(f'{docs}/assets/python/parts.json'))['parts']: pytest.skip('the site was built without Python')
+    if not json.loads(read(docs/'assets/python/parts.json'))['parts']:
+        pytest.skip('the site was built without Python')
     def opened(address, i=0):
         page = open_page(address)
         page.locator('.write > button').nth(i).click()
@@ -317,7 +327,8 @@ def test_python_judges_in_the_page_as_in_jupyter(in_python):
     code = 'def relu(x):\n    x *= x > 0\n    return x'
     want = in_jupyter('relu', code)
     said = check(page, code)
-    assert want.property == 'inputs unchanged' and said.startswith(f'✗ inputs unchanged: {want.message}.\n') and 'See it:' in said
+    assert want.property == 'inputs unchanged' and said.startswith(f'✗ inputs unchanged: {want.message}.\n')
+    assert 'See it:' in said
     check(page, 'def relu(x):\n    a = 1\n    return x +')
     assert page.locator('.cm-fault').inner_text() == '    return x +'
     page.locator('.cm-content').click()
