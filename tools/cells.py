@@ -25,10 +25,12 @@ class CellError(Exception):
 
 
 class Piece:
-    "A live cell, or a statement: what it binds, reads at once, reads when it is called, changes, and passes on"
+    """A live cell, or a statement: names that it binds (`solid` ones to functions, classes and modules), reads at once,
+    reads when it is called, changes, gives to what is called for its effect, and passes to other functions"""
     def __init__(self, code, cell=None):
         self.code, self.cell = code, cell
-        self.reads, self.binds, self.late, self.changes, self.passes = set(), set(), set(), set(), set()
+        self.binds, self.solid, self.reads, self.late = set(), set(), set(), set()
+        self.changes, self.gives, self.passes = set(), set(), set()
         self.block(ast.parse(code).body, self.binds)
         self.called(symtable.symtable(code, 'cell', 'exec'))
 
@@ -60,10 +62,14 @@ class Piece:
                     for o in (*s.bases, *s.keywords): self.read(o, bound)
                     self.block(s.body, set(bound))
                 else: self.read(s.args, bound)
-                bound.add(s.name)
+                self.firm({s.name}, bound)
             elif isinstance(s, (ast.Import, ast.ImportFrom)):
-                bound |= {(o.asname or o.name).split('.')[0] for o in s.names}
+                self.firm({(o.asname or o.name).split('.')[0] for o in s.names}, bound)
             else: self.statement(s, bound)
+
+    def firm(self, names, bound):
+        bound |= names
+        if bound is self.binds: self.solid |= names
 
     def maybe(self, ways, bound):
         "What all ways bind is bound; what some do may be"
@@ -77,7 +83,7 @@ class Piece:
             call = s.value
             if not QUIET.fullmatch(getattr(call.func, 'attr', getattr(call.func, 'id', ''))):
                 if isinstance(call.func, ast.Attribute): self.changes |= base(call.func)
-                for o in (*call.args, *(k.value for k in call.keywords)): self.changes |= base(o)
+                for o in (*call.args, *(k.value for k in call.keywords)): self.gives |= base(o)
         for o in ast.walk(s):
             if isinstance(o, (ast.Attribute, ast.Subscript)) and isinstance(o.ctx, (ast.Store, ast.Del)):
                 self.changes |= base(o)
@@ -147,8 +153,9 @@ def pieces(cells):
 
 def needs(all_, i):
     """The pieces before piece `i` that it needs, in their order. A name means what bound it last, and what has
-    changed it since; where it stands in a function, also what it means at the call, which is here."""
-    found, todo = set(), [(name, i) for name in all_[i].reads | all_[i].late]
+    changed it since; where it stands in a function, also what it means at the call, which is here. A function that is
+    given a name for its effect may change what that means; one that returns something may if it is live."""
+    found, todo = set(), [(name, i) for name in all_[i].reads | all_[i].late - all_[i].binds]
     seen = set()
     while todo:
         name, at = todo.pop()
@@ -156,13 +163,13 @@ def needs(all_, i):
         seen.add((name, at))
         bound = next((k for k in reversed(range(at)) if name in all_[k].binds), None)
         if bound is None: continue              # Python's own
-        changed = [k for k in range(bound + 1, at) if name in all_[k].changes
-                   or all_[k].cell and name in all_[k].passes]
+        changed = [k for k in range(bound + 1, at) if name in all_[k].changes or name not in all_[bound].solid
+                   and (name in all_[k].gives or all_[k].cell and name in all_[k].passes)]
         for k in (bound, *changed):
             if k in found: continue
             found.add(k)
             p = all_[k]
-            todo += [(n, k) for n in p.reads | p.late] + [(n, i) for n in p.late]
+            todo += [(n, k) for n in p.reads | p.late - p.binds] + [(n, i) for n in p.late]
     return sorted(found)
 
 
