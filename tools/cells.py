@@ -5,8 +5,10 @@ torch and nothing is installed but NumPy: a mark is refused where the page could
     python tools/cells.py [NB ...]
 
 says of each notebook how many cells are live, and which other shown ones could be, or why not."""
-import ast, base64, functools, json, re, subprocess, symtable, sys, zlib
+import ast, base64, functools, io, json, os, re, subprocess, symtable, sys, tempfile, warnings, zipfile, zlib
 from pathlib import Path
+
+from inpage import library
 
 ROOT = Path(__file__).resolve().parent.parent
 FEW = 5                                   # images of a set are in the page
@@ -227,9 +229,12 @@ def mnist():
 def images():
     "The first images of both sets, and their digits, as `MNIST` reads them; None where MNIST isn't at hand"
     import torch
-    from backprop13.data import mnist
-    data = mnist()
-    if data.source != 'MNIST': return
+    from backprop13.data import SyntheticWarning, mnist
+    if os.environ.get('BACKPROP13_DATA') == 'synthetic': return
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', SyntheticWarning)
+        try: data = mnist()
+        except (OSError, ValueError, SyntheticWarning): return
     sets = (data.x_train, data.y_train), (data.x_valid, data.y_valid)
     for (x, y), of in zip(sets, (50000, 10000)): # what `MNIST` says of all
         assert (x.shape, y.shape, x.max().item(), y.max().item()) == ((of, 784), (of,), 1, 9)
@@ -260,6 +265,10 @@ def live(path):
                         images=any(all_[k].code == FROM_DATA for k in before))
         res.append(row)
     return res
+
+def data_of(path):
+    "What the page gets: how it starts, and the pieces"
+    return dict(start=START, pieces=ready(live(path)))
 
 def name(path, cell): return f'nbs/{Path(path).name}, cell {cell},'
 
@@ -303,8 +312,10 @@ def cells_of(rows): return [r for r in rows if 'id' in r]
 def got(books):
     "What the page would print for each live cell of some notebooks' pieces"
     sent = [[([rows[k]['code'] for k in r['needs']], r['code']) for r in cells_of(rows)] for rows in books]
-    done = subprocess.run([sys.executable, '-c', ALONE, str(ROOT)], cwd=ROOT, text=True, encoding='utf-8',
-                          input=json.dumps([START, sent]), capture_output=True)
+    with tempfile.TemporaryDirectory() as folder:
+        zipfile.ZipFile(io.BytesIO(library())).extractall(folder)
+        done = subprocess.run([sys.executable, '-c', ALONE, folder], text=True, encoding='utf-8', capture_output=True,
+                              input=json.dumps([START, sent]), cwd=folder)
     if done.returncode: raise CellError(f'The live cells could not be run: {done.stderr[-2000:]}')
     return json.loads(done.stdout)
 
