@@ -6,6 +6,7 @@ torch and nothing is installed but NumPy: a mark is refused where the page could
 
 says of each notebook how many cells are live, and which other shown ones could be, or why not."""
 import ast, base64, functools, io, json, os, re, subprocess, symtable, sys, tempfile, warnings, zipfile, zlib
+from collections import Counter
 from pathlib import Path
 
 from inpage import library
@@ -18,8 +19,6 @@ CHANGES = re.compile(r'\w+_|append|extend|insert|update|add|remove|pop|clear|sor
                      r'zero_grads|manual_seed')
 LOOPS = ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
 FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda
-# the last digit of these differs from PyTorch's, for NumPy adds up in another order; the list may not grow
-LAST_DIGIT = set()
 
 
 class CellError(Exception):
@@ -48,7 +47,7 @@ class Piece:
                 for way, body in zip(ways, (s.body, s.orelse)): self.block(body, way)
                 self.maybe(ways, bound)
             elif isinstance(s, ast.Try):
-                ways = [set(bound) for _ in range(2 + len(s.handlers))]
+                ways = [set(bound) for _ in range(1 + len(s.handlers))]
                 self.block(s.body + s.orelse, ways[0])
                 for way, o in zip(ways[1:], s.handlers): self.block(o.body, way | {o.name} - {None})
                 self.maybe(ways, bound)
@@ -74,8 +73,8 @@ class Piece:
         if bound is self.binds: self.solid |= names
 
     def maybe(self, ways, bound):
-        "What all ways bind is bound; what some do may be"
-        self.binds |= set().union(*ways) if bound is self.binds else set()
+        "What all ways bind is bound; what some do may be, as if it were changed"
+        if bound is self.binds: self.changes |= set.union(*ways) - set.intersection(*ways)
         bound |= set.intersection(*ways)
 
     def statement(self, s, bound):
@@ -163,11 +162,11 @@ def needs(all_, i):
         name, at = todo.pop()
         if (name, at) in seen: continue
         seen.add((name, at))
-        bound = next((k for k in reversed(range(at)) if name in all_[k].binds), None)
-        if bound is None: continue              # Python's own
-        changed = [k for k in range(bound + 1, at) if name in all_[k].changes or name not in all_[bound].solid
+        bound = next((k for k in reversed(range(at)) if name in all_[k].binds), -1)
+        solid = bound < 0 or name in all_[bound].solid        # Python's own, or hardly changed by who is given it
+        changed = [k for k in range(bound + 1, at) if name in all_[k].changes or not solid
                    and (name in all_[k].gives or all_[k].cell and name in all_[k].passes)]
-        for k in (bound, *changed):
+        for k in [bound]*(bound >= 0) + changed:
             if k in found: continue
             found.add(k)
             p = all_[k]
@@ -225,15 +224,17 @@ def mnist():
     return res
 """.strip()
 
+def images(): return images_of(os.environ.get('BACKPROP13_DATA'))
+
 @functools.cache
-def images():
+def images_of(source):
     "The first images of both sets, and their digits, as `MNIST` reads them; None where MNIST isn't at hand"
     import torch
     from backprop13.data import SyntheticWarning, mnist
-    if os.environ.get('BACKPROP13_DATA') == 'synthetic': return
+    if source == 'synthetic': return
     with warnings.catch_warnings():
         warnings.simplefilter('error', SyntheticWarning)
-        try: data = mnist()
+        try: data = mnist(source)
         except (OSError, ValueError, SyntheticWarning): return
     sets = (data.x_train, data.y_train), (data.x_valid, data.y_valid)
     for (x, y), of in zip(sets, (50000, 10000)): # what `MNIST` says of all
@@ -248,21 +249,23 @@ torch.manual_seed(67280421310721)
 torch.set_printoptions(precision=4, threshold=1000, edgeitems=3, linewidth=80, sci_mode=None)"""
 
 
-def live(path):
+def live(path, cells=None):
     """What the page gets of a notebook, a list of pieces in their order: {code, needs, makes}, `needs` being numbers of
     pieces, and of a live cell {id, cell, stored, images}, too: its number, what it has stored, whether it needs images"""
-    all_ = list(pieces(read(path)))
-    mine = {i: needs(all_, i) for i, p in enumerate(all_) if p.cell}
-    kept = sorted({*mine}.union(*mine.values()))
-    place, res = {i: k for k, i in enumerate(kept)}, []
-    for i in kept:
-        p, before = all_[i], mine.get(i) or needs(all_, i)
-        row = dict(code=p.code, makes=sorted(p.binds | p.changes), needs=[place[k] for k in before])
+    all_ = list(pieces(cells or read(path)))
+    before, todo = {}, [i for i, p in enumerate(all_) if p.cell]
+    for i in todo: # also what a piece needs by itself, for an edited cell may name it
+        before[i] = needs(all_, i)
+        todo += [k for k in before[i] if k not in todo]
+    place, res = {i: k for k, i in enumerate(sorted(before))}, []
+    for i in place:
+        p = all_[i]
+        row = dict(code=p.code, makes=sorted(p.binds | p.changes), needs=[place[k] for k in before[i]])
         if p.cell:
             try: stored = printed(p.cell)
             except CellError as e: raise CellError(f"{name(path, p.cell['n'] + 1)} can't be live: {e}")
             row |= dict(id=p.cell['id'], cell=p.cell['n'] + 1, stored=stored,
-                        images=any(all_[k].code == FROM_DATA for k in before))
+                        images=any(all_[k].code == FROM_DATA for k in before[i]))
         res.append(row)
     return res
 
@@ -323,23 +326,13 @@ def plain(told):
     "What `Python.run` tells, as text; what is no text shows as its kind"
     return ''.join(o['data'] if o['kind'] == 'text' else f"<{o['kind']}>" for o in told['out']).rstrip('\n')
 
-NUMBER = re.compile(r'-?\d+\.\d+(?:e[-+]\d+)?')
-
-def same(stored, shown, last_digit=False):
-    "Are the texts equal, to the letter, or but for one unit of the last digit?"
-    if stored == shown or not last_digit: return stored == shown
-    a, b = NUMBER.findall(stored), NUMBER.findall(shown)
-    units = [10**-len(re.search(r'\.(\d+)', x)[1]) for x in a]
-    return NUMBER.sub('', stored) == NUMBER.sub('', shown) and all(
-        abs(float(x) - float(y)) < 1.5*u for x, y, u in zip(a, b, units))
-
 def refusal(path, row, told):
     "What keeps a cell from being live, as a sentence; '' if the page prints what is stored"
     who = f"{name(path, row['cell'])} can't be live: the page "
     if told['error']:
         where = '' if told['code'] == row['code'] else f" in what it needs, {told['code'].splitlines()[0]!r}"
         return f"{who}says {told['error']['text']!r}{where}"
-    if not same(row['stored'], plain(told), row['id'] in LAST_DIGIT):
+    if row['stored'] != plain(told):
         return f"{who}prints {plain(told)!r}, stored is {row['stored']!r}"
     return ''
 
@@ -348,3 +341,21 @@ def refusals(paths):
     books = [ready(live(p)) for p in paths]
     return [said for p, rows, told in zip(paths, books, got(books))
             for row, one in zip(cells_of(rows), told) if (said := refusal(p, row, one))]
+
+
+def others(path):
+    "Why the shown cells of a notebook that aren't live could not be, as sentences; '' where one could"
+    cells, said, tried = read(path), [], []
+    for c in (c for c in cells if not c['live'] and not c['hidden'] and bare(c['source'])):
+        try: rows = live(path, [{**o, 'live': o is c} for o in cells])
+        except (CellError, SyntaxError) as e: said.append(str(e).split(': ')[-1])
+        else: tried.append(ready(rows))
+    told = zip(tried, got(tried))
+    return said + [refusal(path, cells_of(rows)[0], one).split(' the page ')[-1] for rows, [one] in told if cells_of(rows)]
+
+
+if __name__ == '__main__':
+    for path in sys.argv[1:] or sorted((ROOT/'nbs').glob('[0-9]*.ipynb')):
+        bad = refusals([path])
+        print(f'{path}: {len(cells_of(live(path))) - len(bad)} cells are live', *bad, sep='\n')
+        for why, n in Counter(others(path)).most_common(): print(f'  {n} more: {why[:90] or "could be"}')

@@ -19,7 +19,7 @@ READS = {
     r'test_(checks|instruments|ledger|numerics)': 'package',
     r'test_benchmarks': 'package pages',
     r'test_twin': 'package prose',
-    r'test_book': 'package site prose',
+    r'test_(book|cells)': 'package site prose',
     r'test_(lab_\w+|on_page|predict|workbook|writing)': 'package site pages',
     r'test_(authoring|in_page|labs|notebooks|package|passed)': 'package site pages rest',
     r'nbs/(reference|support/ledger)': 'package',

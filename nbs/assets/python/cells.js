@@ -69,6 +69,7 @@ async function runAll(numbers) {
     for (at of numbers) if (!await run(at)) break
   } catch (e) {
     done = null
+    cells.get(at)?.show([])
     cells.get(at)?.say(stopping || e instanceof Stopped ? 'Stopped. Which loop has no end?' : `✗ ${e.message}`)
     if (at === undefined) bar.fail(e)
   }
@@ -82,7 +83,7 @@ class Cell {
   constructor(i, room, n, of) {
     this.i = i
     this.piece = pieces[i]
-    this.name = /^(?:def|class) (\w+)/m.exec(this.piece.code)?.[1] ?? `cell ${n} of ${of}`
+    this.name = [...this.piece.code.matchAll(/^(?:def|class) (\w+)/gm)].at(-1)?.[1] ?? `cell ${n} of ${of}`
     const block = room.querySelector('.sourceCode'), host = make('div')
     block.after(host)
     block.hidden = true
@@ -103,6 +104,7 @@ class Cell {
   edited() {
     this.reset.hidden = this.code === this.piece.code
     this.note.textContent = this.reset.hidden ? '' : 'edited'
+    for (const c of cells.values()) if (c.told && needs(c.i).includes(this.i)) c.say('not run since that edit')
     clearTimeout(this.due)
     this.due = setTimeout(() => this.keep(), 400)
   }
