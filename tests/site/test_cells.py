@@ -258,6 +258,7 @@ def test_cells_run_in_the_notebooks_order_whatever_the_readers(open_page):
     run(page, first, 'an error')
     assert re.sub(r'\s+', ' ', yours(page, first)) == "Yours: 3 ✗ Line 2: NameError: name 'w' is not defined"
     assert of(page, first).locator('.cell-output').inner_text() == stored
+    of(page, first).get_by_role('button', name='Reset').click()
     put(page, 'Greeter', 'print(lin_grad.__name__, x)')        # it didn't need these as it was
     run(page, 'Greeter', 'another output')
     assert 'lin_grad tensor([[1., 2., 0.],' in yours(page, 'Greeter')
