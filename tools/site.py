@@ -194,7 +194,8 @@ def together(cells):
 
 class Page:
     "One processed notebook on its way to HTML, and to a file in `folder`"
-    folder, pages, python = NEW, {}, 0      # megabytes that its Python takes; 0 where there is none
+    folder, pages, live = NEW, {}, {}
+    python = 0                               # megabytes that its Python takes; 0 where there is none
 
     def __init__(self, proc, home=None):
         self.nb = proc.relative_to(home or PROC).as_posix()
