@@ -113,7 +113,8 @@ class Piece:
             self.note(self.reads, node.id, bound)
         if isinstance(node, ast.NamedExpr): bound.add(node.target.id)
         if isinstance(node, ast.Call):
-            if isinstance(node.func, ast.Attribute) and CHANGES.fullmatch(node.func.attr): self.changes |= base(node.func)
+            f = node.func
+            if isinstance(f, ast.Attribute) and CHANGES.fullmatch(f.attr): self.changes |= base(f)
             for o in (*node.args, *(k.value for k in node.keywords)): self.passes |= base(o)
             for k in node.keywords: self.changes |= base(k.value) if k.arg == 'generator' else set()
         for o in ast.iter_child_nodes(node):
@@ -251,7 +252,7 @@ torch.set_printoptions(precision=4, threshold=1000, edgeitems=3, linewidth=80, s
 
 def live(path, cells=None):
     """What the page gets of a notebook, a list of pieces in their order: {code, needs, makes}, `needs` being numbers of
-    pieces, and of a live cell {id, cell, stored, images}, too: its number, what it has stored, whether it needs images"""
+    pieces, and of a live cell {id, cell, stored, images}, too: its number, what it has stored, if it needs images"""
     all_ = list(pieces(cells or read(path)))
     before, todo = {}, [i for i, p in enumerate(all_) if p.cell]
     for i in todo: # also what a piece needs by itself, for an edited cell may name it
@@ -351,7 +352,7 @@ def others(path):
         except (CellError, SyntaxError) as e: said.append(str(e).split(': ')[-1])
         else: tried.append(ready(rows))
     told = zip(tried, got(tried))
-    return said + [refusal(path, cells_of(rows)[0], one).split(' the page ')[-1] for rows, [one] in told if cells_of(rows)]
+    return said + [refusal(path, row, one).split(' the page ')[-1] for rows, [one] in told for row in cells_of(rows)]
 
 
 if __name__ == '__main__':

@@ -79,7 +79,7 @@ def mutant(old, new):
     ('(name in all_[k].gives or', '(False or'), ("(n, i) for n in p.late]", "(n, k) for n in p.late]"),
     ('p.reads | p.late - p.binds]', 'p.reads]'), ('all_[i].late - all_[i].binds]', 'all_[i].late]'),
     ('name in all_[bound].solid', 'False'), ("if k.arg == 'generator'", "if False"),
-    ('CHANGES.fullmatch(node.func.attr)', 'False'), ("QUIET.fullmatch(", "re.fullmatch('x', "),
+    ('CHANGES.fullmatch(f.attr)', 'False'), ("QUIET.fullmatch(", "re.fullmatch('x', "),
     ('isinstance(s, ast.AugAssign) and', 'False and'), ('self.read(o.iter, inner); self.bind(o.target, inner)', 'self.read(o.iter, inner)'),
     ('isinstance(node, FUNCTIONS) and o is node.body', 'False'), ('bound |= set.intersection(*ways)', 'bound |= set.union(*ways)'),
     ('self.read(s.iter, bound); self.bind(s.target, bound)', 'self.read(s.iter, bound)')])
