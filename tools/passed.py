@@ -26,6 +26,7 @@ READS = {
     r'test_benchmarks': 'package pages',
     r'test_twin': r'package nbs/support/twin\.ipynb',
     r'test_(book|dialect|pages|site)': 'shown site prose',
+    r'test_cells': 'package site prose',
     r'test_quarto': r'package site prose \.github/.*',
     r'test_(lab_\w+|labs|on_page|predict|workbook)': 'shown site pages',
     r'test_practice': rf'package tools pages rest nbs/support/exercises\.ipynb {PRACTICE}',

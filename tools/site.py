@@ -22,9 +22,10 @@ import yaml
 from selectolax.lexbor import LexborHTMLParser
 
 from book import written
+from cells import CellError, cells_of, data_of, refusals
 from codemirror import PARTS as EDITOR, TOOLS, bundle
 from dialect import differences
-from inpage import PYODIDE, get_python
+from inpage import PYODIDE, get_python, megabytes
 from live import serve
 from settings import SettingsError, cell_options, ini, rows, site
 
@@ -193,7 +194,8 @@ def together(cells):
 
 class Page:
     "One processed notebook on its way to HTML, and to a file in `folder`"
-    folder, pages = NEW, {}
+    folder, pages, live = NEW, {}, {}
+    python = 0                               # megabytes that its Python takes; 0 where there is none
 
     def __init__(self, proc, home=None):
         self.nb = proc.relative_to(home or PROC).as_posix()
@@ -206,10 +208,21 @@ class Page:
         self.files, self.n = self.out.removesuffix('.html')+'_files', 0
         self.chapter = bool(re.match(r'\d', self.nb))
         self.md_out = self.out.replace('.html', '.md') if self.chapter else ''
+        self.live = self.runs() if self.chapter and self.python else {}
         self.md = '\n\n'.join(self.cell(c) for c in cells if c['cell_type'] != 'raw')
+        if lost := [code for i, code in self.live.items() if f'data-live="{i}"' not in self.md]:
+            self.fail(f'has a live cell that its page does not show, or joins with others in a fold:\n{lost[0]}')
         self.words = '\n\n'.join(filter(None, (self.told(c) for c in cells if c['cell_type'] != 'raw')))
 
     def fail(self, what): raise SiteError(f'nbs/{self.nb} {what}')
+
+    def runs(self):
+        "The cells that run in the page, {id: code}; the page gets what they need as a file"
+        try: data = data_of(NBS/self.nb)
+        except CellError as e: raise SiteError(str(e))
+        found = {r['id']: r['code'] for r in cells_of(data['pieces'])}
+        if found: self.write(f'{self.files}/cells.json', json.dumps(data, ensure_ascii=False).encode())
+        return found
 
     def cell(self, c):
         "A cell as pandoc Markdown, in the blocks that Quarto makes"
@@ -230,7 +243,9 @@ class Page:
         alts = iter(alts if isinstance(alts, list) else [alts]*99)
         if opt.get('output') is not False:
             parts += [self.output(o, opt, alts, asis, code) for o in c.get('outputs', [])]
-        return '\n\n'.join(parts) if asis else div('.cell', '\n\n'.join(parts)) if parts else ''
+        live = self.live.get(c.get('id'), '').split() == code.split() != []
+        cls = f'.cell data-live="{c["id"]}"' if live else '.cell'
+        return '\n\n'.join(parts) if asis else div(cls, '\n\n'.join(parts)) if parts else ''
 
     def told(self, c):
         "A cell as Markdown for a program that reads: of pictures and labs what they show"
@@ -353,14 +368,18 @@ class Page:
         """The list of what a reader can do with the page's notebook; what needs the repository only
         once it is public. The home page has buttons of its own."""
         rows = [('Download the notebook', Path(self.nb).name, ' download')]
-        c = config()
+        c, run = config(), ''
+        if self.live:
+            run = (f'<li class="live"><button type="button" data-cells="{relpath(self.files, dirname(self.out))}/cells.json">'
+                   f'<span>Run this page’s code (loads {self.python} MB, once)</span><span>Run its code ({self.python} MB)'
+                   '</span></button></li>')
         if c['public']:
             at = f"blob/{c['branch']}/nbs/{self.nb}"
             colab = c['git'].replace('//github.com/', '//colab.research.google.com/github/')
             rows += [('Open in Colab', f'{colab}/{at}', ''),
                      ('View its source', f"{c['git']}/{at}", ''),
                      ('Report an issue', f"{c['git']}/issues/new?{urlencode({'title': 'nbs/'+self.nb+': '})}", '')]
-        return ''.join(f'<li><a href="{html.escape(href)}"{attrs}>{what}</a></li>' for what, href, attrs in rows)
+        return run + ''.join(f'<li><a href="{html.escape(href)}"{attrs}>{what}</a></li>' for what, href, attrs in rows)
 
     @functools.cached_property
     def code(self):
@@ -624,6 +643,7 @@ def build(use_quarto=True):
     contents = site(ROOT)['website']['sidebar']['contents']
     nav = list(sidebar(contents))
     katex = get_parts()
+    Page.python = megabytes()
     get_labs()
     shutil.rmtree(PROC, ignore_errors=True)
     if use_quarto and shutil.which('quarto'):
@@ -647,6 +667,7 @@ class Plain:
         from nbdev.serve import proc_nbs
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             reading = pool.submit(read_alike, self.pandoc)
+            running = pool.submit(refusals, [NBS/nb for _, nb in self.nav if re.match(r'\d', nb)]) if Page.python else None
             os.environ['BACKPROP13_SITE'] = 'pandoc'    # for backprop13.support.pages, which nbdev calls
             try: proc_nbs(force=True)
             except Exception as e: raise SiteError(f'nbdev could not prepare the notebooks: {e}')
@@ -658,7 +679,7 @@ class Plain:
             Page.pages = {p.nb: p for p in pages}
             list(pool.map(self.render, pages))
             self.card()
-            problems = reading.result()
+            problems = reading.result() + (running.result() if running else [])
         self.write(pages, problems)
         self.lists(pages)
         if problems: raise SiteError('\n'.join(problems))

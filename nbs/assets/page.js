@@ -7,6 +7,19 @@ import './shapes.js'
 import './marks.js'
 import './place.js'
 if (document.querySelector('.told')) import('./practice.js')
+const live = document.querySelector('.actions [data-cells]')
+live?.addEventListener('click', async () => {
+  if (live.ariaDisabled) return
+  live.ariaDisabled = 'true'
+  try {
+    await (await import('./python/cells.js')).live(live.dataset.cells)
+    live.textContent = 'This page’s code runs below'
+  } catch (e) {
+    live.ariaDisabled = null
+    live.textContent = 'It could not be loaded: try again'
+    console.info(e)
+  }
+})
 
 // ---- labs ----
 const labs = new URL('labs/', import.meta.url)
