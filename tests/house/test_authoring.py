@@ -80,7 +80,7 @@ FAULTS = [
     (old_format, ['nbs/09_new.ipynb is not a notebook of format 4: save it anew in make lab']),
     (no_cells, ['nbs/09_tiny.ipynb has no title']),
     (no_title, [f'{CHAPTER} has no title: begin it with a cell "# Title"']),
-    (not_python, [f'{CHAPTER}, cell ', "is not Python: line 6, '(' was never closed: return x.masked_fill"]),
+    (not_python, [f'{CHAPTER}, cell ', "is not Python: line 7, '(' was never closed: return x.masked_fill"]),
     (no_number, ['nbs/tiny.ipynb exports a module and is no chapter: name it nbs/NN_name.ipynb, or move it']),
     (in_a_folder, ['nbs/more/tiny.ipynb exports a module and is no chapter']),
     (same_number, ['nbs/03_backprop.ipynb and nbs/03_tiny.ipynb have one number, 3: give one another']),
