@@ -783,7 +783,7 @@ def main():
         if not (DOCS/'index.html').exists():
             raise SiteError(f'there is no site in {DOCS.name}/ yet; run: make site')
         serve(DOCS, a.port, plain and plain.saved())
-    except (SiteError, SettingsError) as e: sys.exit(f'site: {e}')
+    except (SiteError, SettingsError, CellError) as e: sys.exit(f'site: {e}')
     except subprocess.CalledProcessError as e:
         sys.exit(f'site: nbdev_docs failed with exit code {e.returncode}')
 
