@@ -263,6 +263,7 @@ windows = {}
 def window(browser, **settings):
     "A window with a script that says what the policy refused: a page's own may swallow that error"
     res = browser.new_context(**settings)
+    res.set_default_timeout(120_000)               # on a busy machine Python takes long to load
     # what a service worker asks for, a page's routes don't see
     if settings.get('service_workers') != 'allow': res.add_init_script('delete Navigator.prototype.serviceWorker')
     res.add_init_script("addEventListener('securitypolicyviolation', e => console.error(`refused "

@@ -37,7 +37,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     "Quiet, never out of date, and text goes compressed, as from GitHub Pages"
     news = None                                    # with News, pages are told of changes
     def log_message(self, *args): pass
-    def end_headers(self): self.send_header('Cache-Control', 'no-cache'); super().end_headers()
+    def end_headers(self):                         # a font stays as it is, and asking anew, pages move when it comes
+        self.send_header('Cache-Control', 'max-age=86400' if self.path.endswith('.woff2') else 'no-cache')
+        super().end_headers()
 
     def do_GET(self):
         address, _, query = self.path.partition('?')

@@ -135,7 +135,9 @@ def changed(monkeypatch, name, edit):
 
 
 def put(old, new): return lambda kind, source, result: (kind, source.replace(old, new), result)
-def unmarked(head): return put(f'#| shapes\n{head}', head)
+def unmarked(head):
+    cell = re.compile(rf'#\| shapes\n((#\|.*\n)*{re.escape(head)})')
+    return lambda kind, source, result: (kind, cell.sub(r'\1', source), result)
 
 
 @pytest.mark.parametrize('name,old,new', [
