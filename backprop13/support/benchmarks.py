@@ -287,8 +287,11 @@ def _c(kind:str='int'):
     "The functions of epoch.c, for a BLAS with whole numbers of this type."
     with tempfile.TemporaryDirectory() as folder, resources.as_file(
             resources.files('backprop13')/'static/epoch.c') as source:
-        out, flags = Path(folder)/'epoch.so', ['-O3', '-march=native', '-ffast-math', '-shared', '-fPIC']
-        subprocess.run([_compiler(), *flags, f'-DINT={kind}', source, '-o', out, '-lm'], check=True)
+        part, out = Path(folder)/'epoch.o', Path(folder)/'epoch.so'
+        flags = '-O3', '-march=native', '-ffast-math', '-fPIC', f'-DINT={kind}'
+        subprocess.run([_compiler(), *flags, '-c', source, '-o', part], check=True)
+        # linked without -ffast-math, which would round denormal numbers to 0 in all of this process
+        subprocess.run([_compiler(), '-shared', part, '-o', out, '-lm'], check=True)
         lib = ctypes.CDLL(str(out))
     lib.multiply_adds.restype = ctypes.c_int64
     return lib
