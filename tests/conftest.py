@@ -353,6 +353,11 @@ LABS = {name: f.stem.split('_', 1)[1] for f in CHAPTERS for cell in json.loads(r
         if cell['cell_type'] == 'code' for name in re.findall(r'^labs\.(\w+)\(', ''.join(cell['source']), re.M)}
 
 
+# other labs of the page come to life, too, and move it: five frames in one place
+STILL = """async e => { await document.fonts.ready
+    for (let y, n = 0; n < 5; n = y === (y = e.getBoundingClientRect().y) ? n + 1 : 0)
+        await new Promise(requestAnimationFrame) }"""
+
 @pytest.fixture
 def open_lab(browser, server):
     "A function that opens the page of a lab and gives the lab, alive; what the page complains about fails the test"
@@ -363,6 +368,7 @@ def open_lab(browser, server):
         lab = page.locator(f'.lab[data-lab={name}]').first
         lab.scroll_into_view_if_needed()
         page.wait_for_selector(f'.lab[data-lab={name}][data-live]')
+        lab.evaluate(STILL)
         return lab
     yield show
     for page, said in opened:
