@@ -232,15 +232,21 @@ def pages(docs):
     return {f.relative_to(docs).as_posix(): Reader(read(f)) for f in sorted(docs.rglob('*.html'))}
 
 
-@pytest.fixture(scope='session')
-def server(docs):
-    "The site's address on a free port of this machine"
-    handler = functools.partial(load_tool('live').Handler, directory=str(docs))
+@contextlib.contextmanager
+def served(folder):
+    "The address of a folder on a free port of this machine"
+    handler = functools.partial(load_tool('live').Handler, directory=str(folder))
     s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
     threading.Thread(target=s.serve_forever, daemon=True).start()
     yield f'http://127.0.0.1:{s.server_port}/'
     s.shutdown()
     s.server_close()
+
+
+@pytest.fixture(scope='session')
+def server(docs):
+    "The site's address on a free port of this machine"
+    with served(docs) as address: yield address
 
 
 @pytest.fixture(scope='module')

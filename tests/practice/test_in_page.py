@@ -1,11 +1,10 @@
 """Python in the page, in headless Chromium: cells and exercises in its worker, judged as natively; nothing is asked
 of other hosts; what happens where Python is stopped, broken, or not there."""
-import contextlib, functools, hashlib, http.server, io, json, random, re, shutil, subprocess, sys, tempfile, threading
-import zipfile
+import hashlib, io, json, random, re, shutil, subprocess, sys, tempfile, zipfile
 from dataclasses import replace
 
 import pytest, torch
-from conftest import load_tool, read, root, visit
+from conftest import load_tool, read, root, served, visit
 
 from backprop13.practice.exercises import EXERCISES, solution
 from backprop13.practice.page import shown
@@ -163,16 +162,6 @@ def test_a_page_whose_button_is_not_pressed_asks_for_none_of_it(pages, browser, 
 
 
 # ---- without it, or broken ----
-@contextlib.contextmanager
-def served(folder):
-    handler = functools.partial(load_tool('live').Handler, directory=str(folder))
-    s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
-    threading.Thread(target=s.serve_forever, daemon=True).start()
-    yield f'http://127.0.0.1:{s.server_port}/'
-    s.shutdown()
-    s.server_close()
-
-
 def starts(browser, folder):
     "What `size` and `start` give on a site of these assets: the number, and the sentence of the error"
     (folder/'page.html').write_text('<!DOCTYPE html><title>One</title><link rel="icon" href="data:,">')

@@ -1,8 +1,9 @@
 "The site without a network: what was opened on a device, and all of it once that was asked for, in headless Chromium"
-import functools, http.server, json, re, shutil, threading
+import contextlib, json, re, shutil
+from types import SimpleNamespace
 
 import pytest
-from conftest import axe, load_tool, overflows, visit
+from conftest import axe, overflows, served, visit
 
 TIME = 60_000
 
@@ -11,20 +12,10 @@ TIME = 60_000
 def a_server(docs, tmp_path):
     """A function that serves the site from a folder below the root, as GitHub Pages does, at an address of its own;
     `.stop()` takes the network away"""
-    class Here:
-        def __init__(self):
-            shutil.copytree(docs, tmp_path/'site/backprop13')
-            self.folder = tmp_path/'site/backprop13'
-            handler = functools.partial(load_tool('live').Handler, directory=str(tmp_path/'site'))
-            self.s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
-            self.root = f'http://127.0.0.1:{self.s.server_port}/backprop13/'
-            threading.Thread(target=self.s.serve_forever, daemon=True).start()
-        def stop(self):
-            self.s.shutdown()
-            self.s.server_close()
-    here = Here()
-    yield here
-    here.stop()
+    shutil.copytree(docs, tmp_path/'site/backprop13')
+    with contextlib.ExitStack() as network:
+        root = network.enter_context(served(tmp_path/'site')) + 'backprop13/'
+        yield SimpleNamespace(folder=tmp_path/'site/backprop13', root=root, stop=network.close)
 
 
 def opened(browser, here, address, **settings):
