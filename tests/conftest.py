@@ -1,6 +1,6 @@
 "Fixtures that several test files share"
 import contextlib, functools, http.server, importlib, importlib.util, json, math, os, re, shutil, signal
-import subprocess, sys, tempfile, threading
+import subprocess, sys, tempfile, threading, time
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -305,12 +305,20 @@ def visit(browser, url, **settings):
     page.on('framenavigated', lambda f: f == page.main_frame and leaving.clear())
     for end in 'requestfinished', 'requestfailed': page.on(end, lambda r: waiting.discard(r))
     assert page.goto(url).status == 200
-    quiet = 0
+    quiet, end = 0, time.monotonic() + 120
     while quiet < 2:
         # Playwright's networkidle waits for half a second
         page.wait_for_timeout(60)
         quiet = 0 if waiting else quiet + 1
+        assert time.monotonic() < end, [r.url for r in waiting]
     return page, said, asked
+
+
+def stop_clock(page):
+    "Time stands still on a page, and in its whole window, which no other test gets: it would wait there for ever"
+    for key in [k for k, w in windows.items() if w is page.context]: del windows[key]
+    page.clock.install()
+    page.clock.pause_at(page.evaluate('Date.now()') + 1000)
 
 
 @pytest.fixture

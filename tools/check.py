@@ -233,7 +233,7 @@ def main():
         with tempfile.TemporaryDirectory() as tmp:
             report = Path(tmp)/'report.xml'
             good = run(sys.executable, '-m', 'pytest', '-ra', '-n', '4', '--dist', 'worksteal',
-                       '--timeout', '900', '--timeout-method', 'thread',     # one that hangs says where
+                       '--timeout', '900',                        # one that hangs says where
                        f'--junitxml={report}', *chosen, *files,
                        cwd=root, env=env)
             cases = ElementTree.parse(report).iter('testcase') if report.exists() else []

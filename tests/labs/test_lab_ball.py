@@ -2,7 +2,7 @@
 import random, re
 
 import pytest
-from conftest import MIDDLE, button, drag, in_node, lab_data, number, press, slider, value
+from conftest import MIDDLE, button, drag, in_node, lab_data, number, press, slider, stop_clock, value
 
 from backprop13.support import labs
 
@@ -168,8 +168,7 @@ def test_what_leaves_the_picture_is_said(lab):
 def test_it_plays_ten_steps(open_lab):
     lab = open_lab('ball', viewport={'width': 1440, 'height': 900})
     page, play = lab.page, lab.get_by_role('button', name='Play', exact=True)
-    page.clock.install()
-    page.clock.pause_at(page.evaluate('Date.now()') + 1000)
+    stop_clock(page)
     play.click()
     assert '1 step ·' in lab.inner_text() and 'lab-hop' in ball(lab).get_attribute('class')
     page.clock.run_for(3*650)

@@ -4,7 +4,7 @@ import random, re
 
 import pytest, torch
 import torch.nn.functional as F
-from conftest import MIDDLE, beside, button, cells, drag, in_node, lab_data, number, press, slider
+from conftest import MIDDLE, beside, button, cells, drag, in_node, lab_data, number, press, slider, stop_clock
 
 from backprop13.support import labs
 
@@ -341,8 +341,7 @@ def test_the_keys(lab):
 @pytest.mark.parametrize('key', [None, 'Enter', ' '])
 def test_it_plays_in_order(lab, key):
     page, play = lab.page, lab.get_by_role('button', name='Play', exact=True)
-    page.clock.install()
-    page.clock.pause_at(page.evaluate('Date.now()') + 1000)
+    stop_clock(page)
     if key: slider(lab, NAMES[3]).focus()
     if key: press(lab, key)
     else: play.click()
@@ -368,8 +367,7 @@ def test_it_plays_in_order(lab, key):
 
 def test_while_it_rests_nothing_is_drawn_anew(lab):
     page = lab.page
-    page.clock.install()
-    page.clock.pause_at(page.evaluate('Date.now()') + 1000)
+    stop_clock(page)
     button(lab, 'Play')
     lab.evaluate("""e => { window.anew = 0; new MutationObserver(list => { anew += list.length })
         .observe(e, {attributes: true, childList: true, characterData: true, subtree: true}) }""")
@@ -400,8 +398,7 @@ def test_it_goes_step_by_step_both_ways(lab):
 def test_where_motion_is_unwanted_it_plays_without(open_lab):
     lab = open_lab('flow', viewport={'width': 390, 'height': 844}, reduced_motion='reduce')
     page, told = lab.page, []
-    page.clock.install()
-    page.clock.pause_at(page.evaluate('Date.now()') + 1000)
+    stop_clock(page)
     button(lab, 'Play')
     for _ in range(9):
         page.clock.run_for(900)
