@@ -13,8 +13,11 @@ def compiled(home, node, run):
     sum_ = hashlib.sha256(SOURCE.read_bytes() + ' '.join(FLAGS).encode()).hexdigest()
     file = home/f'assemblyscript/product-{sum_[:12]}.wasm'
     if not file.exists():
-        new = file.with_name(f'{os.getpid()}.wasm')
-        run([node, home/'assemblyscript/bin/asc.js', SOURCE.name, *FLAGS, '-o', new],
-            'compiling product.ts with AssemblyScript', cwd=SOURCE.parent)
+        write(SOURCE, new := file.with_name(f'{os.getpid()}.wasm'), home, node, run)
         new.replace(file)
     return file
+
+def write(source, file, home, node, run):
+    "Compile the source into the file"
+    run([node, home/'assemblyscript/bin/asc.js', source.name, *FLAGS, '-o', file],
+        'compiling product.ts with AssemblyScript', cwd=source.parent)

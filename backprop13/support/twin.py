@@ -429,13 +429,14 @@ def _check_product(a, b):
 try: from page_product import product as _fast
 except ModuleNotFoundError: _fast = None                  # not in a page, or its browser can't
 
+_WORTH_IT = 50_000                                        # multiplications
 def _address(array): return array.__array_interface__['data'][0]
 
 def _product(a, b):
     "The arrays' product: by `_fast`, where there is one, if they are matrices of float32, and large."
     (n, m), k = (1, 1, *a.shape)[-2:], b.shape[-1]
     fits = a.ndim == b.ndim == 2 and a.dtype == b.dtype == np.float32 and n >= 4 and k >= 8
-    if not (_fast and fits and n*m*k >= 50_000): return np.matmul(a, b)
+    if not (_fast and fits and n*m*k >= _WORTH_IT): return np.matmul(a, b)
     if b.strides[1] != b.itemsize: b = np.ascontiguousarray(b)
     out = np.empty((n, k), np.float32)
     _fast(_address(a), *a.strides, _address(b), b.strides[0], _address(out), n, m, k)
