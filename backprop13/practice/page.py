@@ -126,6 +126,7 @@ def run(
     _seen.update(far=far, images=0, told=0.)
     return json.dumps(_run(name, code, home(of), say))
 
+# %% ../../nbs/support/page.ipynb #b7fc7a4a
 _seen = {}
 def seen(
     images:int, # as many more
@@ -166,7 +167,7 @@ def trained(
         with torch.no_grad(): preds = names['model'](x)
         told['accuracy'] = (preds.argmax(1) == y).float().mean().item()
         net = [[_text(p.numpy()), 1, 32] for p in _layers(names['model'], x[:100], preds[:100])]
-    except KeyError: told['why'] = 'no network here is called `model`'
+    except KeyError: told['why'] = 'no network here is called model'
     except Exception as e: told['why'] = str(e)
     return json.dumps(told if told['why'] else told | dict(nets=[net], digits=digits))
 

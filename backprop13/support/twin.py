@@ -426,9 +426,7 @@ def _check_product(a, b):
         raise RuntimeError(f'mat1 and mat2 shapes cannot be multiplied ({math.prod(a.shape[:-1])}x{m} and {p}x{q})')
 
 # %% ../../nbs/support/twin.ipynb #acc0286b
-try: from page_product import product as _fast
-except ModuleNotFoundError: _fast = None                  # not in a page, or its browser can't
-
+_fast = None                                              # `install` may be given one
 _WORTH_IT = 50_000                                        # multiplications
 def _address(array): return array.__array_interface__['data'][0]
 
@@ -1536,9 +1534,12 @@ def as_torch():
     return _Names('torch', **names, **_rooms())
 
 # %% ../../nbs/support/twin.ipynb #5a330670
-def install():
-    "Put the twin where `import torch` finds it; its modules, too. Returns it."
-    root = as_torch()
+def install(
+    product=None, # of large matrices: by their addresses, as nbs/assets/python/product.ts
+): # the twin
+    "Put the twin where `import torch` finds it; its modules, too."
+    global _fast
+    _fast, root = product, as_torch()
     todo = [root]
     while todo:
         m = todo.pop()

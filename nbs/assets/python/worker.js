@@ -40,9 +40,11 @@ async function load(parts) {
   python = await loadPyodide({indexURL: at, env: {HOME}, packages: ['numpy']})
   python.unpackArchive(await ours, 'zip', {extractDir: HOME})
   // a faster product of matrices, in Python's memory; without it NumPy multiplies
-  try { if (fast) python.registerJsModule('page_product', (await WebAssembly.instantiate(await fast, {env: {memory}})).instance.exports) }
+  let product
+  try { if (fast) ({instance: {exports: {product}}} = await WebAssembly.instantiate(await fast, {env: {memory}})) }
   catch (e) { console.info(`NumPy multiplies: ${e.message}`) }
-  python.runPython('import sys; sys.path.insert(0, "/home/reader"); import backprop13.support.twin as t; t.install()')
+  python.runPython('import sys; sys.path.insert(0, "/home/reader")')
+  python.pyimport('backprop13.support.twin').install(product)
   return python.pyimport('backprop13.practice.page')
 }
 
