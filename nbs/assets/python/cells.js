@@ -200,6 +200,7 @@ class Cell {
   // The pad of the labs, which reads with the network that it has trained
   async draw({accuracy, why, nets, digits}) {
     const reads = accuracy === null ? '' : ` It reads ${(100*accuracy).toFixed(1)}\u00a0% of the validation images rightly.`
+    this.yours.hidden = false                 // also where it printed nothing
     if (why) return this.yours.append(make('p', {textContent: `${reads} The pad can’t read with this network: ${why}.`}))
     const ask = `Draw a digit for the network that you have just trained.${reads}`, lab = make('div', {className: 'lab'})
     lab.dataset.lab = 'descent'
