@@ -218,9 +218,10 @@ class Reader(HTMLParser):
 @pytest.fixture(scope='session')
 def docs(shared):
     "The built site's folder"
+    env = {k: v for k, v in {**os.environ, 'BACKPROP13_DATA': DATA}.items() if v is not None}     # whichever test asks
     def build(folder):
         r = subprocess.run([sys.executable, root/'tools/site.py', 'build', '--no-quarto'],
-                           capture_output=True, text=True, cwd='/')
+                           capture_output=True, text=True, cwd='/', env=env)
         if r.returncode: pytest.fail(f'tools/site.py build: {r.stderr}', pytrace=False)
     shared('site', build)
     return root/'_docs'

@@ -97,8 +97,9 @@ def library():
 
 
 # ---- all of it
-def get_python(home):
-    "Fill nbs/assets/python from `home`, npm's pyodide; returns a sentence if the site is without Python"
+def get_python(home, product=None):
+    """Fill nbs/assets/python from `home`, npm's pyodide, and the compiled `product`, if there is one; returns a sentence
+    if the site is without Python"""
     target = PYTHON/'pyodide'
     shutil.rmtree(target, ignore_errors=True)
     lock = json.loads((home/'pyodide-lock.json').read_text(encoding='utf-8'))
@@ -114,6 +115,7 @@ def get_python(home):
     (target/'pyodide-lock.json').write_text(listed, encoding='utf-8')
     (target/numpy['file_name']).write_bytes(blob)
     (target/'backprop13.zip').write_bytes(library())
+    if product: shutil.copyfile(product, target/'product.wasm')
     parts = [part(f) for f in sorted(target.iterdir())]
     licenses = LICENSES.format(pyodide=PYODIDE, numpy=numpy['version'])
     (target/'LICENSES.txt').write_text(licenses, encoding='utf-8')

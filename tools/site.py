@@ -10,7 +10,7 @@ MiniSearch; both are local, and so is everything else that a page asks for: the 
 content-security policy refuses the rest, and scripts and styles within a page, too. Quarto writes
 such scripts itself, so its pages
 have no policy."""
-import argparse, ast, base64, functools, gzip, html, json, os, re, shutil, struct, subprocess, sys, tempfile, time
+import argparse, ast, base64, functools, gzip, hashlib, html, json, os, re, shutil, struct, subprocess, sys, tempfile, time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,11 +22,12 @@ import yaml
 from selectolax.lexbor import LexborHTMLParser
 
 from book import written
-from cells import CellError, cells_of, data_of, refusals
+from cells import DIGITS, CellError, cells_of, data_of, digits, is_whole, refusals
 from codemirror import PARTS as EDITOR, TOOLS, bundle
 from dialect import differences
 from inpage import PYODIDE, get_python, megabytes
 from live import serve
+from product import TOOLS as COMPILER, compiled
 from settings import SettingsError, cell_options, ini, rows, site
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +39,7 @@ NEW = PROC/'site'                # a site that fails half-way doesn't replace th
 FONTS = '@fontsource-variable'
 PARTS = {'katex': '0.16.47', 'minisearch': '7.2.0', 'pyodide': PYODIDE, f'{FONTS}/source-serif-4': '5.3.1',
          f'{FONTS}/source-sans-3': '5.3.0',
-         f'{FONTS}/source-code-pro': '5.3.0', **EDITOR, **TOOLS}
+         f'{FONTS}/source-code-pro': '5.3.0', **EDITOR, **TOOLS, **COMPILER}
 KATEX_JS = """let a = JSON.parse(require('fs').readFileSync(0)), katex = require(process.argv[1])
 let f = ([tex, displayMode]) => { try { return {html: katex.renderToString(tex, {displayMode, strict: 'ignore'})} }
                                   catch (e) { return {error: e.message} } }
@@ -86,7 +87,11 @@ def get_parts():
         for style in 'normal', 'italic':
             shutil.copy(home/name/f'files/{Path(name).name}-latin-wght-{style}.woff2', LOCAL_FONTS)
     bundle(home, NBS/'assets/codemirror', program('node'), run)
-    if said := get_python(home/'pyodide'): print(f'site: {said}', flush=True)
+    try: product = compiled(home, program('node'), run)
+    except SiteError as e:
+        product = None
+        print(f'site: in the pages NumPy multiplies, slowly: {e}', flush=True)
+    if said := get_python(home/'pyodide', product): print(f'site: {said}', flush=True)
     return home/'katex/dist/katex.js'
 
 
@@ -221,6 +226,10 @@ class Page:
         try: data = data_of(NBS/self.nb)
         except CellError as e: raise SiteError(str(e))
         found = {r['id']: r['code'] for r in cells_of(data['pieces'])}
+        if any(is_whole(r) for r in data['pieces']):         # they may be loaded: all images, as bytes
+            self.write(f'{self.files}/{DIGITS}', blob := digits())
+            sum_ = base64.b64encode(hashlib.sha256(blob).digest()).decode()
+            data['digits'] = dict(file=DIGITS, bytes=len(blob), integrity=f'sha256-{sum_}')
         if found: self.write(f'{self.files}/cells.json', json.dumps(data, ensure_ascii=False).encode())
         return found
 

@@ -1,5 +1,6 @@
 // Descent: what does training change, step by step? A recorded run to scrub through: every snapshot is a whole network, and reads
-// digits in the page. Where the data has no curve of losses it is cut down to the pad, the ten bars and the slider (labs.digit).
+// digits in the page. Where the data has no curve of losses it is cut down to the pad, the ten bars and the slider (labs.digit); where it
+// has one network only, which a reader has just trained, the slider goes, too, and `ask` says whose it is (assets/python/cells.js).
 import {LAB, unique, h, s, set, drawing, slider, button, fmt, clamp, scale, line, status, bytes} from './kit.js'
 
 // ---- the network ----
@@ -9,9 +10,9 @@ export const halves = b => {
   for (let i = 0; i < b.length; i++) { out[2 * i] = b[i] << 28 >> 28; out[2 * i + 1] = b[i] << 24 >> 28 }
   return out
 }
-// A snapshot's tensors as numbers: each is [whole numbers in base64, their scale, how many bits each has]
+// A snapshot's tensors as numbers: each is [whole numbers in base64, their scale, how many bits each has], or, of 32 bits, float32
 export const unpack = net => net.map(([text, size, bits = 8]) => {
-  const out = Float64Array.from(bits === 4 ? halves(bytes(text)) : new Int8Array(bytes(text).buffer))
+  const out = Float64Array.from(bits === 4 ? halves(bytes(text)) : new {8: Int8Array, 32: Float32Array}[bits](bytes(text).buffer))
   for (let i = 0; i < out.length; i++) out[i] *= size
   return out
 })
@@ -194,7 +195,7 @@ const history = ({steps, nets, curve, valid, digits, goTo, putDigit, color, pain
 }
 
 const render = ({model, el}) => {
-  const {steps, nets: stored, curve, valid, digits: kept} = model.get('data'), last = steps.length - 1
+  const {steps, nets: stored, curve, valid, digits: kept, ask = 'Draw a digit. What does the network read?'} = model.get('data'), last = steps.length - 1
   const nets = stored.map(unpack)
   const digits = kept.map(([text, label]) => {
     const image = bytes(text)
@@ -219,6 +220,7 @@ const render = ({model, el}) => {
   const colors = () => ['inputs', 'weights', 'ink'].map(color).join()
   const paintInk = (canvas, values) => { const c = color('ink'); paint(canvas, i => values ? values[i] / 255 : 0, c, c) }
 
+  const when = () => !last ? 'It' : now ? `After ${fmt(steps[now], 0)} steps it` : 'Untrained, it'
   const showBeliefs = () => {
     const p = beliefs?.[now]
     bars.forEach(({bar, num, el}, d) => {
@@ -226,7 +228,7 @@ const render = ({model, el}) => {
       num.textContent = p ? percent(p[d]) : '–'
       set(el, {class: p && argmax(p) === d ? 'guess' : null})
     })
-    verdict.textContent = p ? `${now ? `After ${fmt(steps[now], 0)} steps` : 'Untrained,'} it reads ${a(argmax(p))}.` : '\u00a0'
+    verdict.textContent = p ? `${when()} reads ${a(argmax(p))}.` : '\u00a0'
     more?.showBeliefs(beliefs, now)
   }
   const showPad = () => {
@@ -242,7 +244,7 @@ const render = ({model, el}) => {
     scrub.show(i)
     more?.show(i)
     showBeliefs()
-    says.textContent = `${i ? `After ${fmt(steps[i], 0)} steps` : 'Untrained,'} it reads ${percent(valid[i][1])} of images that it never saw.`
+    if (last) says.textContent = `${when()} reads ${percent(valid[i][1])} of images that it never saw.`
   }
   const stop = () => { clearInterval(timer); timer = null; play.textContent = 'Play' }
   const scrub = slider({label: curve ? 'step' : 'steps of training', min: 0, max: last, step: 1, value: last,
@@ -322,10 +324,11 @@ const render = ({model, el}) => {
       h('div', {class: 'draw'}, how('Draw a digit:'), paper, h('div', {class: 'row'}, wipe, h('span', {class: 'how'}, 'it gets'), seen)),
       h('div', {}, table, verdict), more.parts.layer),
     more.parts.tiles, more.parts.charts, hint] : [
-    h('p', {class: 'ask'}, 'Draw a digit. What does the network read?'),
+    h('p', {class: 'ask'}, ask),
     h('div', {class: 'desk'}, paper, table),
     h('div', {class: 'row'}, wipe, button('Another digit', () => putDigit((chosen + 1) % digits.length)), verdict),
-    scrub, h('div', {class: 'row ends'}, ...steps.map((k, i) => h('span', {}, !i ? 'untrained' : i === last ? 'trained' : fmt(k, 0)))), says, hint], ...Object.values(probe))))
+    last > 0 && [scrub, h('div', {class: 'row ends'}, ...steps.map((k, i) => h('span', {}, !i ? 'untrained' : i === last ? 'trained' : fmt(k, 0))))],
+    says, hint].flat(), ...Object.values(probe))))
 
   // the pictures' colours follow the page's switch and the system's, and are known once the lab is in the page
   let painted = ''
@@ -344,7 +347,7 @@ const render = ({model, el}) => {
   putDigit(chosen)
   place()
   goTo(now)
-  says.textContent = more ? 'Press Play, or pull the step to the left.' : 'Pull the slider to the left, and see how it began.'
+  says.textContent = more ? 'Press Play, or pull the step to the left.' : last ? 'Pull the slider to the left, and see how it began.' : ''
   return () => { stop(); again.disconnect(); there.disconnect(); dark.removeEventListener('change', recolor) }
 }
 export default {render}

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['bool_', 'int64', 'float32', 'float64', 'default_generator', 'dtype', 'promote_types', 'result_type', 'Size',
            'backward_order', 'result', 'grad', 'no_grad', 'enable_grad', 'is_grad_enabled', 'device', 'Tensor',
-           'Absent', 'Generator', 'Parameter', 'Module', 'Linear', 'Sequential', 'ParameterList', 'MSELoss', 'ReLU',
-           'Tanh', 'Sigmoid', 'Optimizer', 'sgd', 'SGD', 'TorchFunctionMode', 'TorchDispatchMode', 'as_torch',
-           'install']
+           'Absent', 'Generator', 'Parameter', 'Module', 'Linear', 'ModuleList', 'Sequential', 'ParameterList',
+           'MSELoss', 'ReLU', 'Tanh', 'Sigmoid', 'Optimizer', 'sgd', 'SGD', 'TorchFunctionMode', 'TorchDispatchMode',
+           'as_torch', 'install']
 
 # %% ../../nbs/support/twin.ipynb #a286762a
 import contextlib, copy, functools, math, operator, sys, types, warnings
@@ -410,7 +410,7 @@ def _matmul(a, b):
     _refuse_bool('matmul', a, b)
     if a.ndim == 1: return _matmul(a[None], b).squeeze(-2 if b.ndim > 1 else 0)
     if b.ndim == 1: return _matmul(a, b[:, None]).squeeze(-1)
-    return result(_call(np.matmul, a.array, b.array), 'Mm' if a.ndim == b.ndim == 2 else 'UnsafeView',
+    return result(_call(_product, a.array, b.array), 'Mm' if a.ndim == b.ndim == 2 else 'UnsafeView',
                   (a, lambda g: _sum_to(g @ b.transpose(-1, -2), a)),
                   (b, lambda g: _sum_to(a.transpose(-1, -2) @ g, b)))
 
@@ -424,6 +424,21 @@ def _check_product(a, b):
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         (n, m), (p, q) = ((1,)*(2 - len(o)) + tuple(o[-2:]) for o in (a.shape, b.shape))
         raise RuntimeError(f'mat1 and mat2 shapes cannot be multiplied ({math.prod(a.shape[:-1])}x{m} and {p}x{q})')
+
+# %% ../../nbs/support/twin.ipynb #acc0286b
+_fast = None                                              # `install` may be given one
+_WORTH_IT = 50_000                                        # multiplications
+def _address(array): return array.__array_interface__['data'][0]
+
+def _product(a, b):
+    "The arrays' product: by `_fast`, where there is one, if they are matrices of float32, and large."
+    (n, m), k = (1, 1, *a.shape)[-2:], b.shape[-1]
+    fits = a.ndim == b.ndim == 2 and a.dtype == b.dtype == np.float32 and n >= 4 and k >= 8
+    if not (_fast and fits and n*m*k >= _WORTH_IT): return np.matmul(a, b)
+    if b.strides[1] != b.itemsize: b = np.ascontiguousarray(b)
+    out = np.empty((n, k), np.float32)
+    _fast(_address(a), *a.strides, _address(b), b.strides[0], _address(out), n, m, k)
+    return out
 
 # %% ../../nbs/support/twin.ipynb #b893034c
 def _einsum(rule, *operands):
@@ -1315,12 +1330,16 @@ class Linear(Module):
         return f'in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}'
 
 # %% ../../nbs/support/twin.ipynb #f7142137
-class Sequential(Module):
-    "Modules, one after another."
-    def __init__(self, *modules): vars(self).update({str(i): m for i, m in enumerate(modules)})
+class ModuleList(Module):
+    "Modules, by number."
+    def __init__(self, modules=()): vars(self).update({str(i): m for i, m in enumerate(modules)})
     def __len__(self): return len([*self.children()])
     def __iter__(self): return self.children()
     def __getitem__(self, i): return [*self.children()][i]
+
+class Sequential(ModuleList):
+    "Modules, one after another."
+    def __init__(self, *modules): super().__init__(modules)
     def forward(self, x):
         for m in self: x = m(x)
         return x
@@ -1478,7 +1497,7 @@ def _nn():
     F = _functions(dict(linear=_linear, mse_loss=_mse_loss, nll_loss=_nll_loss, cross_entropy=_cross_entropy,
                         one_hot=_one_hot))
     F |= {k: getattr(Tensor, k) for k in 'relu sigmoid tanh softmax log_softmax'.split()}
-    classes = Module, Parameter, ParameterList, Linear, Sequential, ReLU, Tanh, Sigmoid, MSELoss
+    classes = Module, ModuleList, Parameter, ParameterList, Linear, Sequential, ReLU, Tanh, Sigmoid, MSELoss
     return _Names('torch.nn', functional=_Names('torch.nn.functional', **F), **{c.__name__: c for c in classes})
 
 def _rooms():
@@ -1515,9 +1534,12 @@ def as_torch():
     return _Names('torch', **names, **_rooms())
 
 # %% ../../nbs/support/twin.ipynb #5a330670
-def install():
-    "Put the twin where `import torch` finds it; its modules, too. Returns it."
-    root = as_torch()
+def install(
+    product=None, # of large matrices: by their addresses, as nbs/assets/python/product.ts
+): # the twin
+    "Put the twin where `import torch` finds it; its modules, too."
+    global _fast
+    _fast, root = product, as_torch()
     todo = [root]
     while todo:
         m = todo.pop()

@@ -25,10 +25,12 @@ live?.addEventListener('click', async () => {
 const labs = new URL('labs/', import.meta.url)
 const looks = () => looks.loaded ??= new Promise((ok, no) =>
   document.head.append(make('link', {rel: 'stylesheet', href: new URL('lab.css', labs), onload: ok, onerror: no})))
-const mount = async el => {
+const stored = el => {
   const inside = el.querySelector('script[type="application/json"]')
-  const read = inside.dataset.src ? fetch(inside.dataset.src).then(r => r.ok ? r.json() : Promise.reject(new Error(`${r.url}: ${r.status}`))) : JSON.parse(inside.textContent)
-  const [{default: lab}, data] = await Promise.all([import(new URL(`${el.dataset.lab}.js`, labs)), read, looks()])
+  return inside.dataset.src ? fetch(inside.dataset.src).then(r => r.ok ? r.json() : Promise.reject(new Error(`${r.url}: ${r.status}`))) : JSON.parse(inside.textContent)
+}
+export const mount = async (el, given) => {
+  const [{default: lab}, data] = await Promise.all([import(new URL(`${el.dataset.lab}.js`, labs)), given ?? stored(el), looks()])
   const room = make('div')
   // as much of anywidget's model as a lab without a kernel needs
   const model = {get: k => ({data})[k], set() {}, on() {}, off() {}, save_changes() {}}

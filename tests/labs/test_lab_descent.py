@@ -51,6 +51,17 @@ def test_every_network_reads_every_digit_as_pytorch_does(run):
     assert (last == labels).sum() == 10 and sorted(labels[:10]) == list(range(10))
 
 
+def test_a_network_as_it_was_trained_does_too(run):
+    "Weights in float32, as a chapter's page hands them over"
+    g = torch.Generator().manual_seed(0)
+    net = [torch.randn(*shape, generator=g)/28 for shape in ((784, 7), (7, ), (7, 10), (10, ))]
+    stored = [[base64.b64encode(p.numpy().tobytes()).decode(), 1, 32] for p in net]
+    got = in_node('descent', 'readStored', [[stored, text] for text, _ in run['digits']])
+    w1, b1, w2, b2 = (p.double() for p in net)
+    want = F.softmax(F.linear(F.relu(F.linear(images(run).double()/255, w1.T, b1)), w2.T, b2), 1)
+    torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), want, rtol=1e-9, atol=1e-12)
+
+
 def test_the_home_page_s_networks_do_too(small):
     "All its digits are read rightly in the end, and guessed in the beginning"
     got = in_node('descent', 'readStored', [[net, text] for net in small['nets'] for text, _ in small['digits']])

@@ -1,16 +1,19 @@
 // A chapter's cells run in its page, once its reader has asked for that: each gets an editor, and what it prints stands below what is
 // stored. Nothing of this file is loaded before. `cells.json` has the chapter in pieces, live cells and what they need of the others
-// (tools/cells.py): {start, pieces: [{code, makes, needs, id, cell, stored}]}.
+// (tools/cells.py): {start, pieces: [{code, makes, needs, id, cell, stored, whole}], digits}. A cell that is `whole` needs all images: they are
+// loaded when it is run, and after it a pad reads with the network that it has trained.
 //
 // The names in which cells run are always those of the notebook, run from the top as far as `done` says: a cell runs after what it needs,
 // in the notebook's order. What was edited since, or stands above what ran, begins them anew.
 import {keepCode, keptCode} from '../kept.js'
 import {make} from '../make.js'
+import {mount} from '../page.js'
 import {editor} from './editor.js'
 import {Python, Stopped, size} from './python.js'
 
+const IMAGES = 50_000
 const python = new Python(), cells = new Map()      // number of a piece -> its cell
-let pieces, start, done = null, stopping = false
+let pieces, start, digits, done = null, stopping = false
 const text = i => cells.get(i)?.code ?? pieces[i].code
 const button = (textContent, label, onclick) => make('button', {type: 'button', textContent, ariaLabel: `${textContent}: ${label}`, onclick})
 const cut = s => s.replace(/\n+$/, '')
@@ -28,6 +31,27 @@ const needs = i => {
   return [...found].sort((a, b) => a - b)
 }
 
+// ---- all images ----
+// Gives them to Python as a file, from which `mnist` reads; names that were made of the first few are made anew
+async function load() {
+  digits.asked = new AbortController()
+  const answer = await fetch(digits.url, {integrity: digits.integrity, signal: digits.asked.signal})
+  if (!answer.ok) throw new Error(`the site answers ${answer.status} for the digits.`)
+  const blob = new Uint8Array(digits.bytes)
+  let at = 0
+  for (const reader = answer.body.getReader(); ;) {
+    const {done, value} = await reader.read()
+    if (done) break
+    blob.set(value, at)
+    bar.load('the digits', digits.bytes, {loaded: at += value.length, total: digits.bytes})
+  }
+  await python.put(digits.file, blob)
+  digits.there = true
+  done = null
+  cells.forEach(c => c.label())
+  bar.loaded()
+}
+
 async function fresh() {
   await python.reset()
   await python.run(start)
@@ -38,12 +62,19 @@ async function fresh() {
 // Runs the pieces up to cell `i` that it needs, and it; returns whether all went well
 async function run(i) {
   const todo = [...needs(i), i]
+  const whole = digits?.there ? undefined : todo.find(k => pieces[k].whole)
+  if (whole < i) {
+    cells.get(i).blame(whole, {text: 'run it first, for it loads all images'})
+    return false
+  }
+  if (whole === i) await load()
   const last = done?.at(-1)?.[0] ?? -1, ran = new Set(done?.map(([k]) => k))
   const as = done?.every(([k, code]) => code === text(k)) && !ran.has(i) && todo.every(k => ran.has(k) || k > last)
   cells.get(i).say('Running…')
   if (!as) await fresh()
   for (const k of todo.filter(k => !as || !ran.has(k))) {
-    const code = text(k), told = await python.run(code)
+    const code = text(k), cell = k === i || cells.get(k)?.told ? cells.get(k) : null
+    const told = await python.run(code, {onread: bar.read, onprint: words => cell?.hear(words)})
     if (told.error) {
       done = null
       cells.get(k)?.tell(told)
@@ -51,7 +82,8 @@ async function run(i) {
       return false
     }
     done.push([k, code])
-    if (k === i || cells.get(k)?.told) cells.get(k).tell(told)
+    cell?.tell(told)
+    if (pieces[k].whole) await cell?.draw(await python.trained())
   }
   return true
 }
@@ -69,8 +101,8 @@ async function runAll(numbers) {
     for (at of numbers) if (!await run(at)) break
   } catch (e) {
     done = null
-    cells.get(at)?.show([])
-    cells.get(at)?.say(stopping || e instanceof Stopped ? 'Stopped. Which loop has no end?' : `✗ ${e.message}`)
+    const ended = pieces[at]?.whole ? 'Stopped.' : 'Stopped. Which loop has no end?'
+    cells.get(at)?.end(stopping || e instanceof Stopped ? ended : `✗ ${e.message}`)
     if (at === undefined) bar.fail(e)
   }
   cells.forEach(c => c.wait(false))
@@ -89,8 +121,10 @@ class Cell {
     block.hidden = true
     this.editor = editor(host, {code: keptCode(this.piece.id) ?? this.piece.code, starter: this.piece.code, label: `${this.name}, in Python`,
       onrun: () => runAll([i]), onedit: () => this.edited()})
-    this.buttons = [button('Run', this.name, () => runAll([i])),
-      button('Run to here', this.name, () => runAll([...cells.keys()].filter(k => k <= i)))]
+    // on all images only who presses their own button
+    const upTo = () => [...cells.keys()].filter(k => k === i || k < i && (!pieces[k].whole || digits.there))
+    this.buttons = [button('Run', this.name, () => runAll([i])), button('Run to here', this.name, () => runAll(upTo()))]
+    this.label()
     this.reset = button('Reset', this.name, () => { this.editor.reset(); this.editor.focus() })
     this.note = make('span', {className: 'note', role: 'status'})
     host.after(make('div', {className: 'write runs'}, make('div', {className: 'buttons'}, ...this.buttons, this.reset, this.note)))
@@ -100,6 +134,14 @@ class Cell {
   }
 
   get code() { return this.editor.code }
+
+  label() {
+    if (!this.piece.whole) return
+    const [one, more] = this.buttons
+    one.textContent = `Run on all 50\u00a0000 images${digits.there ? '' : ` (loads ${Math.round(digits.bytes/1e6)} MB, once)`}`
+    one.ariaLabel = `${one.textContent}: ${this.name}`
+    more.hidden = true
+  }
 
   edited() {
     this.reset.hidden = this.code === this.piece.code
@@ -117,13 +159,34 @@ class Cell {
   wait(on) { this.buttons.forEach(o => { o.ariaDisabled = on ? 'true' : null }) }
   say(words) { this.note.textContent = words }
 
+  // what it has printed so far, where it takes long
+  hear(words) {
+    this.heard = (this.heard ?? '') + words
+    this.soon ??= setTimeout(() => { this.soon = null; this.show(this.printed(cut(this.heard))) }, 300)
+  }
+  printed(words) { return [make('p', {textContent: 'Yours:'}), make('pre', {}, make('code', {textContent: words}))] }
+
+  // it didn't come to its end
+  end(words) {
+    const heard = this.quiet()
+    this.show(heard ? this.printed(cut(heard)) : [])
+    this.say(words)
+  }
+  quiet() {
+    const {heard} = this
+    clearTimeout(this.soon)
+    this.heard = this.soon = null
+    return heard
+  }
+
   // what it printed, if that isn't what is stored, and its error
   tell({out, error}) {
+    this.quiet()
     this.told = true
     this.editor.mark(error?.line ?? 0)
     const printed = cut(out.map(o => o.kind === 'text' ? o.data : `(${o.kind}: the notebook shows it)\n`).join(''))
     const same = !error && printed === this.piece.stored
-    const parts = printed && !same ? [make('p', {textContent: 'Yours:'}), make('pre', {}, make('code', {textContent: printed}))] : []
+    const parts = printed && (!same || this.piece.whole) ? this.printed(printed) : []
     if (error) parts.push(make('p', {className: 'wrong', textContent: `✗ ${error.line ? `Line ${error.line}: ` : ''}${error.text}`}))
     this.show(parts)
     this.say(error ? '✗ an error, below' : same ? printed ? '✓ the same as stored' : '✓ ran' : printed ? 'ran: another output, below' : 'ran: it prints nothing')
@@ -132,6 +195,17 @@ class Cell {
   show(parts) {
     this.yours.replaceChildren(...parts)
     this.yours.hidden = !parts.length
+  }
+
+  // The pad of the labs, which reads with the network that it has trained
+  async draw({accuracy, why, nets, digits}) {
+    const reads = accuracy === null ? '' : ` It reads ${(100*accuracy).toFixed(1)}\u00a0% of the validation images rightly.`
+    this.yours.hidden = false                 // also where it printed nothing
+    if (why) return this.yours.append(make('p', {textContent: `${reads} The pad can’t read with this network: ${why}.`}))
+    const ask = `Draw a digit for the network that you have just trained.${reads}`, lab = make('div', {className: 'lab'})
+    lab.dataset.lab = 'descent'
+    this.yours.append(lab)
+    await mount(lab, {steps: [0], nets, digits, ask})
   }
 
   // what it needs, piece `k`, failed
@@ -152,9 +226,10 @@ class Cell {
 class Bar {
   constructor() {
     this.words = make('span', {role: 'status'})
-    this.far = make('progress', {ariaLabel: 'Loading Python', hidden: true})
-    this.stop = make('button', {type: 'button', textContent: 'Stop', onclick: () => { stopping = true; python.stop() }})
-    this.room = make('div', {className: 'write running', hidden: true}, this.far, this.words, this.stop)
+    this.far = make('progress', {hidden: true})
+    this.count = make('span', {className: 'note', ariaHidden: 'true'})
+    this.stop = make('button', {type: 'button', textContent: 'Stop', onclick: () => { stopping = true; python.stop(); digits?.asked?.abort() }})
+    this.room = make('div', {className: 'write running', hidden: true}, this.far, this.words, this.count, this.stop)
     document.body.append(this.room)
   }
   show(words) {
@@ -166,14 +241,24 @@ class Bar {
     clearTimeout(this.due)
     if (!this.failed) this.room.hidden = true
   }
-  load(bytes, {loaded, total}) {
+  // of `what`, a share of so many bytes is there
+  load(what, bytes, {loaded, total}) { this.go(loaded/total, `Loading ${what}`, `${(bytes*loaded/total/1e6).toFixed(1)} of ${(bytes/1e6).toFixed(1)} MB`) }
+  // a loop has taken `n` training images; screen readers are told of each epoch
+  read = n => {
+    const epoch = Math.ceil(n/IMAGES), now = n - IMAGES*(epoch - 1)
+    this.go(now/IMAGES, `Epoch ${epoch}`, `${String(now).replace(/\B(?=(\d{3})+$)/g, '\u00a0')} images`)
+  }
+  go(share, words, count) {
     this.far.hidden = false
-    this.far.value = loaded/total
-    this.words.textContent = `Loading Python: ${(bytes*this.far.value/1e6).toFixed(1)} of ${(bytes/1e6).toFixed(1)} MB`
+    this.far.value = share
+    this.far.ariaLabel = words
+    if (this.words.textContent !== words) this.words.textContent = words
+    this.count.textContent = count
   }
   loaded() {
     this.far.hidden = true
     this.words.textContent = 'Running…'
+    this.count.textContent = ''
   }
   fail(e) {
     this.failed = true
@@ -187,7 +272,7 @@ let all
 async function begin() {
   bar.failed = false
   all ??= await size()
-  await python.start(now => bar.load(all.bytes, now))
+  await python.start(now => bar.load('Python', all.bytes, now))
   bar.loaded()
 }
 
@@ -195,7 +280,8 @@ async function begin() {
 export async function live(data) {
   const answer = await fetch(data)
   if (!answer.ok) throw new Error(`the site answers ${answer.status} for its cells.`);
-  ({start, pieces} = await answer.json())
+  ({start, pieces, digits} = await answer.json())
+  if (digits) digits.url = new URL(digits.file, answer.url)
   bar = new Bar()
   const mine = pieces.flatMap((p, i) => p.id ? [[i, document.querySelector(`.cell[data-live="${p.id}"]`)]] : [])
   mine.forEach(([i, room], n) => cells.set(i, new Cell(i, room, n + 1, mine.length)))

@@ -4,14 +4,17 @@
 //                              as GitHub Pages does; null if the site was built without Python
 //   new Python()               one worker, which answers one call after another
 //     .start(onprogress)       resolves when Python is ready; onprogress({loaded, total, what}) in bytes. The other calls start it, too
-//     .run(code, {home, name, onprint})    runs a cell in the names of `home`, 'page' by default: {out, error}.
+//     .run(code, {home, name, onprint, onread})    runs a cell in the names of `home`, 'page' by default: {out, error}.
 //                              out: [{kind: 'text' | 'html' | 'svg' | 'png' | 'markdown', data}], what was printed and shown, in order;
 //                              error: null, or {line, text}, the line of this cell (null: none of it);
-//                              onprint(text) is told of what is printed at once
+//                              onprint(text) is told of what is printed at once, onread(n) how many training images it has taken
 //     .check(exercise, code, {home, name, seconds, ontrial})    runs the cell, then judges what it calls `exercise`:
 //                              {ok, property, text, title, lines, message, look, held, out}: property is null if ok, text is what
 //                              Jupyter shows, lines are its rows as HTML (code and bold, no style), held counts trials that hold.
 //                              A trial that takes longer than `seconds` (the exercise's, 10) ends the worker; ontrial(about) tells of each
+//     .trained(home)           of the network called `model` there: {accuracy, why, nets, digits}, for a pad to read with; see
+//                              backprop13.practice.page
+//     .put(name, bytes)        gives Python a file; workers that follow have it, too
 //     .reset(home)             forgets the names of `home`
 //     .stop()                  ends the worker at once: what was pending rejects with Stopped. The next call starts a new one, in
 //                              which the cells that ran without error run again, home by home
@@ -34,6 +37,8 @@ export class Python {
   #calls = new Map()                             // number -> what waits for it
   #n = 0
   #ran = new Map()                               // home -> the cells that ran without error: [code, name]
+  #files = new Map()
+  #fatal = {ended: why => this.#end(new Ended(why))}
 
   start(onprogress) {
     this.#ready ??= this.#begin(onprogress).catch(e => {
@@ -48,6 +53,7 @@ export class Python {
     this.#worker.onmessage = ({data}) => this.#hear(data)
     this.#worker.onerror = e => this.#end(new Error(`Python can't start: ${e.message ?? 'its script was not found'}.`))
     await this.#ask('start', [], {progress: onprogress})
+    for (const file of this.#files) await this.#ask('put', file)
     for (const [home, cells] of this.#ran) for (const cell of cells) await this.#ask('run', [home, ...cell])
   }
 
@@ -84,9 +90,20 @@ export class Python {
     if (this.#ready) await this.#ready.then(() => this.#ask('reset', [home]))
   }
 
-  async run(code, {home = 'page', name = '<cell>', onprint} = {}) {
+  async put(...file) {
     await this.start()
-    const told = await this.#ask('run', [home, code, name], {print: onprint, ended: why => this.#end(new Ended(why))})
+    await this.#ask('put', file, this.#fatal)
+    this.#files.set(...file)
+  }
+
+  async trained(home = 'page') {
+    await this.start()
+    return this.#ask('trained', [home], this.#fatal)
+  }
+
+  async run(code, {home = 'page', name = '<cell>', onprint, onread} = {}) {
+    await this.start()
+    const told = await this.#ask('run', [home, code, name], {print: onprint, read: onread, ...this.#fatal})
     if (!told.error) this.#keep(home, code, name)
     return told
   }
@@ -104,7 +121,7 @@ export class Python {
     }
     let kind
     try {
-      const told = await this.#ask('check', [exercise, home, code, name], {trial, ended: why => this.#end(new Ended(why))})
+      const told = await this.#ask('check', [exercise, home, code, name], {trial, ...this.#fatal})
       if (told.defined) this.#keep(home, code, name)
       return told
     } catch (e) {

@@ -1,7 +1,7 @@
 // The worker of python.js: Pyodide with NumPy, the twin of PyTorch, and backprop13.practice.page, which answers in JSON
 const at = new URL('pyodide/', import.meta.url).href
 const {fetch} = self
-let page
+let page, python, memory
 
 // ---- what is fetched is counted on its way; the first thing that goes wrong is told, for Pyodide tells but some of it
 function watch(parts, say) {
@@ -21,20 +21,30 @@ function watch(parts, say) {
     }})).catch(() => {})
     return answer
   }
-  WebAssembly.instantiateStreaming = (...args) => instantiateStreaming(...args).catch(e => {
-    fail(e.message)
-    throw e
-  })
+  WebAssembly.instantiateStreaming = (code, imports) => {
+    memory ??= imports.env.memory                // Python's, for the product
+    return instantiateStreaming(code, imports).catch(e => {
+      fail(e.message)
+      throw e
+    })
+  }
   for (const {name, integrity} of parts) if (integrity) (early[name] = fetch(at + name, {integrity})).catch(() => {})
   return {broken, done() { Object.assign(self, {fetch}), Object.assign(WebAssembly, {instantiateStreaming}) }}
 }
 
-async function load() {
+const HOME = '/home/reader'
+async function load(parts) {
   const ours = self.fetch(at + 'backprop13.zip').then(o => o.arrayBuffer())
+  const fast = parts.some(o => o.name === 'product.wasm') && self.fetch(at + 'product.wasm').then(o => o.arrayBuffer())
   const {loadPyodide} = await import(at + 'pyodide.mjs')
-  const python = await loadPyodide({indexURL: at, env: {HOME: '/home/reader'}, packages: ['numpy']})
-  python.unpackArchive(await ours, 'zip', {extractDir: '/home/reader'})
-  python.runPython('import sys; sys.path.insert(0, "/home/reader"); import backprop13.support.twin as t; t.install()')
+  python = await loadPyodide({indexURL: at, env: {HOME}, packages: ['numpy']})
+  python.unpackArchive(await ours, 'zip', {extractDir: HOME})
+  // a faster product of matrices, in Python's memory; without it NumPy multiplies
+  let product
+  try { if (fast) ({instance: {exports: {product}}} = await WebAssembly.instantiate(await fast, {env: {memory}})) }
+  catch (e) { console.info(`NumPy multiplies: ${e.message}`) }
+  python.runPython('import sys; sys.path.insert(0, "/home/reader")')
+  python.pyimport('backprop13.support.twin').install(product)
   return python.pyimport('backprop13.practice.page')
 }
 
@@ -43,11 +53,13 @@ const does = {
     const {parts} = await (await fetch(new URL('parts.json', import.meta.url))).json()
     if (!parts) throw new Error('This site was built without Python.')
     const {broken, done} = watch(parts, data => say('progress', data))      // Pyodide would ask for NumPy last
-    try { page = await Promise.race([broken, load()]) }
+    try { page = await Promise.race([broken, load(parts)]) }
     catch (e) { throw new Error(`Python can't be loaded: ${e.message.trim().split('\n').at(-1).replace(/\.$/, '')}.`) }
     done()
   },
-  run: ([home, code, name], say) => JSON.parse(page.run(home, code, name, text => say('print', text))),
+  run: ([home, code, name], say) => JSON.parse(page.run(home, code, name, text => say('print', text), n => say('read', n))),
+  trained: args => JSON.parse(page.trained(...args)),
+  put: ([name, bytes]) => python.FS.writeFile(`${HOME}/${name}`, bytes),
   check: (args, say) => JSON.parse(page.check(...args, said => say('trial', JSON.parse(said)))),
   cut_short: args => JSON.parse(page.cut_short(...args)),
   reset: ([home]) => page.reset(home),
