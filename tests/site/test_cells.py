@@ -251,6 +251,28 @@ def test_nothing_loads_before_the_press_and_the_control_costs_no_height(open_pag
         assert page.evaluate(HEIGHT) == before
 
 
+def test_a_press_lands_where_it_was_aimed(open_page):
+    "Each editor has its height before it is seen, so that the page doesn't move under a hand that is about to press"
+    for width in 1440, 390:
+        page = open_page('backprop.html', viewport={'width': width, 'height': 844})
+        press(page)
+        heights = "[...document.querySelectorAll('.cell[data-live] .sourceCode')].map(o => Math.round(o.offsetHeight))"
+        before = page.evaluate(heights)
+        cell = of(page, 'check_everywhere')
+        cell.evaluate("e => e.scrollIntoView({block: 'end', behavior: 'instant'})")
+        box = cell.get_by_role('button', name='Run: check_everywhere').bounding_box()
+        page.mouse.move(box['x'] + box['width']/2, box['y'] + box['height']/2)
+        page.mouse.down()
+        page.wait_for_timeout(120)                             # as long as a finger takes
+        page.mouse.up()
+        cell.locator('.note', has_text='✓ ran').wait_for()
+        for o in page.locator('.cell[data-live]').all():
+            o.scroll_into_view_if_needed()
+            page.wait_for_timeout(60)
+        after = page.evaluate(heights)
+        assert len(before) > 17 and after == before, [*zip(before, after)]
+
+
 def test_a_reader_breaks_lin_grad_sees_which_check_falls_and_mends_it(open_page):
     page = open_page('backprop.html', viewport={'width': 1440, 'height': 900})
     press(page)

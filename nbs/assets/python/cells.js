@@ -8,7 +8,7 @@
 import {keepCode, keptCode} from '../kept.js'
 import {make} from '../make.js'
 import {mount} from '../page.js'
-import {editor} from './editor.js'
+import {editor, measure} from './editor.js'
 import {Python, Stopped, size} from './python.js'
 
 const IMAGES = 50_000
@@ -285,6 +285,7 @@ export async function live(data) {
   bar = new Bar()
   const mine = pieces.flatMap((p, i) => p.id ? [[i, document.querySelector(`.cell[data-live="${p.id}"]`)]] : [])
   mine.forEach(([i, room], n) => cells.set(i, new Cell(i, room, n + 1, mine.length)))
+  measure([...cells.values()].map(c => c.editor))
   addEventListener('pagehide', () => cells.forEach(c => c.keep()))
   bar.show('Loading Python')
   try { await begin() } catch (e) { return bar.fail(e) }

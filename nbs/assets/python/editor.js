@@ -1,6 +1,6 @@
 // An editor for Python in a page: CodeMirror in our colours, in a shadow root, since the page's policy refuses the style element that it
 // would put into the page. This module loads it, so import it when somebody wants to write, not before.
-//   editor(element, {code, starter, label, onrun, onedit}) -> {code, focus(), select(from, to), reset(), mark(line)}
+//   editor(element, {code, starter, label, onrun, onedit}) -> {element, view, code, focus(), select(from, to), reset(), mark(line)}
 // `code` is what it opens with, `starter` what reset() goes back to (`code`, unless given); `label` is for screen readers; `onrun` is
 // called on Shift-Enter and Ctrl-Enter, `onedit` after every change. `code` can be read and set, which can be undone as what is typed;
 // mark(line) marks a line until the next change, mark(0) none.
@@ -71,6 +71,7 @@ export const editor = (element, {code, starter = code, label, onrun = () => {}, 
   element.addEventListener('keydown', e => e.stopPropagation())
   const put = text => view.dispatch({changes: {from: 0, to: view.state.doc.length, insert: text}, selection: {anchor: 0}, annotations: isolateHistory.of('full')})
   return {
+    element, view,
     get code() { return view.state.doc.toString() },
     set code(text) { put(text) },
     focus() { view.focus() },
@@ -82,4 +83,24 @@ export const editor = (element, {code, starter = code, label, onrun = () => {}, 
         ...there ? [EditorView.scrollIntoView(doc.line(line).from)] : []]})
     },
   }
+}
+
+// Until it was seen in the window, CodeMirror draws but some lines and guesses the height of others, and of line numbers: the page would move
+// as one reads on to an editor, under a hand that is about to press. So those of a whole page are measured at once, out of sight, in the
+// width that they'll have; a tall one by its middle, since it draws half a thousand pixels beyond the window.
+export function measure(editors) {
+  const width = o => o.clientWidth || width(o.parentElement), box = make('div')
+  const places = editors.map(({element: o}) => [o, o.parentNode, o.nextSibling, `grid-area: 1/1; width: ${width(o)}px`])
+  box.style.cssText = 'position: fixed; inset: 0; display: grid; grid: 100% / 100%; align-items: center; contain: strict; visibility: hidden'
+  document.body.append(box)
+  for (const [o,,, style] of places) {
+    o.style.cssText = style
+    box.append(o)
+  }
+  for (const {view} of editors) view.coordsAtPos(0)
+  for (const [o, parent, next] of places) {
+    o.style.cssText = ''
+    parent.insertBefore(o, next)
+  }
+  box.remove()
 }
