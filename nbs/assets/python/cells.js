@@ -74,7 +74,8 @@ async function run(i) {
   if (!as) await fresh()
   for (const k of todo.filter(k => !as || !ran.has(k))) {
     const code = text(k), cell = k === i || cells.get(k)?.told ? cells.get(k) : null
-    const told = await python.run(code, {onread: bar.read, onprint: words => cell?.hear(words)})
+    const name = cells.has(k) ? `cell ${k}` : undefined
+    const told = await python.run(code, {name, onread: bar.read, onprint: words => cell?.hear(words)})
     if (told.error) {
       done = null
       cells.get(k)?.tell(told)
@@ -130,6 +131,10 @@ class Cell {
     host.after(make('div', {className: 'write runs'}, make('div', {className: 'buttons'}, ...this.buttons, this.reset, this.note)))
     this.yours = make('div', {className: 'yours', hidden: true})
     room.append(this.yours)
+    this.room = room
+    let proof = room.nextElementSibling              // what the tests hold of it
+    while (proof?.localName === 'span') proof = proof.nextElementSibling
+    this.proof = proof?.querySelector('.proof > summary')?.appendChild(make('span', {textContent: ' · before your edit', hidden: true}))
     this.edited()
   }
 
@@ -146,9 +151,19 @@ class Cell {
   edited() {
     this.reset.hidden = this.code === this.piece.code
     this.note.textContent = this.reset.hidden ? '' : 'edited'
-    for (const c of cells.values()) if (c.told && needs(c.i).includes(this.i)) c.say('not run since that edit')
+    for (const c of cells.values()) {
+      if (c.told && needs(c.i).includes(this.i)) c.say('not run since that edit')
+      c.prove()
+    }
     clearTimeout(this.due)
     this.due = setTimeout(() => this.keep(), 400)
+  }
+
+  // what the tests hold is of the stored code, and of what that needs
+  prove() {
+    const same = [this.i, ...needs(this.i)].every(k => text(k) === pieces[k].code)
+    this.room.classList.toggle('unproved', !same)
+    if (this.proof) this.proof.hidden = same
   }
 
   keep() {
@@ -164,7 +179,7 @@ class Cell {
     this.heard = (this.heard ?? '') + words
     this.soon ??= setTimeout(() => { this.soon = null; this.show(this.printed(cut(this.heard))) }, 300)
   }
-  printed(words) { return [make('p', {textContent: 'Yours:'}), make('pre', {}, make('code', {textContent: words}))] }
+  printed(words) { return [make('p', {textContent: 'Yours:'}), make('pre', {tabIndex: 0}, make('code', {textContent: words}))] }
 
   // it didn't come to its end
   end(words) {
@@ -187,9 +202,9 @@ class Cell {
     const printed = cut(out.map(o => o.kind === 'text' ? o.data : `(${o.kind}: the notebook shows it)\n`).join(''))
     const same = !error && printed === this.piece.stored
     const parts = printed && (!same || this.piece.whole) ? this.printed(printed) : []
-    if (error) parts.push(make('p', {className: 'wrong', textContent: `✗ ${error.line ? `Line ${error.line}: ` : ''}${error.text}`}))
+    if (error) parts.push(make('p', {className: 'wrong'}, `✗ ${error.line ? `Line ${error.line}: ` : ''}${error.text}`, ...this.inside(error)))
     this.show(parts)
-    this.say(error ? '✗ an error, below' : same ? printed ? '✓ the same as stored' : '✓ ran' : printed ? 'ran: another output, below' : 'ran: it prints nothing')
+    this.say(error ? '✗ an error, below' : same ? printed ? '✓ the same as stored' : this.reset.hidden ? '✓ ran' : 'ran' : printed ? 'ran: another output, below' : 'ran: it prints nothing')
   }
 
   show(parts) {
@@ -208,11 +223,24 @@ class Cell {
     await mount(lab, {steps: [0], nets, digits, ask})
   }
 
+  // where in another cell it was
+  inside({inside: at}) {
+    const there = at && cells.get(Number(at.name.slice('cell '.length)))
+    return there ? ['\nin ', there.link(at.line), `, line ${at.line}`] : []
+  }
+
+  link(line = 0) {
+    const onclick = e => {
+      e.preventDefault()
+      this.go()
+      this.editor.mark(line, 'center')
+    }
+    return make('a', {href: '#', textContent: this.name, onclick})
+  }
+
   // what it needs, piece `k`, failed
   blame(k, {text: said}) {
-    const there = cells.get(k)
-    const go = there ? make('a', {href: '#', textContent: there.name, onclick: e => { e.preventDefault(); there.go() }}) : 'an earlier cell'
-    this.show([make('p', {className: 'wrong'}, '✗ It needs ', go, `, which says: ${said}`)])
+    this.show([make('p', {className: 'wrong'}, '✗ It needs ', cells.get(k)?.link() ?? 'an earlier cell', `, which says: ${said}`)])
     this.say('✗ not run')
   }
 
@@ -286,6 +314,7 @@ export async function live(data) {
   const mine = pieces.flatMap((p, i) => p.id ? [[i, document.querySelector(`.cell[data-live="${p.id}"]`)]] : [])
   mine.forEach(([i, room], n) => cells.set(i, new Cell(i, room, n + 1, mine.length)))
   measure([...cells.values()].map(c => c.editor))
+  cells.forEach(c => c.prove())
   addEventListener('pagehide', () => cells.forEach(c => c.keep()))
   bar.show('Loading Python')
   try { await begin() } catch (e) { return bar.fail(e) }

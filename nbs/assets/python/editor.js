@@ -3,7 +3,7 @@
 //   editor(element, {code, starter, label, onrun, onedit}) -> {element, view, code, focus(), select(from, to), reset(), mark(line)}
 // `code` is what it opens with, `starter` what reset() goes back to (`code`, unless given); `label` is for screen readers; `onrun` is
 // called on Shift-Enter and Ctrl-Enter, `onedit` after every change. `code` can be read and set, which can be undone as what is typed;
-// mark(line) marks a line until the next change, mark(0) none.
+// mark(line) marks a line until the next change, and shows it (mark(line, 'center') in the middle); mark(0) none.
 import {bracketMatching, Decoration, defaultKeymap, EditorState, EditorView, HighlightStyle, history, historyKeymap, indentOnInput, indentUnit,
   indentWithTab, isolateHistory, keymap, lineNumbers, pythonLanguage, StateEffect, StateField, syntaxHighlighting, tags, ViewPlugin} from '../codemirror/codemirror.js'
 import {make} from '../make.js'
@@ -77,10 +77,10 @@ export const editor = (element, {code, starter = code, label, onrun = () => {}, 
     focus() { view.focus() },
     select(from, to) { view.dispatch({selection: {anchor: from, head: to}}) },
     reset() { put(starter) },
-    mark(line) {
+    mark(line, y = 'nearest') {
       const {doc} = view.state, there = line >= 1 && line <= doc.lines
       view.dispatch({effects: [set.of(there ? Decoration.set(fault.range(doc.line(line).from)) : Decoration.none),
-        ...there ? [EditorView.scrollIntoView(doc.line(line).from)] : []]})
+        ...there ? [EditorView.scrollIntoView(doc.line(line).from, {y})] : []]})
     },
   }
 }
