@@ -67,6 +67,12 @@
       }
     }
     const entries = [...document.querySelectorAll('.toc a')].map(a => [a, document.getElementById(decodeURIComponent(a.hash.slice(1)))])
+    // keys scroll what was pressed last: the text from here on, no longer the list
+    toc?.addEventListener('click', e => {
+      const head = entries.find(([a]) => a === e.target.closest('a'))?.[1]
+      if (head) head.tabIndex = -1
+      head?.focus({preventScroll: true})
+    })
     let last = null
     const bar = document.querySelector('.bar'), mine = chapters.find(a => a.ariaCurrent)
     const scrolled = () => {
