@@ -1261,7 +1261,7 @@ PAGES = {
                         '04_minibatch_training', 'import torch\nfrom torch import nn\n'
                         'from backprop13.minibatch import cross_entropy'),
     '07_loading': Page('Practice: batches', 'A dataset, and a loader that shuffles it', '05_fitting', 'import torch'),
-    '08_tests': Page('Practice: find the bugs', 'Write the tests; eight broken versions wait for each', '05_fitting',
+    '08_tests': Page('Practice: find the bugs', 'Write the tests; each must find nine broken versions', '05_fitting',
                      'import copy, torch\nfrom torch import nn\n'
                      'from backprop13.support.checks import autograd_grads, check_grads'),
     '09_autograd': Page('Practice: autograd', 'An order, a rule of your own, and seven broken engines', '06_autograd',

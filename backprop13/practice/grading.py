@@ -577,7 +577,7 @@ def try_out(
 def own_memory(got:dict, where:str):
     "`Fault` if something that it made lies in the memory of something given, by `got[SHARED]`."
     for mine, given in got.get(SHARED, []):
-        raise Fault('inputs unchanged', f'{mine} lies in the memory of {given}: who writes into one '
+        raise Fault('inputs unchanged', f'{mine} lies in the memory of {given}: writing into one '
                     f'changes the other, too, for {where}')
 
 ANYWAY = 'empty', 'no autograd', 'no ready-made function', 'memory', 'bugs killed'   # whatever the inputs
@@ -622,7 +622,7 @@ def smaller(
         for k in range(1, min(n, 3)): yield each(inputs, lambda t: _cut(t, n, k).clone())
     floats = [t for t in tensors if t.is_floating_point()]
     if any((t != t.round()).any() for t in floats):
-        yield each(inputs, lambda t: t.round() if t.is_floating_point() else t.clone())
+        yield each(inputs, lambda t: t.round() + 0. if t.is_floating_point() else t.clone())
 
 # %% ../../nbs/support/grading.ipynb #309dcba6
 def smallest(exercise, f, trial, fault) -> tuple: # a trial, and its fault
@@ -666,7 +666,7 @@ def paste(exercise, inputs, fault) -> list: # of lines; none if there are too ma
     if not all(isinstance(t, Tensor) and t.numel() < 13 for t in inputs.values()): return []
     gs = {f'{k}.g': t.g for k, t in inputs.items() if getattr(t, 'g', None) is not None}
     said = str(fault).partition(', for ')[0]
-    return ['; '.join(f'{k} = {literal(t)}' for k, t in (inputs | gs).items()),
+    return [*(f'{k} = {literal(t)}' for k, t in (inputs | gs).items()),
             f'{exercise.call}  # {said}' if len(said) < 80 else exercise.call]
 
 # %% ../../nbs/support/grading.ipynb #cd707998
@@ -695,8 +695,8 @@ LOOK |= {
     'no autograd': 'Write the gradient as a formula of what you were given. A layer has a '
                    '`backward` of its own.',
     'no ready-made function': 'Build it from smaller steps.',
-    'right one accepted': 'Is that line true of every right one? Two that are compared need '
-                          'equal inputs, each its own; floats added in another order differ.',
+    'right one accepted': 'Is that line true of every correct version? Give each its own copy of the '
+                          'same inputs; sums in another order differ in their last digits.',
     'order': 'Which uses of that value has it not waited for?',
     'visits': 'Which value is followed anew each time that it is met?',
     'rule': 'An arrow is a pair: the value that it leads to, and the rule.',
@@ -713,7 +713,8 @@ EXCEPTIONS = {
     "'Parameter' object has no attribute 'g'": 'Of parameters, PyTorch keeps the gradient in '
                                                '`.grad`.',
     "has no attribute 'g'": 'No `.g` has been set on that tensor yet: what sets it?',
-    'NameError': 'A name that nobody has given a value: is it spelt as where you set it?',
+    'NameError': 'Nothing has that name yet: is it spelled right? If an exercise above defines it, '
+                 'check that one first.',
     "'NoneType'": 'Something is None there: a function without `return`, a `.g` not yet set, or '
                   'a gradient that was forgotten too soon?',
     'has no attribute': 'It is of another kind than you think: print its `type`.',
@@ -761,6 +762,7 @@ class Report:
     notes:list=field(default_factory=list) # what else there is to say
     inputs:dict=field(default_factory=dict) # the smallest that fail, of those that were tried
     lines:list=field(default_factory=list) # code that shows the fault, to paste into a cell
+    printed:str='' # what the trial that fails prints, its start
     @property
     def passed(self): return self.fault is None
     @property
@@ -781,8 +783,16 @@ def _lines_of(report, bold=''):
         end = '' if report.message.endswith('?') else '.'
         yield f'✗ {bold}{report.property}{bold}: {report.message}{end}'
         if advice := look(report.fault): yield f'Look: {advice}'
-        if report.lines: yield 'See it: ' + '  '.join(f'`{o}`' for o in report.lines)
+        yield from _block('See it:', report.lines)
+        yield from _block('It prints:', [o[:200] for o in report.printed.splitlines()])
     yield from report.notes
+
+def _block(title, lines, most=12):
+    "Lines of code below their title, as a block of its own in the site's page."
+    if not lines: return
+    yield title
+    yield from ('`' + o.replace('`', "'") + '`' for o in lines[:most] if o.strip())
+    if len(lines) > most: yield f'… and {len(lines) - most} more lines'
 
 def _escaped(line):
     "What Markdown and HTML would take for their own, but for bold and what is in back-ticks."
@@ -796,7 +806,7 @@ def judge(
     begins:Callable=lambda about: None, # is told of each trial, before it
 ) -> Report:
     "Try it with one trial after another, until one fails."
-    out, report, trial = Caught(), Report(exercise.name), None
+    printed, report, trial = [Caught()], Report(exercise.name), None
     try:
         check_signature(f, exercise.solution)
         if does_nothing(f): raise Fault('empty', EMPTY)
@@ -804,15 +814,17 @@ def judge(
             for trial in exercise.trials():
                 about = ': '.join(filter(None, [trial.property, trial.what or describe(trial.inputs)]))
                 begins(about)
-                try_out(exercise, f, trial, out)
+                printed.append(Caught())
+                try_out(exercise, f, trial, printed[-1])
                 report.held.append(about)
     except Fault as e:
         report.fault = e
         if trial: report.inputs, report.lines = shown(exercise, f, trial, e)
     except Exception as e: report.fault = Fault('exception', f"it can't be examined: {e!r:.200}")
-    if out.total: report.notes.append(f'It prints {out.total} characters, which are left out here.')
-    many = 's'*(out.figures > 1)
-    if out.figures: report.notes.append(f'It draws {out.figures} figure{many}, left out here.')
+    total, figures = (sum(getattr(o, k) for o in printed) for k in ('total', 'figures'))
+    if report.fault: report.printed = printed[-1].getvalue()
+    elif total: report.notes.append(f'It prints {total} characters, which are left out here.')
+    if figures: report.notes.append(f"It draws {figures} figure{'s'*(figures > 1)}, left out here.")
     return report
 
 # %% ../../nbs/support/grading.ipynb #790c04a0

@@ -100,12 +100,12 @@ def test_report_shows_the_smallest_inputs_that_fail():
     report, there = (verdict('lin', 'def lin(x, w, b): return x @ w - b', here) for here in (True, False))
     assert repr(report) == repr(there) and all(torch.equal(t, there.inputs[k]) for k, t in report.inputs.items())
     assert report.inputs.keys() == {'x', 'w', 'b'} and all(t.numel() == 1 for t in report.inputs.values())
-    made, call = report.lines
+    *made, call = report.lines
     names = dict(torch=torch, lin=lambda x, w, b: x @ w - b)
-    exec(made, names)
+    exec('\n'.join(made), names)
     assert torch.equal(names['b'], report.inputs['b'])
     assert eval(call, names) != report.inputs['x'] @ report.inputs['w'] + report.inputs['b']
-    assert made in repr(report) and 'See it: ' in report._repr_markdown_()
+    assert all(f'`{o}`' in repr(report) for o in report.lines) and 'See it:' in report._repr_markdown_()
 
 def test_each_exercise_has_eight_kinds_of_its_own():
     assert list(WRONG) == list(EXERCISES), 'rows that one has and the other has not, or in another order'

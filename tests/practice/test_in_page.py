@@ -110,6 +110,8 @@ def test_a_cell_that_defines_nothing_or_fails_is_told(room):
     o = told('print("<b>")\ndef lin(x, w, b):\n    return x @ (w < b)')
     assert o['out'] == [dict(kind='text', data='<b>\n')] and 'in line 3 of its cell: `return x @ (w < b)`' in o['text']
     assert any('<code>return x @ (w &lt; b)</code>' in line for line in o['lines'])
+    o = told('def lin(x, w, b):\n    print(tuple(x.shape), "<b>")\n    return x @ w - b')       # what it prints where it fails
+    assert o['lines'][-2:] == ['It prints:', '<code>(2, 3) &lt;b&gt;</code>']
 
 
 # ---- stopped ----

@@ -33,7 +33,7 @@ export class Python {
       lines: ['✓ x (2, 3)', '✓ x (5,)'], message: '', out: []}
     return {ok: false, property: 'value', title: `<code>${name}</code> is not right yet.`, message,
       lines: ['✓ x (2, 3)', `✗ <strong>value</strong>: ${message}.`, 'Look: at <code>x</code>.',
-        'See it: <code>x = 1</code>  <code>relu(x)</code>'], out: [{kind: 'text', data: 'as printed\\n'}]}
+        'See it:', '<code>x = 1</code>', '<code>relu(x)</code>'], out: [{kind: 'text', data: 'as printed\\n'}]}
   }
   stop() {
     this.there = false

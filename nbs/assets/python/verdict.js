@@ -8,11 +8,14 @@ export const verdict = ({ok, property, title, message, lines, out = []}) => {
   const holds = lines.filter(o => o.startsWith('✓'))
   // where nothing is written yet, what to look at is for Jupyter: to run two cells
   const rows = lines.filter(o => !o.startsWith('✓') && !(property === 'empty' && o.startsWith('Look:'))).map(o => row(o))
-  const parts = rows.flatMap(p => {
+  const parts = []
+  for (const p of rows) {
+    const code = p.childNodes.length === 1 && p.firstChild.localName === 'code' && p.textContent     // a line of a block
+    if (!code) parts.push(p)
+    else if (parts.at(-1)?.localName === 'pre') parts.at(-1).firstChild.append('\n', code)
+    else parts.push(block(code))
     if (p.textContent.startsWith('✗')) p.className = 'wrong'
-    if (!p.textContent.startsWith('See it:')) return [p]
-    return [row('See it:'), block([...p.querySelectorAll('code')].map(o => o.textContent).join('\n'))]
-  })
+  }
   const notebook = document.querySelector('.actions a[download]')?.cloneNode(true)
   if (message.includes('is not in the page') && notebook) parts.push(make('p', {}, notebook, ': Jupyter has all of PyTorch.'))
   const printed = out.filter(o => o.kind === 'text').map(o => o.data).join('')
