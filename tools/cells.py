@@ -204,8 +204,8 @@ def printed(cell):
     return res.rstrip('\n')
 
 
-# `mnist` in the page: all images, once they were loaded, and `seen` is told which share of them a loop has taken. Before
-# that, what is known of all images is true of all; nothing else can be had of those that aren't there
+# `mnist` in the page: all images, once they were loaded, and `seen` is told how many a loop has taken. Before that,
+# what is known of all images is true of all; nothing else can be had of those that aren't there
 DIGITS = 'digits.z'
 MNIST = """
 import base64, functools, pathlib, types, zlib, backprop13, numpy, torch
@@ -240,7 +240,8 @@ def mnist():
         x /= 255
         x = torch.from_numpy(x)
         if all_ and name == 'train': x.__class__ = Counted
-        setattr(res, f'x_{name}', x if all_ else First(x, of, 1.)); setattr(res, f'y_{name}', y if all_ else First(y, of, 9))
+        if not all_: x, y = First(x, of, 1.), First(y, of, 9)
+        setattr(res, f'x_{name}', x); setattr(res, f'y_{name}', y)
     return res
 """.strip()
 
@@ -333,8 +334,9 @@ from backprop13.practice import page
 start, books, digits = json.load(sys.stdin)
 def run(before, code, whole):
     page.reset('page')
-    file = pathlib.Path(root, digits)                     # where all images are, if the page is to have them
-    if whole != file.exists(): pathlib.Path(root, 'aside' if whole else digits).rename(file if whole else file.with_name('aside'))
+    there, aside = pathlib.Path(root, digits), pathlib.Path(root, 'aside')     # all images, if the page is to have them
+    if whole and aside.exists(): aside.rename(there)
+    if not whole and there.exists(): there.rename(aside)
     for code in (start, *before, code):
         began, told = time.perf_counter(), json.loads(page.run('page', code, '<cell>', lambda text: None))
         if told['error']: return told | {'code': code}
@@ -351,7 +353,8 @@ def got(books):
         zipfile.ZipFile(io.BytesIO(library())).extractall(folder)
         if any(is_whole(r) for rows in books for r in rows): Path(folder, 'aside').write_bytes(digits())
         done = subprocess.run([sys.executable, '-c', ALONE, folder], text=True, encoding='utf-8', capture_output=True,
-                              input=json.dumps([START, sent, DIGITS]), cwd=folder)
+                              input=json.dumps([START, sent, DIGITS]), cwd=folder,
+                              env={**os.environ, 'OPENBLAS_NUM_THREADS': '1'})    # threads help no small product
     if done.returncode: raise CellError(f'The live cells could not be run: {done.stderr[-2000:]}')
     return json.loads(done.stdout)
 

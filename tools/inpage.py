@@ -98,8 +98,8 @@ def library():
 
 # ---- all of it
 def get_python(home, product=None):
-    """Fill nbs/assets/python from `home`, npm's pyodide, and the compiled `product`, if there is one; returns a sentence
-    if the site is without Python"""
+    """Fill nbs/assets/python from `home`, npm's pyodide, and with the compiled `product`, if there is one; returns a
+    sentence if the site is without Python"""
     target = PYTHON/'pyodide'
     shutil.rmtree(target, ignore_errors=True)
     lock = json.loads((home/'pyodide-lock.json').read_text(encoding='utf-8'))
