@@ -128,6 +128,18 @@ def test_an_endless_loop_is_stopped_and_what_ran_runs_again(room):
     assert judged(room, [('relu', solution('relu'))])[0]['ok']
 
 
+def test_one_that_is_stopped_while_it_starts_leaves_the_next_alone(room):
+    said = room.evaluate('''async () => {
+        const other = new python.Python(), ends = [other.run('41')]
+        other.stop()
+        ends.push(other.run('42'))
+        const said = await Promise.allSettled(ends)
+        other.stop()
+        return said.map(o => o.reason?.name ?? o.value.out[0].data)
+    }''')
+    assert said == ['Stopped', '42\n']
+
+
 def test_a_trial_that_takes_too_long_is_told_as_in_a_notebook(room, monkeypatch):
     name, how = next((name, row[1]) for name, rows in WRONG.items() for row in rows if row[2] == 'time')
     monkeypatch.setitem(EXERCISES, name, replace(EXERCISES[name], seconds=1))
