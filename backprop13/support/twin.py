@@ -1085,8 +1085,10 @@ class Generator:
     def __init__(self, device='cpu'): self.manual_seed(67280421310721)
     def manual_seed(self, seed):
         self.seed, self.kept = int(seed), None
-        self.bits = np.random.RandomState(self.seed & 0xffffffff)._bit_generator
+        vars(self).pop('bits', None)
         return self
+    @functools.cached_property
+    def bits(self): return np.random.RandomState(self.seed & 0xffffffff)._bit_generator     # loads numpy.random
     def initial_seed(self): return self.seed
     def get_state(self): # a tensor of whole numbers; PyTorch's is one of bytes
         raw = self.bits.state['state']

@@ -1,6 +1,6 @@
 """Python in the page, in headless Chromium: cells and exercises in its worker, judged as natively; nothing is asked
 of other hosts; what happens where Python is stopped, broken, or not there."""
-import hashlib, io, json, random, re, shutil, subprocess, sys, tempfile, zipfile
+import ast, hashlib, io, json, random, re, shutil, subprocess, sys, tempfile, zipfile
 from dataclasses import replace
 
 import pytest, torch
@@ -175,6 +175,28 @@ def test_a_page_whose_button_is_not_pressed_asks_for_none_of_it(pages, browser, 
         page.close()
 
 
+# ---- what it reads to start ----
+LOADED = """import sys
+specs = {k: getattr(o, '__spec__', None) for k, o in sys.modules.items() if not k.startswith('backprop13')}
+files = {k: o and o.origin or '' for k, o in specs.items()}
+[k for k, f in files.items() if f.endswith('.py')], sum(f.endswith('.pyc') for f in files.values()), [
+    k for k in ('numpy.random', 'backprop13.practice.exercises') if k in sys.modules]"""
+
+def test_what_is_imported_is_compiled_and_no_more_than_a_cell_needs(room):
+    "And of NumPy nothing was left out that one would call"
+    before, judged, after, numpy = room.evaluate('''async ([code, solution, numpy]) => {
+        const other = new python.Python()
+        const said = [await other.run(code), await other.check('relu', solution), await other.run(code), await other.run(numpy)]
+        other.stop()
+        return said
+    }''', [LOADED, solution('relu'), 'import numpy as np\nnp.fft, np.ma, np.polynomial, np.testing\nnp.linalg.svd(np.eye(2)).S'])
+    as_text, n, more = ast.literal_eval(before['out'][0]['data'])
+    assert as_text == [] and n > 200 and more == []
+    as_text, *_, more = ast.literal_eval(after['out'][0]['data'])
+    assert judged['ok'] and all(o.startswith('importlib.') for o in as_text) and len(more) == 2    # three small ones
+    assert numpy['out'] == [dict(kind='text', data='array([1., 1.])\n')]
+
+
 # ---- without it, or broken ----
 def starts(browser, folder):
     "What `size` and `start` give on a site of these assets: the number, and the sentence of the error"
@@ -203,7 +225,7 @@ def test_size_is_what_a_compressing_server_sends(room, built):
     assert max(o['bytes'] for o in said['parts']) < 3.5e6 and sum(o['bytes'] for o in said['parts']) == said['bytes'] < 9.5e6
 
 
-@pytest.mark.parametrize('file', ['numpy*.whl', 'backprop13.zip', 'pyodide.asm.wasm', 'pyodide.mjs'])
+@pytest.mark.parametrize('file', ['numpy.zip', 'backprop13.zip', 'pyodide.asm.wasm', 'pyodide.mjs'])
 def test_a_part_that_is_broken_or_not_there_is_told_in_a_sentence(browser, some, file):
     [part] = (some/'assets/python/pyodide').glob(file)
     blob = part.read_bytes()
@@ -212,7 +234,7 @@ def test_a_part_that_is_broken_or_not_there_is_told_in_a_sentence(browser, some,
     if file == 'pyodide.mjs': part.unlink()
     _, said = starts(browser, some)
     assert said.startswith("Python can't be loaded: ") and said.endswith('.') and '\n' not in said
-    if part.suffix in ('.whl', '.zip'): assert f"{part.name} can't be fetched, or is not what the site" in said
+    if part.suffix == '.zip': assert f"{part.name} can't be fetched, or is not what the site" in said
 
 
 def test_a_site_without_python_says_so(browser, tmp_path):
