@@ -12,7 +12,7 @@ ELSEWHERE = f'https://cdn.jsdelivr.net/pyodide/v{PYODIDE}/full/'
 FILES = 'pyodide.mjs', 'pyodide.asm.js', 'pyodide.asm.wasm'
 MODULES = 'practice.page', 'practice.exercises', 'support.twin', 'support.card', 'training'  # and what these import
 PACKED = 'python_stdlib.zip', 'numpy.zip'
-# Python in Node, which does what it reads in a folder; tracebacks name no columns of what is compiled, so that it is shorter
+# Pyodide in Node, which does in a folder what it reads; what it compiles is shorter, for it doesn't know columns
 NODE = """import {readFileSync} from 'node:fs'
 import {pathToFileURL} from 'node:url'
 const [home, folder] = process.argv.slice(1)
