@@ -109,9 +109,9 @@ def library():
 
 # ---- what is compiled
 def compile_in(folder, names):
-    """Run by Pyodide: zips of its library and of NumPy, without NumPy's tests and what C needs. Modules that were imported
-    when Python started, or are by these names, are there as code, the others as text"""
-    import contextlib, importlib, os, py_compile, sys, zipfile
+    """Run by Pyodide: zips of its library and of NumPy, without NumPy's tests and what no Python imports. Modules that
+    were imported when Python started, or are by these names, are there as code, the others as text"""
+    import contextlib, importlib, py_compile, re, sys, zipfile
     here = '/home/reader'                                        # as in worker.js
     with zipfile.ZipFile(f'{folder}/numpy.whl') as z: z.extractall(here)
     sys.path.insert(0, here)
@@ -123,14 +123,13 @@ def compile_in(folder, names):
                             ('numpy.zip', f'{folder}/numpy.whl', here)):
         with zipfile.ZipFile(given) as z, zipfile.ZipFile(f'{folder}/{name}', 'w') as new:
             for o in z.namelist():
-                if name == 'numpy.zip' and ('/tests/' in o or '/f2py/' in o or not o.endswith(('.py', '.so'))
-                                            and '/LICENSE' not in o): continue
+                if o.endswith('/') or name == 'numpy.zip' and (
+                    re.search('/tests/|/f2py/|lapack_lite', o) or not re.search(r'\.py$|\.so$|/LICENSE', o)): continue
                 file = z.extract(o, '/tmp')
                 if f'{at}/{o}' in needed and o.endswith('.py'):
                     py_compile.compile(file, f'{file}c', f'{at}/{o}', **how)
                     o, file = f'{o}c', f'{file}c'
-                if os.path.isfile(file):
-                    with open(file, 'rb') as f: new.writestr(zipfile.ZipInfo(o), f.read(), zipfile.ZIP_DEFLATED, 9)
+                with open(file, 'rb') as f: new.writestr(zipfile.ZipInfo(o), f.read(), zipfile.ZIP_DEFLATED, 9)
 
 
 def compiled(home, blob, node, run):
