@@ -1097,8 +1097,7 @@ class Generator:
     def set_state(self, state):
         *key, pos, kept, self.seed = state.tolist()
         self.bits.state = dict(bit_generator='MT19937', state=dict(key=np.array(key, np.uint32), pos=pos))
-        kept = float(np.int64(kept).view(np.float64))
-        self.kept = None if math.isnan(kept) else kept
+        self.kept = None if math.isnan(kept := float(np.int64(kept).view(np.float64))) else kept
         return self
     def raw(self, n): return np.asarray(self.bits.random_raw(n), np.uint64)
     def uniform(self, n, dtype):
@@ -1248,11 +1247,11 @@ class Module:
     def __init__(self): self.training = True
     def __setattr__(self, name, value):
         kind = 'module' if isinstance(value, Module) else 'parameters' if isinstance(value, Parameter) else None
-        if kind and 'training' not in vars(self):
-            raise AttributeError(f'cannot assign {kind} before Module.__init__() call')
+        if kind and 'training' not in vars(self): raise AttributeError(f'cannot assign {kind} before Module.__init__() call')
         super().__setattr__(name, value)
     _parameters = property(lambda self: {k: p for k, p in vars(self).items() if isinstance(p, Parameter)})
     _modules = property(lambda self: {k: m for k, m in vars(self).items() if isinstance(m, Module)})
+    def extra_repr(self): return ''
     def __call__(self, *args, **kw): return self.forward(*args, **kw)
     def named_children(self): return iter(self._modules.items())
     def children(self): return iter(self._modules.values())
@@ -1267,13 +1266,13 @@ class Module:
                 if p not in seen: yield f'{prefix}.{k}' if prefix else k, p
                 seen.add(p)
     def parameters(self): return (p for _, p in self.named_parameters())
-    def requires_grad_(self, on=True):
-        for p in self.parameters(): p.requires_grad = on
-        return self
 
 # %% ../../nbs/support/twin.ipynb #ae196f62
 class _State:
     "What a module does with all its parameters."
+    def requires_grad_(self, on=True):
+        for p in self.parameters(): p.requires_grad = on
+        return self
     def zero_grad(self):
         for p in self.parameters(): p.grad = None
     def train(self, mode=True):
@@ -1289,14 +1288,13 @@ class _State:
     def load_state_dict(self, state):
         with no_grad():
             for k, p in self.named_parameters(): p.copy_(state[k])
-    def extra_repr(self): return ''
     def __repr__(self):
         parts = [f'({k}): ' + repr(m).replace('\n', '\n  ') for k, m in self.named_children()]
         inner = '\n  ' + '\n  '.join(parts) + '\n' if parts else self.extra_repr()
         return f'{type(self).__name__}({inner})'
 
 # %% ../../nbs/support/twin.ipynb #5ab0e717
-for _name in 'zero_grad train eval to double float state_dict load_state_dict extra_repr __repr__'.split():
+for _name in 'requires_grad_ zero_grad train eval to double float state_dict load_state_dict __repr__'.split():
     setattr(Module, _name, vars(_State)[_name])
 
 # %% ../../nbs/support/twin.ipynb #34e5efd0
