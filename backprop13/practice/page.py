@@ -12,7 +12,6 @@ from itertools import islice
 from math import inf
 from types import ModuleType
 import numpy as np, torch
-from . import exercises, grading
 
 # %% ../../nbs/support/page.ipynb #5ab0e718
 WIDTH, MOST = 79, 1000                           # of a line, and entries: IPython's own
@@ -201,6 +200,7 @@ def _html(line):
     return ''.join(one(o) if i % 2 else html.escape(o, quote=False) for i, o in enumerate(parts))
 
 def _told(report, out=(), defined=True) -> str: # JSON
+    from backprop13.practice import grading
     title, *lines = map(_html, grading._lines_of(report, '**'))
     look = grading.look(report.fault) if report.fault else ''
     return json.dumps(dict(ok=report.passed, property=report.property or None, text=repr(report), title=title,
@@ -210,6 +210,7 @@ def _told(report, out=(), defined=True) -> str: # JSON
 # %% ../../nbs/support/page.ipynb #0e53b213
 def _defined(name, code, names, cell, of):
     "Run the cell; what it printed, and a fault unless it defines that name."
+    from backprop13.practice import exercises, grading
     exercise, before = exercises.EXERCISES[name], names.get(name)
     if (of, exercise.page) not in _imported: exec(exercises.PAGES[exercise.page].imports, names)
     _imported.add((of, exercise.page))
@@ -233,6 +234,7 @@ def check(
     say=lambda said: None, # is told of each trial, before it, in JSON
 ) -> str: # JSON: the report
     "Run the cell, and judge what it calls by the exercise's name."
+    from backprop13.practice import exercises, grading
     exercise, names = exercises.EXERCISES[name], home(of)
     def begins(about=''): say(json.dumps(dict(about=about, seconds=exercise.seconds)))
     begins()
@@ -248,6 +250,7 @@ def cut_short(
     seconds=None, # for each; by default the exercise's
 ) -> str: # JSON: the report
     "The report on what never came to an end."
+    from backprop13.practice import exercises, grading
     exercise = exercises.EXERCISES[name]
     limit = exercise.seconds if seconds is None else seconds
     report = grading.cut_short(grading.replace(exercise, seconds=limit), list(tried), kind == 'time')

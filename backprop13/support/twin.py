@@ -1085,8 +1085,10 @@ class Generator:
     def __init__(self, device='cpu'): self.manual_seed(67280421310721)
     def manual_seed(self, seed):
         self.seed, self.kept = int(seed), None
-        self.bits = np.random.RandomState(self.seed & 0xffffffff)._bit_generator
+        vars(self).pop('bits', None)
         return self
+    @functools.cached_property
+    def bits(self): return np.random.RandomState(self.seed & 0xffffffff)._bit_generator     # loads numpy.random
     def initial_seed(self): return self.seed
     def get_state(self): # a tensor of whole numbers; PyTorch's is one of bytes
         raw = self.bits.state['state']
@@ -1095,8 +1097,7 @@ class Generator:
     def set_state(self, state):
         *key, pos, kept, self.seed = state.tolist()
         self.bits.state = dict(bit_generator='MT19937', state=dict(key=np.array(key, np.uint32), pos=pos))
-        kept = float(np.int64(kept).view(np.float64))
-        self.kept = None if math.isnan(kept) else kept
+        self.kept = None if math.isnan(kept := float(np.int64(kept).view(np.float64))) else kept
         return self
     def raw(self, n): return np.asarray(self.bits.random_raw(n), np.uint64)
     def uniform(self, n, dtype):
@@ -1243,11 +1244,17 @@ class Parameter(Tensor):
 # %% ../../nbs/support/twin.ipynb #3caa8d56
 class Module:
     "Notes its parameters and modules, in the order in which they were set."
-    training = True
-    def __init__(self): pass
+    def __init__(self): self.training = True
+    def __setattr__(self, name, value):
+        kind = 'module' if isinstance(value, Module) else 'parameters' if isinstance(value, Parameter) else None
+        if kind and 'training' not in vars(self): raise AttributeError(f'cannot assign {kind} before Module.__init__() call')
+        super().__setattr__(name, value)
+    _parameters = property(lambda self: {k: p for k, p in vars(self).items() if isinstance(p, Parameter)})
+    _modules = property(lambda self: {k: m for k, m in vars(self).items() if isinstance(m, Module)})
+    def extra_repr(self): return ''
     def __call__(self, *args, **kw): return self.forward(*args, **kw)
-    def named_children(self): return ((k, v) for k, v in vars(self).items() if isinstance(v, Module))
-    def children(self): return (m for _, m in self.named_children())
+    def named_children(self): return iter(self._modules.items())
+    def children(self): return iter(self._modules.values())
     def named_modules(self, prefix=''):
         yield prefix, self
         for k, m in self.named_children(): yield from m.named_modules(f'{prefix}.{k}' if prefix else k)
@@ -1255,17 +1262,17 @@ class Module:
     def named_parameters(self):
         seen = set()
         for prefix, m in self.named_modules():
-            for k, p in vars(m).items():
-                if isinstance(p, Parameter) and p not in seen: yield f'{prefix}.{k}' if prefix else k, p
-                if isinstance(p, Parameter): seen.add(p)
+            for k, p in m._parameters.items():
+                if p not in seen: yield f'{prefix}.{k}' if prefix else k, p
+                seen.add(p)
     def parameters(self): return (p for _, p in self.named_parameters())
-    def requires_grad_(self, on=True):
-        for p in self.parameters(): p.requires_grad = on
-        return self
 
 # %% ../../nbs/support/twin.ipynb #ae196f62
 class _State:
     "What a module does with all its parameters."
+    def requires_grad_(self, on=True):
+        for p in self.parameters(): p.requires_grad = on
+        return self
     def zero_grad(self):
         for p in self.parameters(): p.grad = None
     def train(self, mode=True):
@@ -1281,14 +1288,13 @@ class _State:
     def load_state_dict(self, state):
         with no_grad():
             for k, p in self.named_parameters(): p.copy_(state[k])
-    def extra_repr(self): return ''
     def __repr__(self):
         parts = [f'({k}): ' + repr(m).replace('\n', '\n  ') for k, m in self.named_children()]
         inner = '\n  ' + '\n  '.join(parts) + '\n' if parts else self.extra_repr()
         return f'{type(self).__name__}({inner})'
 
 # %% ../../nbs/support/twin.ipynb #5ab0e717
-for _name in 'zero_grad train eval to double float state_dict load_state_dict extra_repr __repr__'.split():
+for _name in 'requires_grad_ zero_grad train eval to double float state_dict load_state_dict __repr__'.split():
     setattr(Module, _name, vars(_State)[_name])
 
 # %% ../../nbs/support/twin.ipynb #34e5efd0
@@ -1321,6 +1327,7 @@ def _one_hot(targ, num_classes=-1):
 class Linear(Module):
     "Inputs times weights, plus biases; PyTorch's draws."
     def __init__(self, in_features, out_features, bias=True):
+        super().__init__()
         self.in_features, self.out_features = in_features, out_features
         k = 1/math.sqrt(in_features)
         draw = lambda *shape: Parameter(_filled(0)(*shape).uniform_(-k, k))
@@ -1332,10 +1339,15 @@ class Linear(Module):
 # %% ../../nbs/support/twin.ipynb #f7142137
 class ModuleList(Module):
     "Modules, by number."
-    def __init__(self, modules=()): vars(self).update({str(i): m for i, m in enumerate(modules)})
-    def __len__(self): return len([*self.children()])
+    def __init__(self, modules=()):
+        super().__init__()
+        for m in modules: self.append(m)
+    def append(self, module):
+        setattr(self, str(len(self)), module)
+        return self
+    def __len__(self): return len(self._modules)
     def __iter__(self): return self.children()
-    def __getitem__(self, i): return [*self.children()][i]
+    def __getitem__(self, i): return [*self][i]
 
 class Sequential(ModuleList):
     "Modules, one after another."
@@ -1348,6 +1360,7 @@ class Sequential(ModuleList):
 class ParameterList(Module):
     "Parameters, by number."
     def __init__(self, params=()):
+        super().__init__()
         for i, p in enumerate(params): setattr(self, str(i), p if isinstance(p, Parameter) else Parameter(p))
     def __iter__(self): return self.parameters()
 class MSELoss(Module):
@@ -1497,7 +1510,7 @@ def _nn():
     F = _functions(dict(linear=_linear, mse_loss=_mse_loss, nll_loss=_nll_loss, cross_entropy=_cross_entropy,
                         one_hot=_one_hot))
     F |= {k: getattr(Tensor, k) for k in 'relu sigmoid tanh softmax log_softmax'.split()}
-    classes = Module, ModuleList, Parameter, ParameterList, Linear, Sequential, ReLU, Tanh, Sigmoid, MSELoss
+    classes = Module, Parameter, ParameterList, Linear, ModuleList, Sequential, ReLU, Tanh, Sigmoid, MSELoss
     return _Names('torch.nn', functional=_Names('torch.nn.functional', **F), **{c.__name__: c for c in classes})
 
 def _rooms():

@@ -313,7 +313,7 @@ def test_a_reader_breaks_lin_grad_sees_which_check_falls_and_mends_it(open_page)
 def test_cells_run_in_the_notebooks_order_whatever_the_readers(open_page):
     page = open_page('backprop.html', viewport={'width': 390, 'height': 844}, color_scheme='dark')
     press(page)
-    first, fifth = 'cell 1 of 18', 'cell 5 of 18'
+    first, fifth = 'cell 1 of 20', 'cell 5 of 20'
     run(page, fifth, '✓ the same as stored')
     run(page, first, '✓ the same as stored')
     stored = of(page, first).locator('.cell-output').inner_text()

@@ -136,7 +136,11 @@ FAMILIES = {
         F.softmax(f, 0); torch.sigmoid(f); F.one_hot(i); F.one_hot(i, 3); F.one_hot(f);
         torch.max(0, f); torch.exp(2.); nn.ReLU()(f); nn.Sequential(nn.ReLU(), nn.Tanh())(f);
         nn.Parameter(f.detach()); nn.Sequential(nn.Linear(3, 2), nn.ReLU());
-        [k for k, _ in nn.Sequential(nn.Linear(3, 2), nn.ReLU()).named_parameters()]''',
+        [k for k, _ in nn.Sequential(nn.Linear(3, 2), nn.ReLU()).named_parameters()];
+        [k for k in nn.Linear(3, 2)._parameters]; [*nn.Sequential(nn.ReLU(), nn.Linear(3, 2))._modules];
+        nn.ModuleList([nn.ReLU()]).append(nn.Linear(3, 2)); len(nn.ModuleList([nn.ReLU(), nn.Tanh()]));
+        nn.ModuleList([nn.ReLU(), nn.Tanh()])[-1](f); [m(f) for m in nn.ModuleList([nn.ReLU(), nn.Tanh()])];
+        len([*nn.Sequential(*[nn.Linear(3, 2)]*2).parameters()])''',
 }
 
 
@@ -395,6 +399,21 @@ out += [*m.parameters()] + [m.state_dict()['0.bias'], repr(m)]
 ---
 torch.optim.SGD([], lr=.1)
 ---
+class Net(nn.Module):
+    def __init__(self): self.layer = nn.ReLU()
+Net()
+---
+class Net(nn.Module):
+    def __init__(self): self.w = nn.Parameter(torch.ones(2))
+Net()
+---
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.n, self.t, self.w = 3, torch.ones(2), nn.Parameter(torch.ones(2))
+        self.layers = nn.ModuleList([nn.Linear(3, 2), nn.ReLU()])
+net = Net(); out = [*net._parameters], [*net._modules], [k for k, _ in net.named_parameters()], repr(net)
+---
 m = nn.Linear(2, 1); n = nn.Linear(2, 1); n.load_state_dict(m.state_dict())
 out = torch.equal(m.weight, n.weight), m.weight is n.weight, m.training, m.eval().training
 ---
@@ -515,7 +534,10 @@ BUGS = {
         ('return type(self)()', 'return self'),
         ('waits[part] = waits.get(part, 0) + 1', 'waits[part] = 1'),
         ("k == 'grad' or k not in vars(out)", "k == 'grad'"),
-        ('moves[p]*momentum + move', 'moves[p] + move')],
+        ('moves[p]*momentum + move', 'moves[p] + move'),
+        ("if kind and 'training' not in vars(self):", 'if False:'),
+        ("'parameters' if isinstance(value, Parameter) else None", 'None'),
+        ('vars(self).items() if isinstance(p, Parameter)', 'vars(self).items() if isinstance(p, Tensor)')],
     'in place': [
         ('if out.dtype.kind > a.dtype.kind:', 'if False:')],
     'making': [
@@ -527,6 +549,7 @@ BUGS = {
         ('if n < 16:', 'if n < 17:'),
         ('self.seed, self.kept = int(seed), None',
          'self.seed = int(seed); self.kept = getattr(self, "kept", None)'),
+        ("vars(self).pop('bits', None)", 'pass'),
         ('if whole < n:', 'if False:'),
         ('j = i + r % (n - i)', 'j = r % n'),
         ('raw[::2] << np.uint64(32) | raw[1::2]', 'raw[1::2] << np.uint64(32) | raw[::2]'),
@@ -540,7 +563,9 @@ BUGS = {
         ("'\\n'*(array.ndim - 1)", "'\\n'"),
         ('if last + len(note) + 2 > _PRINT', 'if last + len(note) > _PRINT')],
     'layers': [
-        ('if logs.ndim != 2', 'if logs.ndim < 2')],
+        ('if logs.ndim != 2', 'if logs.ndim < 2'),
+        ('setattr(self, str(len(self)), module)', 'setattr(self, f"{len(self)}.", module)'),
+        ('if p not in seen: yield', 'if True: yield')],
 }
 
 

@@ -41,11 +41,11 @@ export class Python {
   #fatal = {ended: why => this.#end(new Ended(why))}
 
   start(onprogress) {
-    this.#ready ??= this.#begin(onprogress).catch(e => {
-      this.#end(e)
+    const ready = this.#ready ??= this.#begin(onprogress).catch(e => {
+      if (this.#ready === ready) this.#end(e)    // or it was stopped, and the next may have begun
       throw e
     })
-    return this.#ready
+    return ready
   }
 
   async #begin(onprogress) {

@@ -34,11 +34,11 @@ function watch(parts, say) {
 
 const HOME = '/home/reader'
 async function load(parts) {
-  const ours = self.fetch(at + 'backprop13.zip').then(o => o.arrayBuffer())
+  const zips = ['numpy.zip', 'backprop13.zip'].map(name => self.fetch(at + name).then(o => o.arrayBuffer()))
   const fast = parts.some(o => o.name === 'product.wasm') && self.fetch(at + 'product.wasm').then(o => o.arrayBuffer())
   const {loadPyodide} = await import(at + 'pyodide.mjs')
-  python = await loadPyodide({indexURL: at, env: {HOME}, packages: ['numpy']})
-  python.unpackArchive(await ours, 'zip', {extractDir: HOME})
+  python = await loadPyodide({indexURL: at, env: {HOME}})
+  for (const zip of zips) python.unpackArchive(await zip, 'zip', {extractDir: HOME})
   // a faster product of matrices, in Python's memory; without it NumPy multiplies
   let product
   try { if (fast) ({instance: {exports: {product}}} = await WebAssembly.instantiate(await fast, {env: {memory}})) }
@@ -52,7 +52,7 @@ const does = {
   async start(_, say) {
     const {parts} = await (await fetch(new URL('parts.json', import.meta.url))).json()
     if (!parts) throw new Error('This site was built without Python.')
-    const {broken, done} = watch(parts, data => say('progress', data))      // Pyodide would ask for NumPy last
+    const {broken, done} = watch(parts, data => say('progress', data))
     try { page = await Promise.race([broken, load(parts)]) }
     catch (e) { throw new Error(`Python can't be loaded: ${e.message.trim().split('\n').at(-1).replace(/\.$/, '')}.`) }
     done()
