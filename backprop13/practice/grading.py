@@ -710,8 +710,7 @@ SHAPES = 'Print the shapes before that line.'
 EXCEPTIONS = {
     'recursion depth': 'Each call waits for the next. A list of what is to do, and a loop, need no depth.',
     'Boolean value of Tensor': '`if`, `and` and `max` want one True or False; here is a tensor.',
-    "'Parameter' object has no attribute 'g'": 'Of parameters, PyTorch keeps the gradient in '
-                                               '`.grad`.',
+    "'Parameter' object has no attribute 'g'": 'Of parameters, PyTorch keeps the gradient in `.grad`.',
     "has no attribute 'g'": 'No `.g` has been set on that tensor yet: what sets it?',
     'NameError': 'Nothing has that name yet: is it spelled right? If an exercise above defines it, '
                  'check that one first.',
@@ -812,8 +811,7 @@ def judge(
         if does_nothing(f): raise Fault('empty', EMPTY)
         with as_usual():
             for trial in exercise.trials():
-                about = ': '.join(filter(None, [trial.property, trial.what or describe(trial.inputs)]))
-                begins(about)
+                begins(about := ': '.join(filter(None, [trial.property, trial.what or describe(trial.inputs)])))
                 printed.append(Caught())
                 try_out(exercise, f, trial, printed[-1])
                 report.held.append(about)
@@ -821,10 +819,9 @@ def judge(
         report.fault = e
         if trial: report.inputs, report.lines = shown(exercise, f, trial, e)
     except Exception as e: report.fault = Fault('exception', f"it can't be examined: {e!r:.200}")
-    total, figures = (sum(getattr(o, k) for o in printed) for k in ('total', 'figures'))
     if report.fault: report.printed = printed[-1].getvalue()
-    elif total: report.notes.append(f'It prints {total} characters, which are left out here.')
-    if figures: report.notes.append(f"It draws {figures} figure{'s'*(figures > 1)}, left out here.")
+    elif total := sum(o.total for o in printed): report.notes.append(f'It prints {total} characters, which are left out here.')
+    if n := sum(o.figures for o in printed): report.notes.append(f"It draws {n} figure{'s'*(n > 1)}, left out here.")
     return report
 
 # %% ../../nbs/support/grading.ipynb #790c04a0

@@ -109,6 +109,7 @@ def _inside(e, file):
         if name and name[1] != 'cell': return dict(inside=dict(name=name[1], line=o.lineno))
     return {}
 
+# %% ../../nbs/support/page.ipynb #c516ce6b
 def _do(file, code, names, told):
     "Run the cell, and show the value of its last line; returns the line and the text of an error."
     try:
