@@ -53,7 +53,7 @@ def test_all_that_is_shown_can_be_printed(coding, tmp_path, monkeypatch):
 
 def test_other_text_is_plain():
     "Where text isn't shown by `printable` or by a command's stdout, nor in a page or a file, it's ASCII"
-    shown = 'card', 'checks', 'debugger', 'exercises', 'grading', 'trials', 'workbook', 'submissions'
+    shown = 'card', 'checks', 'debugger', 'exercises', 'grading', 'page', 'trials', 'workbook', 'submissions'
     drawn = 'figures', 'graph', 'home', 'labs'                          # pictures and pages
     for path in {*(root/'backprop13').rglob('*.py')} - {root/'backprop13/support/cards.py'}:
         tree = ast.parse(path.read_text(encoding='utf-8'))
