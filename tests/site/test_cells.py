@@ -112,7 +112,7 @@ def test_what_the_page_would_not_print_is_refused(tmp_path, digits):
         assert sentence.startswith(f"nbs/{name}, cell {len(cells)}, can't be live: the page ") and why in sentence
 
 
-SUM = 'f"{data.x_train.sum() + data.x_valid.sum():.1f} {data.y_train[-1]} {len(data.x_valid[:].sum(1))}"'
+SUM = 'f"{data.x_train[:].double().sum() + data.x_valid[:].double().sum():.1f} {data.y_train[-1]} {len(data.x_valid[:].sum(1))}"'
 
 @pytest.mark.data
 def test_a_cell_of_all_images_is_refused_unless_it_prints_what_is_stored(tmp_path, digits):
