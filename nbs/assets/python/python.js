@@ -38,7 +38,6 @@ export class Python {
   #n = 0
   #ran = new Map()                               // home -> the cells that ran without error: [code, name]
   #files = new Map()
-  #fatal = {ended: why => this.#end(new Ended(why))}
 
   start(onprogress) {
     const ready = this.#ready ??= this.#begin(onprogress).catch(e => {
@@ -68,6 +67,7 @@ export class Python {
   #hear({id, kind, data}) {
     const call = this.#calls.get(id)
     if (!call) return
+    if (kind === 'ended') return this.#end(new Ended(data))
     if (kind !== 'value' && kind !== 'error') return call.on[kind]?.(data)
     this.#calls.delete(id)
     if (kind === 'value') call.resolve(data)
@@ -92,18 +92,18 @@ export class Python {
 
   async put(...file) {
     await this.start()
-    await this.#ask('put', file, this.#fatal)
+    await this.#ask('put', file)
     this.#files.set(...file)
   }
 
   async trained(home = 'page') {
     await this.start()
-    return this.#ask('trained', [home], this.#fatal)
+    return this.#ask('trained', [home])
   }
 
   async run(code, {home = 'page', name = '<cell>', onprint, onread} = {}) {
     await this.start()
-    const told = await this.#ask('run', [home, code, name], {print: onprint, read: onread, ...this.#fatal})
+    const told = await this.#ask('run', [home, code, name], {print: onprint, read: onread})
     if (!told.error) this.#keep(home, code, name)
     return told
   }
@@ -121,7 +121,7 @@ export class Python {
     }
     let kind
     try {
-      const told = await this.#ask('check', [exercise, home, code, name], {trial, ...this.#fatal})
+      const told = await this.#ask('check', [exercise, home, code, name], {trial})
       if (told.defined) this.#keep(home, code, name)
       return told
     } catch (e) {
