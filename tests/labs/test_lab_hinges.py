@@ -2,7 +2,7 @@
 import copy, random, re
 
 import pytest, torch
-from conftest import beside, button, cells, drag, in_node, lab_data, number, press, slider
+from conftest import beside, button, cells, drag, in_node, lab_data, number, press, slider, stop_clock
 
 from backprop13.backprop import mse, relu
 
@@ -150,16 +150,18 @@ def test_descent_finishes_and_the_error_falls(lab, data, motion):
         start = row(lab, 'yours, 4')
         button(lab, 'Let gradient descent finish')
         return start
+    if motion == 'no-preference': stop_clock(lab.page)
     start = begin()
     if motion == 'no-preference':
-        lab.page.wait_for_timeout(400)
+        lab.page.clock.run_for(400)
         button(lab, 'Stop')
         still = row(lab, 'yours')
-        lab.page.wait_for_timeout(100)
+        lab.page.clock.run_for(100)
         assert row(lab, 'yours') == still != start
         button(lab, 'Start again')
         begin()
-    lab.locator('.lab-status', has_text='Off by').wait_for(timeout=60000)
+        lab.page.clock.run_for(10_000)
+    lab.locator('.lab-status', has_text='Off by').wait_for()
     state = copy.deepcopy(data['start'])
     for at in .5, .25, .75:                                               # each starts a little against its gradient
         state['hinges'].append(dict(a=0, side=1, at=at))

@@ -3,7 +3,7 @@ import bdb, itertools, json, random, re
 
 import pytest, torch
 import torch.nn.functional as F
-from conftest import cells, drag, in_node, lab_data, number, overflows, press, slider
+from conftest import cells, drag, in_node, lab_data, number, overflows, press, slider, stop_clock
 
 from backprop13.support import debugger, labs
 from backprop13.backprop import forward_and_backward, lin, lin_grad, mse, relu
@@ -403,17 +403,17 @@ def test_the_line_the_tensors_and_the_picture_move_together(lab, run, data, smal
 
 def test_what_is_new_moves(open_lab):
     lab = open_lab('step', viewport={'width': 1440, 'height': 900})
-    dots = lab.locator('svg > circle').filter(visible=True)
+    stop_clock(lab.page)
     lab.locator('.lab-code').focus()
     press(lab, 'n')
-    def until(n, shown='true', parts='svg > circle'):
-        lab.page.wait_for_function(f"""e => [...e.querySelectorAll('{parts}')]
-            .filter(c => {shown}).length === {n}""", arg=lab.element_handle())
-    seen = "getComputedStyle(c).visibility !== 'hidden'"
-    until(6, seen)
-    until(4, parts='.lab-front')
+    def dots():
+        return lab.evaluate("""e => [...e.querySelectorAll('svg > circle')]
+            .filter(c => getComputedStyle(c).visibility !== 'hidden').length""")
+    lab.page.clock.run_for(350)
+    assert dots() == 6 and lab.locator('.lab-front').count() == 4
     assert cell(lab, 'l1').inner_text() == ' 1.5 −0.5'
-    until(0, seen)
+    lab.page.clock.run_for(700)
+    assert dots() == 0
 
 
 FITS = """e => [...e.querySelectorAll('.lab-line *, .lab-line, td, th, button, .lab-said p')]

@@ -257,7 +257,8 @@ def test_strange_things_kept_do_no_harm(open_page, server, left):
 # ---- the place that was read ----
 def read_to(page, head):
     page.evaluate(f"document.getElementById('{head}').scrollIntoView({{behavior: 'instant'}})")
-    page.wait_for_timeout(500)
+    page.wait_for_function("([page, head]) => JSON.parse(localStorage.backprop13 ?? '{}').place?.[page]?.[0] === head",
+                           arg=[page.url.split('/')[-1].split('.')[0], head])
 
 
 def test_a_place_is_found_again(open_page, server):
@@ -295,8 +296,8 @@ def test_an_offer_is_refused_or_not_heeded(open_page, server):
         assert not page.locator('.go-on').count()
     for to in 'document.body.scrollHeight', '0':           # through, or at its beginning: nothing to go on with
         read_to(page, 'three-loops')
-        scroll(page, to)
-        assert kept(page)['place'] == {}
+        scroll(page, to, 0)
+        page.wait_for_function("() => Object.keys(JSON.parse(localStorage.backprop13).place).length === 0")
 
 
 # ---- for all readers ----

@@ -34,6 +34,9 @@ def lab(page):
 
 def test_what_was_opened_opens_without_a_network(browser, a_server):
     page, said = opened(browser, a_server, '')
+    for place in page.locator('.lab').all():          # each fetches its numbers when it comes near
+        place.scroll_into_view_if_needed()
+        place.and_(page.locator('[data-live]')).wait_for(timeout=TIME)
     page.goto(a_server.root + 'matmul.html')
     lab(page)
     a_server.stop()
