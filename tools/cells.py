@@ -302,7 +302,7 @@ def data_of(path):
     "What the page gets: how it starts, and the pieces"
     return dict(start=START, pieces=ready(live(path)))
 
-def is_whole(row): return row.get('whole', False) and 'id' in row
+def is_whole(row): return row.get('whole', False)
 
 def name(path, cell): return f'nbs/{Path(path).name}, cell {cell},'
 
@@ -389,9 +389,11 @@ def others(path):
     "Why the shown cells of a notebook that aren't live could not be, as sentences; '' where one could"
     cells, said, tried = read(path), [], []
     for c in (c for c in cells if not c['live'] and not c['hidden'] and bare(c['source'])):
-        try: rows = live(path, [{**o, 'live': o is c} for o in cells])
+        try: rows = ready(live(path, [{**o, 'live': o is c} for o in cells]))
         except (CellError, SyntaxError) as e: said.append(str(e).split(': ')[-1])
-        else: tried.append(ready(rows))
+        else:
+            if cells_of(rows): tried.append(rows)
+            else: said.append('it needs images, and MNIST is not at hand')
     told = zip(tried, got(tried))
     return said + [refusal(path, row, one).split(' the page ')[-1] for rows, [one] in told for row in cells_of(rows)]
 

@@ -379,9 +379,10 @@ class Page:
         rows = [('Download the notebook', Path(self.nb).name, ' download')]
         c, run = config(), ''
         if self.live:
-            run = (f'<li class="live"><button type="button" data-cells="{relpath(self.files, dirname(self.out))}/cells.json">'
-                   f'<span>Run this page’s code (loads {self.python} MB, once)</span><span>Run its code ({self.python} MB)'
-                   '</span></button></li>')
+            address = f'{relpath(self.files, dirname(self.out))}/cells.json'
+            run = (f'<li class="live"><button type="button" data-cells="{address}">'
+                   f'<span>Run this page’s code (loads {self.python} MB, once)</span>'
+                   f'<span>Run its code ({self.python} MB)</span></button></li>')
         if c['public']:
             at = f"blob/{c['branch']}/nbs/{self.nb}"
             colab = c['git'].replace('//github.com/', '//colab.research.google.com/github/')
@@ -676,7 +677,8 @@ class Plain:
         from nbdev.serve import proc_nbs
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             reading = pool.submit(read_alike, self.pandoc)
-            running = pool.submit(refusals, [NBS/nb for _, nb in self.nav if re.match(r'\d', nb)]) if Page.python else None
+            chapters = [NBS/nb for _, nb in self.nav if re.match(r'\d', nb)]
+            running = pool.submit(refusals, chapters) if Page.python else None
             os.environ['BACKPROP13_SITE'] = 'pandoc'    # for backprop13.support.pages, which nbdev calls
             try: proc_nbs(force=True)
             except Exception as e: raise SiteError(f'nbdev could not prepare the notebooks: {e}')

@@ -1,6 +1,7 @@
 // What a page does in both renderings, Quarto's and that of tools/site.py: labs come to life when they are scrolled to, answers stay
 // folded until asked for or guessed (reveal.js, shapes.js), cells whose checks held are marked. What a reader did is kept (kept.js) and
 // marked in the menu, and the place found again. Without scripts a lab shows its picture, and every answer.
+import {kept, page} from './kept.js'
 import {make} from './make.js'
 import './reveal.js'
 import './shapes.js'
@@ -8,6 +9,7 @@ import './marks.js'
 import './place.js'
 if (document.querySelector('.told')) import('./practice.js')
 const live = document.querySelector('.actions [data-cells]')
+if (live && Object.keys(kept().code[page] ?? {}).length) live.after(make('small', {textContent: ' with your edits'}))
 live?.addEventListener('click', async () => {
   if (live.ariaDisabled) return
   live.ariaDisabled = 'true'

@@ -29,7 +29,7 @@ def built(docs):
 
 @pytest.fixture(scope='module')
 def room(browser, built, server):
-    "A page whose Python is started; every other host is out of reach, and is not asked, and nothing is complained about"
+    "A page whose Python is started; every other host is out of reach, and isn't asked, and nothing is complained about"
     page, said, asked = visit(browser, f'{server}practice/layers.html')
     page.route(lambda url: not url.startswith(server), lambda route: route.abort())
     page.evaluate(MODULE.format(server))
@@ -82,7 +82,8 @@ def test_a_cell_shows_what_it_printed_and_its_last_value(room):
         const heard = [], told = await py.run(code, {onprint: s => heard.push(s)})
         return [told, heard.join('')]
     }''', code)
-    parts = [dict(kind='text', data='one\ntwo\n'), dict(kind='text', data='tensor([[1., 1., 1.],\n        [1., 1., 1.]])\n')]
+    parts = [dict(kind='text', data='one\ntwo\n'),
+             dict(kind='text', data='tensor([[1., 1., 1.],\n        [1., 1., 1.]])\n')]
     assert heard == [dict(out=parts, error=None), 'one\ntwo\n']
     assert room.evaluate('py.run("x.shape;")')['out'] == []
 
@@ -111,7 +112,7 @@ def test_a_cell_that_defines_nothing_or_fails_is_told(room):
     o = told('print("<b>")\ndef lin(x, w, b):\n    return x @ (w < b)')
     assert o['out'] == [dict(kind='text', data='<b>\n')] and 'in line 3 of its cell: `return x @ (w < b)`' in o['text']
     assert any('<code>return x @ (w &lt; b)</code>' in line for line in o['lines'])
-    o = told('def lin(x, w, b):\n    print(tuple(x.shape), "<b>")\n    return x @ w - b')       # what it prints where it fails
+    o = told('def lin(x, w, b):\n    print(tuple(x.shape), "<b>")\n    return x @ w - b')      # printed where it fails
     assert o['lines'][-2:] == ['It prints:', '<code>(2, 3) &lt;b&gt;</code>']
 
 
@@ -226,7 +227,8 @@ def test_size_is_what_a_compressing_server_sends(room, built):
     said = room.evaluate('python.size()')
     files = {f.name: f.stat().st_size for f in (built/'assets/python/pyodide').iterdir() if f.suffix != '.txt'}
     assert {o['name']: o['raw'] for o in said['parts']} == files
-    assert max(o['bytes'] for o in said['parts']) < 3.5e6 and sum(o['bytes'] for o in said['parts']) == said['bytes'] < 9e6
+    each = [o['bytes'] for o in said['parts']]
+    assert max(each) < 3.5e6 and sum(each) == said['bytes'] < 9e6
 
 
 @pytest.mark.parametrize('file', ['numpy.zip', 'backprop13.zip', 'pyodide.asm.wasm', 'pyodide.mjs'])
@@ -311,7 +313,7 @@ def test_what_is_compiled_is_made_once_for_the_same_parts(alone, monkeypatch):
         ran.append(input)
         for name in inpage.PACKED: Path(args[-1], name).write_bytes(Path(args[-1], 'numpy.whl').read_bytes())
     def runs(blob):
-        assert inpage.compiled(home, blob, 'node', run) == [blob, blob]
+        assert inpage.pack(home, blob, 'node', run) == [blob, blob]
         return len(ran)
     assert [runs(b'a'), runs(b'a'), runs(b'b'), runs(b'a')] == [1, 1, 2, 2]
     (home/'python_stdlib.zip').write_bytes(b'another')
@@ -342,7 +344,8 @@ def test_the_library_is_packed_whole_and_always_the_same():
     code = '''import json, sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] not in {*sys.stdlib_module_names, 'numpy', 'backprop13'}: raise ModuleNotFoundError(name)
+        there = {*sys.stdlib_module_names, 'numpy', 'backprop13'}
+        if name.partition('.')[0] not in there: raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 sys.path.insert(0, sys.argv[1])
 import backprop13.support.twin as twin, importlib

@@ -1,4 +1,4 @@
-"Cells that run in their page: what each needs, which marks are refused, what they print in Chromium, and the page around them."
+"Cells that run in their page: what each needs, which marks are refused, what they print, and the page around them"
 import functools, http.server, json, re, threading
 
 import pytest
@@ -8,7 +8,8 @@ tool = load_tool('cells')
 
 
 # ---- what a cell needs ----
-def cell(source, *outputs, id='', **more): return dict(cell_type='code', source=source, outputs=[*outputs], id=id or f'{abs(hash(source)):x}', metadata={}, **more)
+def cell(source, *outputs, id='', **more):
+    return dict(cell_type='code', source=source, outputs=[*outputs], id=id or f'{abs(hash(source)):x}', metadata={}, **more)
 def text(s): return dict(output_type='execute_result', data={'text/plain': s})
 def said(s): return dict(output_type='stream', name='stdout', text=s)
 def notebook(folder, name, *cells, mark='live'):
@@ -51,7 +52,8 @@ MORE = [(['x = 1', 'for x in (2, 3): pass', 'x'], ['for x in (2, 3):\n    pass']
         (['x = 1', 'for x in (2, 3): print(x)'], []),
         (['def g(): return 1', 'def f(): return g()', 'def g(): return 2', 'f()'],
          ['def g():\n    return 1', 'def f():\n    return g()', 'def g():\n    return 2']),
-        (['def f(a=z): return a', 'f()'], ['def f(a=z):\n    return a']), (['z = 1', 'def f(a=z): return a'], ['z = 1']),
+        (['def f(a=z): return a', 'f()'], ['def f(a=z):\n    return a']),
+        (['z = 1', 'def f(a=z): return a'], ['z = 1']),
         (['class A: pass', 'class B(A): x = 1', 'B'], ['class A:\n    pass', 'class B(A):\n    x = 1']),
         (['def f(): return 1', 'use(f)', 'f'], ['def f():\n    return 1']),
         (['@wrap\ndef f(): return 1', 'f'], ['@wrap\ndef f():\n    return 1'])]
@@ -80,8 +82,10 @@ def mutant(old, new):
     ('p.reads | p.late - p.binds]', 'p.reads]'), ('all_[i].late - all_[i].binds]', 'all_[i].late]'),
     ('name in all_[bound].solid', 'False'), ("if k.arg == 'generator'", "if False"),
     ('CHANGES.fullmatch(f.attr)', 'False'), ("QUIET.fullmatch(", "re.fullmatch('x', "),
-    ('isinstance(s, ast.AugAssign) and', 'False and'), ('self.read(o.iter, inner); self.bind(o.target, inner)', 'self.read(o.iter, inner)'),
-    ('isinstance(node, FUNCTIONS) and o is node.body', 'False'), ('bound |= set.intersection(*ways)', 'bound |= set.union(*ways)'),
+    ('isinstance(s, ast.AugAssign) and', 'False and'),
+    ('self.read(o.iter, inner); self.bind(o.target, inner)', 'self.read(o.iter, inner)'),
+    ('isinstance(node, FUNCTIONS) and o is node.body', 'False'),
+    ('bound |= set.intersection(*ways)', 'bound |= set.union(*ways)'),
     ('self.read(s.iter, bound); self.bind(s.target, bound)', 'self.read(s.iter, bound)')])
 def test_a_planted_mistake_is_noticed(tmp_path, old, new):
     assert [*wrong(mutant(old, new), tmp_path)]
@@ -93,7 +97,8 @@ REFUSED = {
     'other.ipynb': (('1 + 1', text('3')), "prints '2', stored is '3'"),
     'more.ipynb': (('print(1)', ), "prints '1', stored is ''"),
     'raises.ipynb': (('z', ), "says \"NameError: name 'z' is not defined\""),
-    'lacks.ipynb': ('import matplotlib.pyplot as plt', ('plt', ), "in what it needs, 'import matplotlib.pyplot as plt'"),
+    'lacks.ipynb': ('import matplotlib.pyplot as plt', ('plt', ),
+                    "in what it needs, 'import matplotlib.pyplot as plt'"),
     'real.ipynb': ('import torch', ('torch.fft', ), 'torch.fft is not in the page'),
     'processes.ipynb': (('import multiprocessing', ), 'multiprocessing'),
 }
@@ -102,38 +107,44 @@ def test_what_the_page_would_not_print_is_refused(tmp_path, digits):
     "By a sentence that names the cell; so are numbers of all images, of which the page has a few"
     wanted = dict(REFUSED)
     if digits.source == 'MNIST':
-        for i, whole in enumerate(['data.x_train.mean()', 'data.x_train[:50].sum()', 'data.x_valid[5]', 'data.x_train[-1]', 'data.y_train.sum()',
-                                   'data.x_train @ data.x_train', 'for x in data.x_train: pass', 'data.x_train[::2]', 'data.y_train == 3']):
+        all_images = ['data.x_train.mean()', 'data.x_train[:50].sum()', 'data.x_valid[5]', 'data.x_train[-1]',
+                      'data.y_train.sum()', 'data.x_train @ data.x_train', 'for x in data.x_train: pass',
+                      'data.x_train[::2]', 'data.y_train == 3']
+        for i, whole in enumerate(all_images):
             wanted[f'{i}.ipynb'] = *IMPORT, (whole, ), 'has only the first 5 images'
     paths = [notebook(tmp_path, name, *cells) for name, (*cells, _) in wanted.items()]
-    got = tool.refusals([*paths, notebook(tmp_path, 'fine.ipynb', 'x = 1', ('print(2)\n(x, x)', said('2\n'), text('(1, 1)')))])
+    fine = notebook(tmp_path, 'fine.ipynb', 'x = 1', ('print(2)\n(x, x)', said('2\n'), text('(1, 1)')))
+    got = tool.refusals([*paths, fine])
     assert len(got) == len(wanted)
     for sentence, (name, (*cells, why)) in zip(got, wanted.items()):
         assert sentence.startswith(f"nbs/{name}, cell {len(cells)}, can't be live: the page ") and why in sentence
 
 
-SUM = 'f"{data.x_train[:].double().sum() + data.x_valid[:].double().sum():.1f} {data.y_train[-1]} {len(data.x_valid[:].sum(1))}"'
+SUM = ('f"{data.x_train[:].double().sum() + data.x_valid[:].double().sum():.1f} '
+       '{data.y_train[-1]} {len(data.x_valid[:].sum(1))}"')
 
 @pytest.mark.data
 def test_a_cell_of_all_images_is_refused_unless_it_prints_what_is_stored(tmp_path, digits):
     "The last digits may differ by one; where MNIST isn't at hand, it isn't live"
     want = eval(SUM, dict(data=digits))
     number = float(want.split()[0])
-    stored = dict(same=want, one=want.replace(f'{number:.1f}', f'{number + .1:.1f}'), two=want.replace(f'{number:.1f}', f'{number + .2:.1f}'),
-                  other=want.replace('10000', '9999'))
-    paths = [notebook(tmp_path, f'{k}.ipynb', *IMPORT, (f'print({SUM})', said(v + '\n')), mark='live whole') for k, v in stored.items()]
+    def off(by): return want.replace(f'{number:.1f}', f'{number + by:.1f}')
+    stored = dict(same=want, one=off(.1), two=off(.2), other=want.replace('10000', '9999'))
+    paths = [notebook(tmp_path, f'{k}.ipynb', *IMPORT, (f'print({SUM})', said(v + '\n')), mark='live whole')
+             for k, v in stored.items()]
     rows = [tool.cells_of(tool.ready(tool.live(p))) for p in paths]
     if digits.source != 'MNIST': assert rows == [[]]*4 and not tool.refusals(paths)
     else:
         assert [r['whole'] for [r] in rows] == [True]*4
         got = tool.refusals(paths)
-        assert [re.match(r'nbs/(\w+)', o)[1] for o in got] in (['two', 'other'], ['one', 'two', 'other']) and all("can't be live" in o for o in got)
+        assert [re.match(r'nbs/(\w+)', o)[1] for o in got] in (['two', 'other'], ['one', 'two', 'other'])
+        assert all("can't be live" in o for o in got)
         few = notebook(tmp_path, 'few.ipynb', *IMPORT, (f'print({SUM})', said(want + '\n')))
-        assert 'has only the first 5 images' in tool.refusals([few, paths[0]])[0]         # all are there for who says so
+        assert 'has only the first 5 images' in tool.refusals([few, paths[0]])[0]        # all are there for who says so
 
 @pytest.mark.parametrize('a,b,alike', [
-    ('loss 0.06, accuracy 1.00', 'loss 0.07, accuracy 1.00', True), ('0.99', '1.00', True), ('0.9', '0.90', False), ('1.5', '1.7', False),
-    ('12', '13', False), ('loss 0.06', 'losses 0.06', False), ('0.10 0.20', '0.10', False)])
+    ('loss 0.06, accuracy 1.00', 'loss 0.07, accuracy 1.00', True), ('0.99', '1.00', True), ('0.9', '0.90', False),
+    ('1.5', '1.7', False), ('12', '13', False), ('loss 0.06', 'losses 0.06', False), ('0.10 0.20', '0.10', False)])
 def test_what_differs_in_last_digits_only(a, b, alike): assert tool.nearly(a, b) == tool.nearly(b, a) == alike
 
 
@@ -148,9 +159,14 @@ def test_what_is_no_text_or_varies_is_refused(tmp_path, head, output, why):
 
 @pytest.mark.data
 def test_facts_of_all_images_and_the_first_few_are_true(tmp_path, digits):
-    if digits.source != 'MNIST': assert tool.images() is None and not [r for r in tool.ready(tool.live(CHAPTERS[1])) if r.get('images') and 'id' in r]
+    if digits.source != 'MNIST':
+        rows = tool.ready(tool.live(CHAPTERS[1]))
+        assert tool.images() is None and not [r for r in rows if r.get('images') and 'id' in r]
+        shown = tool.others(notebook(tmp_path, 'a.ipynb', *IMPORT, 'data.x_train[0]'))
+        assert 'it needs images, and MNIST is not at hand' in shown
     else:
-        said = 'data.x_train.shape, len(data.y_valid), data.y_train.max(), data.x_valid[4].sum(), data.y_valid[:5], data.x_train[0:2].shape'
+        said = ('data.x_train.shape, len(data.y_valid), data.y_train.max(), data.x_valid[4].sum(), '
+                'data.y_valid[:5], data.x_train[0:2].shape')
         want = repr(eval(said, dict(data=digits)))
         [told] = tool.got([tool.ready(tool.live(notebook(tmp_path, 'a.ipynb', *IMPORT, (said, ))))])
         assert ''.join(tool.plain(told[0]).split()) == ''.join(want.split())
@@ -162,9 +178,10 @@ def live_chapters(): return [p for p in CHAPTERS if tool.cells_of(tool.live(p))]
 def test_live_cells_print_what_is_stored_where_only_numpy_is_installed(digits):
     "Each with what it needs, and nothing else"
     assert not tool.refusals(live_chapters())
-    if digits.source == 'MNIST':                               # these differ from the stored in a last digit, by BLAS's sums; no more may
+    if digits.source == 'MNIST':            # these differ from the stored in a last digit, by BLAS's sums; no more may
         books = [tool.ready(tool.live(p)) for p in live_chapters()]
-        rows = [(r, t) for rows, told in zip(books, tool.got(books)) for r, t in zip(tool.cells_of(rows), told) if r.get('whole')]
+        rows = [(r, t) for rows, told in zip(books, tool.got(books)) for r, t in zip(tool.cells_of(rows), told)
+                if tool.is_whole(r)]
         assert {r['id'] for r, t in rows if tool.plain(t) != r['stored']} <= {'d1b2f728'} <= {r['id'] for r, _ in rows}
     assert len(live_chapters()) == 6 and sum(len(tool.cells_of(tool.live(p))) for p in CHAPTERS) > 90
 
@@ -212,7 +229,8 @@ def print_what_is_stored(browser, parts, paths):
            if 'id' in r and (t['error'] or tool.plain(t) != r['stored'])]
     assert not bad, '\n'.join(bad)
 
-def test_live_cells_print_what_is_stored_in_chromium(browser, parts): print_what_is_stored(browser, parts, live_chapters())
+def test_live_cells_print_what_is_stored_in_chromium(browser, parts):
+    print_what_is_stored(browser, parts, live_chapters())
 @pytest.mark.data
 def test_live_cells_that_need_images_do_too(browser, parts, digits): print_what_is_stored(browser, parts, CHAPTERS[1:2])
 
@@ -234,11 +252,15 @@ def code_of(page, name): return '\n'.join(of(page, name).locator('.cm-line').all
 def run(page, name, says):
     of(page, name).get_by_role('button', name=runs(name)).click()
     of(page, name).locator('.note', has_text=says).wait_for()
-def yours(page, name): return of(page, name).locator('.yours').inner_text() if of(page, name).locator('.yours').is_visible() else ''
+
+def yours(page, name):
+    box = of(page, name).locator('.yours')
+    return box.inner_text() if box.is_visible() else ''
 
 def held(page):
     "Whether the page says that check_everywhere holds, and what it says of lin_grad"
-    return of(page, 'check_everywhere').locator('.held').is_visible(), page.locator('.proof > summary', has_text='lin_grad:').inner_text()[2:]
+    said = page.locator('.proof > summary', has_text='lin_grad:').inner_text()
+    return of(page, 'check_everywhere').locator('.held').is_visible(), said[2:]
 
 HEIGHT = 'document.documentElement.scrollHeight'
 
@@ -304,10 +326,12 @@ def test_a_reader_breaks_lin_grad_sees_which_check_falls_and_mends_it(open_page)
     put(page, 'lin_grad', 'def lin_grad(:')
     page.wait_for_timeout(600)                                 # until it is kept
     page.reload(wait_until='networkidle')                      # edits are kept
+    assert page.locator('.actions .live').inner_text().endswith('with your edits')
     press(page)
     assert code_of(page, 'lin_grad') == 'def lin_grad(:'
     of(page, 'lin_grad').get_by_role('button', name='Reset').click()
-    assert code_of(page, 'lin_grad') == whole and not of(page, 'lin_grad').get_by_role('button', name='Reset').is_visible()
+    assert code_of(page, 'lin_grad') == whole
+    assert not of(page, 'lin_grad').get_by_role('button', name='Reset').is_visible()
 
 
 def test_cells_run_in_the_notebooks_order_whatever_the_readers(open_page):
@@ -328,7 +352,8 @@ def test_cells_run_in_the_notebooks_order_whatever_the_readers(open_page):
     put(page, first, 'for i in range(10**5): print(i)\nimport pandas')
     run(page, first, 'an error')
     long = yours(page, first)
-    assert re.search(r'… and 568890 more characters\s+✗ Line 2: ModuleNotFoundError: pandas is not in the page', long) and len(long) < 21_000
+    cut = r'… and 568890 more characters\s+✗ Line 2: ModuleNotFoundError: pandas is not in the page'
+    assert re.search(cut, long) and len(long) < 21_000
     assert of(page, first).locator('.yours').bounding_box()['height'] < 600
     assert not axe(page, '.actions', '.runs', '.yours') and not overflows(page)
     put(page, first, 'while True: pass')
@@ -338,7 +363,8 @@ def test_cells_run_in_the_notebooks_order_whatever_the_readers(open_page):
     of(page, first).get_by_role('button', name='Reset').click()
     of(page, 'lin').get_by_role('button', name='Run to here').click()
     of(page, 'lin').locator('.note', has_text='✓ ran').wait_for()
-    assert [of(page, o).locator('.note').inner_text() for o in (first, 'relu', 'mse')] == ['✓ the same as stored', '✓ ran', '']
+    notes = [of(page, o).locator('.note').inner_text() for o in (first, 'relu', 'mse')]
+    assert notes == ['✓ the same as stored', '✓ ran', '']
 
 
 def test_without_python_no_cell_is_live(tmp_path, monkeypatch):
@@ -361,15 +387,19 @@ def count(*args):
     asked.append(args)
     fast(*args)
 if fast: twin._fast, twin._WORTH_IT = count, 0
-views = dict(plain=lambda a: a, transposed=lambda a: a.T.copy().T, rows=lambda a: np.repeat(a, 2, 0)[::2], columns=lambda a: np.repeat(a, 3, 1)[:, 1::3],
-             back=lambda a: a[::-1, ::-1].copy()[::-1, ::-1], part=lambda a: np.pad(a, 3)[3:len(a) + 3, 3:a.shape[1] + 3],
-             one=lambda a: np.broadcast_to(a[:1], a.shape), shifted=lambda a: np.frombuffer(b'x' + a.tobytes(), np.uint8)[1:].view('f4').reshape(a.shape))
+def shifted(a): return np.frombuffer(b'x' + a.tobytes(), np.uint8)[1:].view('f4').reshape(a.shape)
+views = dict(plain=lambda a: a, transposed=lambda a: a.T.copy().T, rows=lambda a: np.repeat(a, 2, 0)[::2],
+             columns=lambda a: np.repeat(a, 3, 1)[:, 1::3], back=lambda a: a[::-1, ::-1].copy()[::-1, ::-1],
+             part=lambda a: np.pad(a, 3)[3:len(a) + 3, 3:a.shape[1] + 3],
+             one=lambda a: np.broadcast_to(a[:1], a.shape), shifted=shifted)
 def numbers(*shape):
     a = rng.normal(size=shape).astype('f4')
     for v in np.nan, np.inf, -np.inf, -0., 1e-42:
         if a.size and rng.random() < .1: a.flat[rng.integers(a.size)] = v
     return a
-def same(a, b): return a.dtype == b.dtype and a.shape == b.shape and bool((np.isnan(a) == np.isnan(b)).all()) and a[~np.isnan(a)].tobytes() == b[~np.isnan(b)].tobytes()
+def same(a, b):
+    if a.dtype != b.dtype or a.shape != b.shape or (np.isnan(a) != np.isnan(b)).any(): return False
+    return a[~np.isnan(a)].tobytes() == b[~np.isnan(b)].tobytes()
 def compare(name, a, b):
     got, want = (twin._call(f, a, b) for f in (twin._product, np.matmul))
     if not same(got, want): wrong.append([name, a.shape, b.shape])
@@ -381,10 +411,14 @@ for n in 0, 1, 3, 4, 5, 8, 31:
                 if len(a) or left != 'one': compare(left, f(a), b)
             for right, f in views.items():
                 if len(b) or right != 'one': compare(right, a.T.copy().T, f(b))
-for a, b in ((64, 784), (784, 50)), ((784, 64), (64, 50)), ((2000, 100), (100, 61)): compare('large', numbers(*a), numbers(*b))
+for a, b in ((64, 784), (784, 50)), ((784, 64), (64, 50)), ((2000, 100), (100, 61)):
+    compare('large', numbers(*a), numbers(*b))
 a = numbers(6, 8)
-for other in (a.astype('f8'), a.astype('>f4'), np.ones((6, 8), 'i8'), np.ones((2, 6, 8), 'f4')): compare('other', other, other.swapaxes(-1, -2))
-compare('mixed', a, np.ones((8, 9))); compare('stack', np.ones((2, 6, 8), 'f4'), np.ones((8, 9), 'f4')); compare('itself', a, a.T)
+for other in (a.astype('f8'), a.astype('>f4'), np.ones((6, 8), 'i8'), np.ones((2, 6, 8), 'f4')):
+    compare('other', other, other.swapaxes(-1, -2))
+compare('mixed', a, np.ones((8, 9)))
+compare('stack', np.ones((2, 6, 8), 'f4'), np.ones((8, 9), 'f4'))
+compare('itself', a, a.T)
 print(json.dumps([wrong[:9], len(asked), min((o[-3] for o in asked), default=0)]))'''
 
 def products(page, parts):
@@ -399,11 +433,13 @@ def test_the_product_is_numpys_to_the_last_bit_and_a_planted_mistake_is_seen(bro
     assert not wrong and asked > 1000 and least == 4 and not complained
     product, site = load_tool('product'), load_tool('site')
     source = product.SOURCE.read_text(encoding='utf-8')
-    for old, new in ('p3 = f32x4.add(p3, f32x4.mul(a3, p))', 'p3 = f32x4.add(p3, f32x4.mul(a2, p))'), ('l < m', 'l < m - 1'), ('a + 2*down', 'a + down'):
+    for old, new in (('p3 = f32x4.add(p3, f32x4.mul(a3, p))', 'p3 = f32x4.add(p3, f32x4.mul(a2, p))'),
+                     ('l < m', 'l < m - 1'), ('a + 2*down', 'a + down')):
         assert source.count(old) == 1
         (tmp_path/'product.ts').write_text(source.replace(old, new), encoding='utf-8')
-        product.write(tmp_path/'product.ts', tmp_path/'product.wasm', root/'node_modules', site.program('node'), site.run)
-        page.route('**/product.wasm', lambda route: route.fulfill(path=tmp_path/'product.wasm', content_type='application/wasm'))
+        wasm = tmp_path/'product.wasm'
+        product.write(tmp_path/'product.ts', wasm, root/'node_modules', site.program('node'), site.run)
+        page.route('**/product.wasm', lambda route: route.fulfill(path=wasm, content_type='application/wasm'))
         assert products(page, parts)[0]
         page.unroute('**/product.wasm')
     page.close()
@@ -446,10 +482,11 @@ def test_a_reader_trains_on_all_images_and_the_network_reads_a_drawing(open_page
     of(page, LOOP).locator('.note', has_text='✓ the same as stored').wait_for(timeout=WAIT)
     assert {'Loading the digits', 'Epoch 1', 'Epoch 2', 'Epoch 3'} <= set(page.evaluate('[...told]'))
     of(page, LOOP).locator('.lab[data-live]').wait_for()
-    right = float(re.search(r'that you have just trained\. It reads ([\d.]+)\u00a0% of the validation', yours(page, LOOP))[1])
+    says = r'that you have just trained\. It reads ([\d.]+)\u00a0% of the validation'
+    right = float(re.search(says, yours(page, LOOP))[1])
     assert 96 < right < 97.5 and of_all.inner_text() == 'Run on all 50\u00a0000 images'
     read = []
-    for k in range(10):                                        # the first of each digit in the validation set; it opens on the third
+    for k in range(10):                    # the first of each digit in the validation set; it opens on the third
         read.append(shown(page))
         of(page, LOOP).get_by_role('button', name='Another digit').click()
     assert read == [*'2345678901']
