@@ -356,6 +356,15 @@ def test_cells_run_in_the_notebooks_order_whatever_the_readers(open_page):
     assert re.search(cut, long) and len(long) < 21_000
     assert of(page, first).locator('.yours').bounding_box()['height'] < 600
     assert not axe(page, '.actions', '.runs', '.yours') and not overflows(page)
+    loop = 'import time\nfor i in range(90):\n    print(i)\n    end = time.time() + .04\n    while time.time() < end: pass'
+    put(page, first, loop)
+    page.keyboard.press('Shift+Enter')                         # what grows stays where its reader has scrolled it
+    box = '''() => { const o = document.querySelector('.yours pre')
+        return o?.textContent.length < 999 && o.scrollHeight > o.clientHeight + 80 && '''
+    page.wait_for_function(box + '(o.scrollTop = 50) }')
+    page.wait_for_function(box + "o.textContent.includes('85') }")
+    of(page, first).locator('.note', has_text='another output').wait_for()
+    assert of(page, first).locator('.yours pre').evaluate('o => o.scrollTop') == 50
     put(page, first, 'while True: pass')
     page.keyboard.press('Shift+Enter')
     page.get_by_role('button', name='Stop', exact=True).click()

@@ -473,11 +473,11 @@ def test_progress_is_what_was_read_and_is_kept(browser, server):
 def test_after_a_jump_keys_scroll_the_text(open_page):
     page = open_page('backprop.html', viewport={'width': 1280, 'height': 600})
     page.locator('.toc a', has_text='Why the transpose?').click()
-    page.wait_for_function("scrollY > 1000")
+    page.wait_for_function("() => scrollY > 1000")
     page.wait_for_timeout(300)
     at = page.evaluate('scrollY')
     page.keyboard.press('PageDown')
-    page.wait_for_function(f'scrollY > {at} + 300')
+    page.wait_for_function(f"() => scrollY > {at} + 300")
 
 
 def test_the_menu_opens_on_a_phone(open_page):

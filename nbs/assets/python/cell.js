@@ -1,4 +1,5 @@
-// A cell of a chapter that its reader edits and runs: the editor, its buttons, and, below what is stored, what it printed
+// A cell of a chapter that its reader edits and runs: the editor, its buttons, and, below what is stored, what it
+// printed
 import {keepCode, keptCode} from '../kept.js'
 import {make} from '../make.js'
 import {mount} from '../page.js'
@@ -35,8 +36,8 @@ export class Cell {
     this.room = room
     let proof = room.nextElementSibling              // what the tests hold of it
     while (proof?.localName === 'span') proof = proof.nextElementSibling
-    this.proof = proof?.querySelector('.proof > summary')?.appendChild(make('span', {textContent: ' · before your edit', hidden: true}))
-    this.edited()
+    const was = make('span', {textContent: ' · before your edit', hidden: true})
+    this.proof = proof?.querySelector('.proof > summary')?.appendChild(was)
   }
 
   get code() { return this.editor.code }
@@ -81,19 +82,12 @@ export class Cell {
     this.heard = (this.heard ?? '') + words
     this.soon ??= setTimeout(() => {
       this.soon = null
-      const box = this.growing ? this.yours.querySelector('pre') : null
-      if (box) return this.grow(box)
-      this.growing = true
       this.show(this.printed(cut(this.heard)))
     }, 300)
   }
-  // the reader's place in it stays, or its end
-  grow(box) {
-    const atEnd = box.scrollTop + box.clientHeight > box.scrollHeight - 4
-    box.firstChild.textContent = cut(this.heard)
-    if (atEnd) box.scrollTop = box.scrollHeight
+  printed(words) {
+    return [make('p', {textContent: 'Yours:'}), make('pre', {tabIndex: 0}, make('code', {textContent: words}))]
   }
-  printed(words) { return [make('p', {textContent: 'Yours:'}), make('pre', {tabIndex: 0}, make('code', {textContent: words}))] }
 
   // it didn't come to its end
   end(words) {
@@ -105,7 +99,6 @@ export class Cell {
     const {heard} = this
     clearTimeout(this.soon)
     this.heard = this.soon = null
-    this.growing = false
     return heard
   }
 
@@ -124,17 +117,25 @@ export class Cell {
       : printed ? '✓ the same as stored' : edited(this.i) ? 'ran' : '✓ ran')
   }
 
+  // in a long output the reader's place stays, or its end
   show(parts) {
+    const box = () => this.yours.querySelector('pre'), {scrollTop = 0, clientHeight, scrollHeight} = box() ?? {}
+    const end = scrollTop > 0 && scrollTop + clientHeight > scrollHeight - 4
     this.yours.replaceChildren(...parts)
     this.yours.hidden = !parts.length
+    if (scrollTop && box()) box().scrollTop = end ? box().scrollHeight : scrollTop
   }
 
   // The pad of the labs, which reads with the network that it has trained
   async draw({accuracy, why, nets, digits}) {
-    const reads = accuracy === null ? '' : ` It reads ${(100*accuracy).toFixed(1)}\u00a0% of the validation images rightly.`
+    const right = accuracy === null ? '' : `It reads ${(100*accuracy).toFixed(1)}\u00a0% of the validation images rightly.`
     this.yours.hidden = false                 // also where it printed nothing
-    if (why) return this.yours.append(make('p', {textContent: `${reads} The pad can’t read with this network: ${why}.`}))
-    const ask = `Draw a digit for the network that you have just trained.${reads}`, lab = make('div', {className: 'lab'})
+    if (why) {
+      this.yours.append(make('p', {textContent: `${right} The pad can’t read with this network: ${why}.`}))
+      return
+    }
+    const ask = `Draw a digit for the network that you have just trained. ${right}`
+    const lab = make('div', {className: 'lab'})
     lab.dataset.lab = 'descent'
     this.yours.append(lab)
     await mount(lab, {steps: [0], nets, digits, ask})

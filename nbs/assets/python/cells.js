@@ -116,7 +116,7 @@ export async function live(address) {
   const mine = pieces.flatMap((p, i) => p.id ? [[i, document.querySelector(`.cell[data-live="${p.id}"]`)]] : [])
   mine.forEach(([i, room], n) => cells.set(i, new Cell(i, room, n + 1, mine.length, runAll)))
   measure([...cells.values()].map(c => c.editor))
-  cells.forEach(c => c.prove())
+  cells.forEach(c => c.edited())
   addEventListener('pagehide', () => cells.forEach(c => c.keep()))
   bar.show('Loading Python')
   try { await begin() } catch (e) { return bar.fail(e) }

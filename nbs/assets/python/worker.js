@@ -1,6 +1,6 @@
 // The worker of python.js: Pyodide with NumPy, the twin of PyTorch, and backprop13.practice.page, which answers in JSON
 const at = new URL('pyodide/', import.meta.url).href
-const WASM = 'pyodide.asm.wasm', {fetch} = self
+const {fetch} = self
 let page, python, memory
 
 // ---- what is fetched is counted on its way; the first thing that goes wrong is told, for Pyodide tells but some of it
@@ -8,11 +8,10 @@ function watch(parts, say) {
   const {instantiateStreaming} = WebAssembly, early = {}
   // scripts are imported, and not fetched here
   const total = parts.reduce((sum, o) => sum + (/js$/.test(o.name) ? 0 : o.raw), 0)
-  let compiled, loaded = 0, fail
+  let loaded = 0, fail
   const broken = new Promise((_, reject) => { fail = why => reject(new Error(why)) })
   self.fetch = async (url, options) => {
     const what = String(url).split('/').at(-1)
-    if (what === WASM && compiled) return new Response()     // Pyodide asks for what is there
     const answer = await (early[what] ?? fetch(url, options)).catch(e => {
       fail(`${what} can't be fetched, or is not what the site was built with`)
       throw e
@@ -24,15 +23,13 @@ function watch(parts, say) {
     }})).catch(() => {})
     return answer
   }
-  WebAssembly.instantiateStreaming = async (_, imports) => {
-    memory = imports.env.memory                  // Python's, for the product
-    const module = await compiled
-    return {module, instance: await WebAssembly.instantiate(module, imports)}
+  WebAssembly.instantiateStreaming = (code, imports) => {
+    memory ??= imports.env.memory                // Python's, for the product
+    return instantiateStreaming(code, imports).catch(e => {
+      fail(e.message)
+      throw e
+    })
   }
-  // compiled while the scripts are read
-  const asked = self.fetch(at + WASM)
-  compiled = WebAssembly.compileStreaming(asked)
-  compiled.catch(e => fail(e.message))
   for (const {name, integrity} of parts) if (integrity) (early[name] = fetch(at + name, {integrity})).catch(() => {})
   return {broken, done() { Object.assign(self, {fetch}), Object.assign(WebAssembly, {instantiateStreaming}) }}
 }
@@ -41,7 +38,7 @@ const HOME = '/home/reader'
 async function load(parts) {
   const zips = ['numpy.zip', 'backprop13.zip'].map(name => self.fetch(at + name).then(o => o.arrayBuffer()))
   const fast = parts.some(o => o.name === 'product.wasm') && self.fetch(at + 'product.wasm').then(o => o.arrayBuffer())
-  const [{loadPyodide}] = await Promise.all(['pyodide.mjs', 'pyodide.asm.js'].map(name => import(at + name)))
+  const {loadPyodide} = await import(at + 'pyodide.mjs')
   python = await loadPyodide({indexURL: at, env: {HOME}})
   for (const zip of zips) python.unpackArchive(await zip, 'zip', {extractDir: HOME})
   // a faster product of matrices, in Python's memory; without it NumPy multiplies
