@@ -39,11 +39,12 @@ const marked = StateField.define({
   provide: f => EditorView.decorations.from(f),
 })
 
+// What doesn't fit goes on below, set in as its line, but by no more than leaves room on a phone
 const indents = view => Decoration.set(view.visibleRanges.flatMap(({from, to}) => {
   const found = []
   for (let at = from; at <= to;) {
     const {from: start, to: end, text} = view.state.doc.lineAt(at)
-    found.push(Decoration.line({attributes: {style: `--by: ${/^ */.exec(text)[0].length}`}}).range(start))
+    found.push(Decoration.line({attributes: {style: `--by: ${/^ {0,8}/.exec(text)[0].length}`}}).range(start))
     at = end + 1
   }
   return found
