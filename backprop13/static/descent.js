@@ -1,6 +1,7 @@
 // Descent: what does training change, step by step? A recorded run to scrub through: every snapshot is a whole network, and reads
 // digits in the page. Where the data has no curve of losses it is cut down to the pad, the ten bars and the slider (labs.digit); where it
-// has one network only, which a reader has just trained, the slider goes, too, and `ask` says whose it is (assets/python/cells.js).
+// has one network only, which a reader has just trained, the slider goes, too; `ask` says whose it is, and `drawn` keeps what was drawn
+// for the next one (assets/python/cell.js).
 import {LAB, unique, h, s, set, drawing, slider, button, fmt, clamp, scale, line, status, bytes} from './kit.js'
 
 // ---- the network ----
@@ -195,7 +196,8 @@ const history = ({steps, nets, curve, valid, digits, goTo, putDigit, color, pain
 }
 
 const render = ({model, el}) => {
-  const {steps, nets: stored, curve, valid, digits: kept, ask = 'Draw a digit. What does the network read?'} = model.get('data'), last = steps.length - 1
+  const {steps, nets: stored, curve, valid, digits: kept, ask = 'Draw a digit. What does the network read?', drawn = {}} = model.get('data')
+  const last = steps.length - 1
   const nets = stored.map(unpack)
   const digits = kept.map(([text, label]) => {
     const image = bytes(text)
@@ -264,7 +266,7 @@ const render = ({model, el}) => {
     const p = beliefs?.[now]
     says.textContent = p ? `The drawing reads as ${argmax(p)}, ${percent(p[argmax(p)])}.` : 'Draw in the frame, with a finger or the mouse.'
   }
-  const clear = () => { pad.fill(0); own = true; more?.pick(null) }
+  const clear = () => { pad.fill(0); own = true; drawn.pad = null; more?.pick(null) }
   const putDigit = k => {
     clear()
     for (let y = 0; y < PAD; y++) for (let x = 0; x < PAD; x++) {
@@ -276,7 +278,7 @@ const render = ({model, el}) => {
     showPad()
     tell()
   }
-  const draw = to => { if (!own) clear(); stroke(pad, pen, to, PEN); pen = to; showPad() }
+  const draw = to => { if (!own) clear(); stroke(pad, pen, to, PEN); pen = to; drawn.pad = pad; showPad() }
   const place = () => {
     pen.forEach((v, i) => { cursor.style[['left', 'top'][i]] = `${100 * v / PAD}%` })
     set(cursor, {'data-down': String(down)})
@@ -344,10 +346,13 @@ const render = ({model, el}) => {
   for (const e of [document.documentElement, document.body]) again.observe(e, {attributes: true})
   there.observe(board)
   dark.addEventListener('change', recolor)
+  const before = drawn.pad                                         // what a reader drew for the network before
   putDigit(chosen)
+  if (before) { clear(); pad.set(before); drawn.pad = pad; showPad() }
   place()
   goTo(now)
   says.textContent = more ? 'Press Play, or pull the step to the left.' : last ? 'Pull the slider to the left, and see how it began.' : ''
+  if (before) tell()
   return () => { stop(); again.disconnect(); there.disconnect(); dark.removeEventListener('change', recolor) }
 }
 export default {render}

@@ -9,13 +9,16 @@ import './marks.js'
 import './place.js'
 if (document.querySelector('.told')) import('./practice.js')
 const live = document.querySelector('.actions [data-cells]')
-if (live && Object.keys(kept().code[page] ?? {}).length) live.after(make('small', {textContent: ' with your edits'}))
+const how = make('small', {hidden: !Object.keys(kept().code[page] ?? {}).length, textContent: 'With your edits.'})
+live?.after(how)
 live?.addEventListener('click', async () => {
   if (live.ariaDisabled) return
   live.ariaDisabled = 'true'
   try {
     await (await import('./python/cells.js')).live(live.dataset.cells)
     live.textContent = 'This page’s code runs below'
+    how.hidden = false
+    how.textContent = 'Cells with a Run button can be edited; the others need Jupyter.'
   } catch (e) {
     live.ariaDisabled = null
     live.textContent = 'It could not be loaded: try again'

@@ -306,14 +306,14 @@ def test_a_reader_breaks_lin_grad_sees_which_check_falls_and_mends_it(open_page)
     whole, before = code_of(page, 'lin_grad'), held(page)
     assert before == (True, 'lin_grad: 2 properties hold · 14 planted bugs caught')
     put(page, 'lin_grad', whole.replace('matmul(inp.t(), out.g)', '-matmul(inp.t(), out.g)'))
-    assert of(page, 'check_everywhere').locator('.note').inner_text() == 'not run since that edit'
+    assert of(page, 'check_everywhere').locator('.note').inner_text() == 'not run since lin_grad was edited'
     run(page, 'check_everywhere', 'an error')
     assert re.match(r'✗ Line 15: AssertionError: w1: relative error', yours(page, 'check_everywhere'))
     assert 'check_rung' in of(page, 'check_everywhere').locator('.cm-fault').inner_text()
     put(page, 'lin_grad', whole.replace('w.g = matmul', 'w.g = oops; matmul'))
     run(page, 'check_everywhere', 'an error')
     assert yours(page, 'check_everywhere').endswith("NameError: name 'oops' is not defined\nin lin_grad, line 9")
-    assert held(page) == (False, before[1] + ' · before your edit')
+    assert held(page) == (False, before[1] + ' · not of your edit')
     run(page, 'lin_grad', 'ran')
     assert of(page, 'lin_grad').locator('.note').inner_text() == 'ran'     # which says nothing of whether it is right
     put(page, 'lin_grad', 'def lin_grad(:')
@@ -326,7 +326,7 @@ def test_a_reader_breaks_lin_grad_sees_which_check_falls_and_mends_it(open_page)
     put(page, 'lin_grad', 'def lin_grad(:')
     page.wait_for_timeout(600)                                 # until it is kept
     page.reload(wait_until='networkidle')                      # edits are kept
-    assert page.locator('.actions .live').inner_text().endswith('with your edits')
+    assert page.locator('.actions .live').inner_text().endswith('With your edits.')
     press(page)
     assert code_of(page, 'lin_grad') == 'def lin_grad(:'
     of(page, 'lin_grad').get_by_role('button', name='Reset').click()
@@ -338,14 +338,19 @@ def test_cells_run_in_the_notebooks_order_whatever_the_readers(open_page):
     page = open_page('backprop.html', viewport={'width': 390, 'height': 844}, color_scheme='dark')
     press(page)
     first, fifth = 'cell 1 of 20', 'cell 5 of 20'
-    run(page, fifth, '✓ the same as stored')
-    run(page, first, '✓ the same as stored')
+    run(page, fifth, '✓ the same output')
+    run(page, first, '✓ the same output')
     stored = of(page, first).locator('.cell-output').inner_text()
     put(page, first, 'print(3)\nw')                            # which the fifth defines, further down
     run(page, first, 'an error')
     assert re.sub(r'\s+', ' ', yours(page, first)) == "Yours: 3 ✗ Line 2: NameError: name 'w' is not defined"
     assert of(page, first).locator('.cell-output').inner_text() == stored
     of(page, first).get_by_role('button', name='Reset').click()
+    assert not yours(page, first) and not of(page, first).locator('.note').inner_text()
+    put(page, fifth, 'x = nothing')
+    put(page, 'Greeter', 'print("x")')                         # it names what fails, and doesn't need it
+    run(page, 'Greeter', 'another output')
+    of(page, fifth).get_by_role('button', name='Reset').click()
     put(page, 'Greeter', 'print(lin_grad.__name__, x)')        # it didn't need these as it was
     run(page, 'Greeter', 'another output')
     assert 'lin_grad tensor([[1., 2., 0.],' in yours(page, 'Greeter')
@@ -373,7 +378,7 @@ def test_cells_run_in_the_notebooks_order_whatever_the_readers(open_page):
     of(page, 'lin').get_by_role('button', name='Run to here').click()
     of(page, 'lin').locator('.note', has_text='✓ ran').wait_for()
     notes = [of(page, o).locator('.note').inner_text() for o in (first, 'relu', 'mse')]
-    assert notes == ['✓ the same as stored', '✓ ran', '']
+    assert notes == ['✓ the same output', '✓ ran', '']
 
 
 def test_without_python_no_cell_is_live(tmp_path, monkeypatch):
@@ -488,7 +493,7 @@ def test_a_reader_trains_on_all_images_and_the_network_reads_a_drawing(open_page
         new MutationObserver(() => told.add(document.querySelector('.running [role=status]').textContent)).observe(
             document.querySelector('.running'), {subtree: true, childList: true, characterData: true}) }''')
     of_all.click()
-    of(page, LOOP).locator('.note', has_text='✓ the same as stored').wait_for(timeout=WAIT)
+    of(page, LOOP).locator('.note', has_text='✓ the same output').wait_for(timeout=WAIT)
     assert {'Loading the digits', 'Epoch 1', 'Epoch 2', 'Epoch 3'} <= set(page.evaluate('[...told]'))
     of(page, LOOP).locator('.lab[data-live]').wait_for()
     says = r'that you have just trained\. It reads ([\d.]+)\u00a0% of the validation'
@@ -513,6 +518,7 @@ def test_a_reader_trains_on_all_images_and_the_network_reads_a_drawing(open_page
     page.emulate_media(color_scheme='dark')
     assert not axe(page, '.runs', '.yours') and not overflows(page)
 
+    picture = of(page, LOOP).locator('canvas.lab-pad').evaluate('o => o.toDataURL()')
     put(page, LOOP, 'while True: train(Network(seed=0), x_train, y_train)')
     of_all.click()
     page.locator('.running', has_text='Epoch 1').wait_for()
@@ -521,11 +527,13 @@ def test_a_reader_trains_on_all_images_and_the_network_reads_a_drawing(open_page
     put(page, LOOP, 'model = Network(seed=0, nh=20)\ntrain(model, x_train[:6400], y_train[:6400], epochs=1, bs=32)')
     run(page, LOOP, 'another output')
     of(page, LOOP).locator('.lab[data-live]').wait_for()
+    assert 'The drawing reads as' in of(page, LOOP).locator('.lab-status').inner_text()     # by the new network
+    assert of(page, LOOP).locator('canvas.lab-pad').evaluate('o => o.toDataURL()') == picture
     read = []
     for k in range(10):
-        read.append(shown(page))
         of(page, LOOP).get_by_role('button', name='Another digit').click()
-    assert sum(a == b for a, b in zip(read, '2345678901')) > 6
+        read.append(shown(page))
+    assert sum(a == b for a, b in zip(read, '3456789012')) > 6
     put(page, LOOP, 'model = nn.Sequential(Linear(m, nh), nn.Tanh(), Linear(nh, c))')
     run(page, LOOP, 'it prints nothing')
     page.get_by_text('The pad can’t read with this network: the pad knows two layers with a relu').wait_for()

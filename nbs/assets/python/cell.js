@@ -16,6 +16,7 @@ export class Cell {
   constructor(i, room, n, of, runAll) {
     this.i = i
     this.piece = chapter.pieces[i]
+    this.drawn = {}                                  // what stands on its pad, which the next network reads, too
     this.name = [...this.piece.code.matchAll(/^(?:def|class) (\w+)/gm)].at(-1)?.[1] ?? `cell ${n} of ${of}`
     const block = room.querySelector('.sourceCode'), host = make('div')
     block.after(host)
@@ -26,8 +27,10 @@ export class Cell {
     // on all images only who presses their own button
     const upTo = () => runAll([...cells.keys()].filter(k => k === i || k < i && !lacks(k)))
     this.buttons = [button('Run', this.name, run), button('Run to here', this.name, upTo)]
+    this.buttons[0].title = 'Runs this cell, and before it what it needs'
+    this.buttons[1].title = 'Runs all cells that have a button, from the top to this one'
     this.label()
-    this.reset = button('Reset', this.name, () => { this.editor.reset(); this.editor.focus() })
+    this.reset = button('Reset', this.name, () => this.again())
     this.note = make('span', {className: 'note', role: 'status'})
     const row = make('div', {className: 'buttons'}, ...this.buttons, this.reset, this.note)
     host.after(make('div', {className: 'write runs'}, row))
@@ -36,11 +39,20 @@ export class Cell {
     this.room = room
     let proof = room.nextElementSibling              // what the tests hold of it
     while (proof?.localName === 'span') proof = proof.nextElementSibling
-    const was = make('span', {textContent: ' · before your edit', hidden: true})
+    const was = make('span', {textContent: ' · not of your edit', hidden: true})
     this.proof = proof?.querySelector('.proof > summary')?.appendChild(was)
   }
 
   get code() { return this.editor.code }
+
+  // back to the stored code, whose output is stored, too
+  again() {
+    this.editor.reset()
+    this.told = false
+    this.show([])
+    this.say('')
+    this.editor.focus()
+  }
 
   label() {
     if (!this.piece.whole) return
@@ -55,7 +67,7 @@ export class Cell {
     this.reset.hidden = !edited(this.i)
     this.note.textContent = this.reset.hidden ? '' : 'edited'
     for (const c of cells.values()) {
-      if (c.told && needs(c.i).includes(this.i)) c.say('not run since that edit')
+      if (c.told && needs(c.i).includes(this.i)) c.say(`not run since ${this.name} was edited`)
       c.prove()
     }
     clearTimeout(this.due)
@@ -113,8 +125,8 @@ export class Cell {
     if (error) parts.push(wrong(error.line ? `Line ${error.line}: ` : '', error.text, ...this.inside(error)))
     this.show(parts)
     this.say(error ? '✗ an error, below'
-      : !same ? printed ? 'ran: another output, below' : 'ran: it prints nothing'
-      : printed ? '✓ the same as stored' : edited(this.i) ? 'ran' : '✓ ran')
+      : !same ? !printed ? 'ran: it prints nothing' : this.piece.stored ? 'ran: another output, below' : 'ran: output below'
+      : printed ? '✓ the same output' : edited(this.i) ? 'ran' : '✓ ran')
   }
 
   // in a long output the reader's place stays, or its end
@@ -128,7 +140,7 @@ export class Cell {
 
   // The pad of the labs, which reads with the network that it has trained
   async draw({accuracy, why, nets, digits}) {
-    const right = accuracy === null ? '' : `It reads ${(100*accuracy).toFixed(1)}\u00a0% of the validation images rightly.`
+    const right = accuracy === null ? '' : `It reads ${(100*accuracy).toFixed(1)}\u00a0% of the validation images correctly.`
     this.yours.hidden = false                 // also where it printed nothing
     if (why) {
       this.yours.append(make('p', {textContent: `${right} The pad can’t read with this network: ${why}.`}))
@@ -138,7 +150,7 @@ export class Cell {
     const lab = make('div', {className: 'lab'})
     lab.dataset.lab = 'descent'
     this.yours.append(lab)
-    await mount(lab, {steps: [0], nets, digits, ask})
+    await mount(lab, {steps: [0], nets, digits, ask, drawn: this.drawn})
   }
 
   // where in another cell it was

@@ -49,7 +49,8 @@ async function fresh() {
   done = []
 }
 
-// Runs the pieces up to cell `i` that it needs, and it; returns whether all went well
+// Runs the pieces up to cell `i` that it needs, and it; returns whether all went well. What only an edit names may fail:
+// the cell runs all the same, and says so if it needed that
 async function run(i) {
   const todo = [...needs(i), i], lacking = todo.find(lacks)
   if (lacking < i) {
@@ -61,13 +62,16 @@ async function run(i) {
   const as = done?.every(([k, code]) => code === text(k)) && !ran.has(i) && todo.every(k => ran.has(k) || k > last)
   cells.get(i).say('Running…')
   if (!as) await fresh()
+  let sound = true
   for (const k of todo.filter(k => !as || !ran.has(k))) {
     const code = text(k), cell = k === i || cells.get(k)?.told ? cells.get(k) : null
     const name = cells.has(k) ? `cell ${k}` : undefined
     const told = await python.run(code, {name, onread: bar.read, onprint: words => cell?.hear(words)})
     if (told.error) {
-      done = null
+      sound = false
       cells.get(k)?.tell(told)
+      if (k !== i && !chapter.pieces[i].needs.includes(k)) continue
+      done = null
       if (k !== i) cells.get(i).blame(k, told.error)
       return false
     }
@@ -75,6 +79,7 @@ async function run(i) {
     cell?.tell(told)
     if (chapter.pieces[k].whole) await cell?.draw(await python.trained())
   }
+  if (!sound) done = null
   return true
 }
 

@@ -6,14 +6,14 @@ export const cells = new Map()                      // number of a piece -> its 
 export const text = i => cells.get(i)?.code ?? chapter.pieces[i].code
 export const edited = i => text(i) !== chapter.pieces[i].code
 
-// The pieces that piece `i` needs, in order. An edited cell may name more than the stored one: what it names is needed,
+// The pieces that piece `i` needs, in order. An edited cell may name more than the stored one: what it names is wanted,
 // too, as it was made and changed before
 export const needs = i => {
   const {pieces} = chapter, found = new Set(pieces[i].needs)
   const more = k => { if (!found.has(k)) [k, ...pieces[k].needs].forEach(o => found.add(o)) }
   for (const k of [i, ...found]) {
     if (!edited(k)) continue
-    const words = new Set(text(k).match(/[\p{L}_][\p{L}\p{N}_]*/gu))
+    const words = new Set(text(k).match(/(?<![.\p{L}\p{N}_])[\p{L}_][\p{L}\p{N}_]*/gu))
     for (let j = 0; j < k; j++) if (pieces[j].makes.some(o => words.has(o))) more(j)
   }
   return [...found].sort((a, b) => a - b)
