@@ -213,6 +213,7 @@ class Page:
         self.files, self.n = self.out.removesuffix('.html')+'_files', 0
         self.chapter = bool(re.match(r'\d', self.nb))
         self.md_out = self.out.replace('.html', '.md') if self.chapter else ''
+        self.whole = set()                                   # the ids of live cells that need all images
         self.live = self.runs() if self.chapter and self.python else {}
         self.md = '\n\n'.join(self.cell(c) for c in cells if c['cell_type'] != 'raw')
         if lost := [code for i, code in self.live.items() if f'data-live="{i}"' not in self.md]:
@@ -226,7 +227,8 @@ class Page:
         try: data = data_of(NBS/self.nb)
         except CellError as e: raise SiteError(str(e))
         found = {r['id']: r['code'] for r in cells_of(data['pieces'])}
-        if any(is_whole(r) for r in data['pieces']):         # they may be loaded: all images, as bytes
+        self.whole = {r['id'] for r in data['pieces'] if is_whole(r)}
+        if self.whole:                                       # they may be loaded: all images, as bytes
             self.write(f'{self.files}/{DIGITS}', blob := digits())
             sum_ = base64.b64encode(hashlib.sha256(blob).digest()).decode()
             data['digits'] = dict(file=DIGITS, bytes=len(blob), integrity=f'sha256-{sum_}')
@@ -254,6 +256,7 @@ class Page:
             parts += [self.output(o, opt, alts, asis, code) for o in c.get('outputs', [])]
         live = self.live.get(c.get('id'), '').split() == code.split() != []
         cls = f'.cell data-live="{c["id"]}"' if live else '.cell'
+        if live and c['id'] in self.whole: cls += ' data-whole="true"'
         return '\n\n'.join(parts) if asis else div(cls, '\n\n'.join(parts)) if parts else ''
 
     def told(self, c):

@@ -11,12 +11,18 @@ if (document.querySelector('.told')) import('./practice.js')
 const live = document.querySelector('.actions [data-cells]')
 const how = make('small', {hidden: !Object.keys(kept().code[page] ?? {}).length, textContent: 'With your edits.'})
 live?.after(how)
+// what a reader comes for says where it stands that it can be run
+const whole = live && document.querySelector('.cell[data-whole]')
+const here = whole && make('p', {className: 'live'}, make('button', {type: 'button', onclick: () => live.click()},
+  ...[...live.children].map(o => o.cloneNode(true))), ' and train here. Then it reads what you draw.')
+whole?.append(here)
 live?.addEventListener('click', async () => {
   if (live.ariaDisabled) return
   live.ariaDisabled = 'true'
   try {
     await (await import('./python/cells.js')).live(live.dataset.cells)
     live.textContent = 'This page’s code runs below'
+    here?.remove()
     how.hidden = false
     how.textContent = 'Cells with a Run button can be edited; the others need Jupyter.'
   } catch (e) {

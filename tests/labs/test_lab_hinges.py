@@ -151,9 +151,11 @@ def test_descent_finishes_and_the_error_falls(lab, data, motion):
         button(lab, 'Let gradient descent finish')
         return start
     if motion == 'no-preference': stop_clock(lab.page)
+    wide = lab.get_by_role('button', name='Let gradient descent finish').bounding_box()['width']
     start = begin()
     if motion == 'no-preference':
         lab.page.clock.run_for(400)
+        assert lab.get_by_role('button', name='Stop').bounding_box()['width'] == wide   # nothing moves under the pointer
         button(lab, 'Stop')
         still = row(lab, 'yours')
         lab.page.clock.run_for(100)

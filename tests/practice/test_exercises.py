@@ -155,12 +155,13 @@ def test_signature(name):
 
 @each
 def test_endless_loop_is_stopped(name, monkeypatch):
-    altered(monkeypatch, name, seconds=LIMIT)
-    start = time.monotonic()
-    report = verdict(name, 'def endless():\n    while True: pass\n' + bodies(name, 'return endless()'))
-    assert report.property == 'time', report
-    assert all(o in report.message for o in (f'{LIMIT:g} seconds', '`while True: pass`')), report
-    assert time.monotonic() - start < grading.SECONDS
+    for limit in LIMIT, 5:                       # a busy machine may not come to the loop within the first
+        altered(monkeypatch, name, seconds=limit)
+        start = time.monotonic()
+        report = verdict(name, 'def endless():\n    while True: pass\n' + bodies(name, 'return endless()'))
+        assert report.property == 'time' and f'{limit:g} seconds' in report.message, report
+        if '`while True: pass`' in report.message: break
+    assert '`while True: pass`' in report.message and time.monotonic() - start < grading.SECONDS, report
 
 @pytest.mark.parametrize('name', ['relu', 'lin_grad', 'test_mse'])
 def test_endless_loop_that_catches_everything(name, monkeypatch):

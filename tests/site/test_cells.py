@@ -481,7 +481,10 @@ def test_a_reader_trains_on_all_images_and_the_network_reads_a_drawing(open_page
     page = open_page('minibatch_training.html', viewport={'width': 1440, 'height': 900})
     asked, of_all = [], page.get_by_role('button', name='Run on all')
     page.on('request', lambda r: asked.append(r.url.rpartition('/')[2]))
+    at_the_loop = page.locator('.cell p.live')
+    if digits.source == 'MNIST': assert 'Then it reads what you draw' in at_the_loop.inner_text()
     press(page)
+    assert not at_the_loop.count()
     assert page.get_by_role('button', name='Run: train', exact=True).is_visible() and tool.DIGITS not in asked
     listed = json.loads((docs/'assets/files.json').read_text(encoding='utf-8'))['files']
     assert 'minibatch_training_files/cells.json' in listed and not [o for o in listed if tool.DIGITS in o]
