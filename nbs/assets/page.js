@@ -13,7 +13,9 @@ const how = make('small', {hidden: !Object.keys(kept().code[page] ?? {}).length,
 live?.after(how)
 // what a reader comes for says where it stands that it can be run
 const whole = live && document.querySelector('.cell[data-whole]')
-const here = whole && make('p', {className: 'live'}, make('button', {type: 'button', onclick: () => live.click()},
+let asked = false
+const press = () => { asked = true; live.click() }
+const here = whole && make('p', {className: 'live'}, make('button', {type: 'button', onclick: press},
   ...[...live.children].map(o => o.cloneNode(true))), ' and train here. Then it reads what you draw.')
 whole?.append(here)
 live?.addEventListener('click', async () => {
@@ -23,6 +25,7 @@ live?.addEventListener('click', async () => {
     await (await import('./python/cells.js')).live(live.dataset.cells)
     live.textContent = 'This page’s code runs below'
     here?.remove()
+    if (asked) whole.scrollIntoView({block: 'center'})
     how.hidden = false
     how.textContent = 'Cells with a Run button can be edited; the others need Jupyter.'
   } catch (e) {
