@@ -9,7 +9,8 @@ tool = load_tool('cells')
 
 # ---- what a cell needs ----
 def cell(source, *outputs, id='', **more):
-    return dict(cell_type='code', source=source, outputs=[*outputs], id=id or f'{abs(hash(source)):x}', metadata={}, **more)
+    id = id or f'{abs(hash(source)):x}'
+    return dict(cell_type='code', source=source, outputs=[*outputs], id=id, metadata={}, **more)
 def text(s): return dict(output_type='execute_result', data={'text/plain': s})
 def said(s): return dict(output_type='stream', name='stdout', text=s)
 def notebook(folder, name, *cells, mark='live'):
@@ -488,7 +489,8 @@ def test_a_reader_trains_on_all_images_and_the_network_reads_a_drawing(open_page
         assert 'Then it reads what you draw' in at_the_loop.inner_text()
         at_the_loop.get_by_role('button').click()
         at_the_loop.wait_for(state='detached')
-        page.wait_for_function('''() => { const {top, bottom} = document.querySelector('[data-whole]').getBoundingClientRect()
+        page.wait_for_function('''() => {
+            const {top, bottom} = document.querySelector('[data-whole]').getBoundingClientRect()
             return 0 < top && bottom < innerHeight }''')
         page.evaluate(OPEN)
     else: press(page)
