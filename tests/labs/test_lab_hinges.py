@@ -155,7 +155,7 @@ def test_descent_finishes_and_the_error_falls(lab, data, motion):
     start = begin()
     if motion == 'no-preference':
         lab.page.clock.run_for(400)
-        assert lab.get_by_role('button', name='Stop').bounding_box()['width'] == wide   # nothing moves under the pointer
+        assert lab.get_by_role('button', name='Stop').bounding_box()['width'] == wide   # else others move under a hand
         button(lab, 'Stop')
         still = row(lab, 'yours')
         lab.page.clock.run_for(100)
