@@ -203,7 +203,7 @@ const render = ({model, el}) => {
     const image = bytes(text)
     return {image, label, beliefs: curve && nets.map(net => read(net, image))}
   })
-  const pad = new Uint8ClampedArray(PAD * PAD), says = status()
+  const pad = drawn.pad ?? new Uint8ClampedArray(PAD * PAD), says = status()
   let now = last, timer = null, own = true, chosen = 2, pen = [PAD / 2, PAD / 2], down = false, image = null, beliefs = null
 
   // the pad, and what each network reads there
@@ -346,13 +346,12 @@ const render = ({model, el}) => {
   for (const e of [document.documentElement, document.body]) again.observe(e, {attributes: true})
   there.observe(board)
   dark.addEventListener('change', recolor)
-  const before = drawn.pad                                         // what a reader drew for the network before
-  putDigit(chosen)
-  if (before) { clear(); pad.set(before); drawn.pad = pad; showPad() }
+  if (drawn.pad) showPad()
+  else putDigit(chosen)
   place()
   goTo(now)
   says.textContent = more ? 'Press Play, or pull the step to the left.' : last ? 'Pull the slider to the left, and see how it began.' : ''
-  if (before) tell()
+  if (drawn.pad) tell()
   return () => { stop(); again.disconnect(); there.disconnect(); dark.removeEventListener('change', recolor) }
 }
 export default {render}
